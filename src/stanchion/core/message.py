@@ -35,11 +35,13 @@ RUNTIME = Label("runtime", trust="trusted")
 REVIEWER = Label("reviewer", trust="trusted")
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Plain text."""
+class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
+    """Plain text. `data` holds provider fields that must be returned verbatim (citations, phase), as JSON text."""
 
     text: str
     label: Label
+    wire: str = ""
+    data: str = ""
 
 
 class Thinking(msgspec.Struct, frozen=True, tag="thinking", omit_defaults=True):
@@ -72,16 +74,6 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=True)
     data: str = ""
 
 
-class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=True):
-    """What the model is told of a call: `id` and `name` are those of the `ToolCall` it answers."""
-
-    id: str
-    name: str
-    text: str
-    label: Label
-    error: bool = False
-
-
 class Media(msgspec.Struct, frozen=True, tag="media", omit_defaults=True):
     """An image, a document, audio or video: inline (`data`, base64) or by reference (`url`, or a provider's file id)."""
 
@@ -93,6 +85,18 @@ class Media(msgspec.Struct, frozen=True, tag="media", omit_defaults=True):
     name: str = ""
     max_input_tokens: int = 0
     """The declared bound of what it is billed as; needed under a budget."""
+
+
+class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=True):
+    """What the model is told of a call: `id` and `name` are those of the `ToolCall` it answers."""
+
+    id: str
+    name: str
+    text: str
+    label: Label
+    error: bool = False
+    media: tuple[Media, ...] = ()
+    """Images and documents of the result, said after its text. A wire without them refuses the request."""
 
 
 class Opaque(msgspec.Struct, frozen=True, tag="opaque"):
