@@ -1,0 +1,162 @@
+"""What shapes an agent's behaviour, as data: identity, tools, model routes, limits, rules. Hashed, stored, and named by runs.
+
+The callables behind the tools and the keys of the providers are not here; they are bound at the edge by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from stanchion.core.message import JsonSchema, OutputSchema
+from stanchion.core.money import Price
+
+EffectTier = Literal["read", "write", "irreversible", "destructive"]
+"""What a tool does to the world: nothing; something that can be undone; something that cannot; something that loses data."""
+
+READ_RESULT = "read_result"
+"""The built-in tool by which a model reads on in a result that was too long to show whole."""
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Retries of what failed for the moment only: full jitter under an exponential cap."""
+
+    attempts: int = 3
+    """In all, the first included."""
+    base_s: float = 0.5
+    cap_s: float = 30.0
+
+
+class Timeouts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Seconds allowed for each phase of a model call."""
+
+    connect_s: float = 10.0
+    first_byte_s: float = 120.0
+    idle_s: float = 60.0
+    """Between two events of a stream."""
+    total_s: float = 600.0
+
+
+class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tool as the loop knows it."""
+
+    name: str
+    description: str
+    parameters: JsonSchema
+    effect: EffectTier
+    timeout_s: float = 30.0
+    keyed: bool = False
+    """Takes an idempotency key, and does nothing the second time it sees one."""
+    reconciles: bool = False
+    """Can answer whether a call in doubt was done."""
+    repeatable: bool = False
+    """The same call with the same result is no sign of a loop (polling, waiting)."""
+    retry: RetryPolicy = RetryPolicy()
+    max_result_chars: int = 16_000
+    """Of a result shown to the model at once; the rest is read with `read_result`."""
+    strict: bool = False
+    dry_run: bool = False
+    """Has an answer of its own for a dry run. Otherwise a dry run reads for real and pretends the effects."""
+    ends_run: bool = False
+    """After it succeeded the run ends as escalated: a person has the conversation now."""
+    version: str = ""
+
+
+class Route(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model to call, with what it costs and how it is asked. `provider:model` resolves to a wire and an endpoint."""
+
+    provider: str
+    model: str
+    price: Price
+    max_output_tokens: int = 4096
+    context_tokens: int = 200_000
+    temperature: float | None = None
+    top_p: float | None = None
+    thinking_tokens: int | None = None
+    effort: str = ""
+    options: Mapping[str, Any] = {}
+    timeouts: Timeouts = Timeouts()
+    retry: RetryPolicy = RetryPolicy(attempts=5, base_s=0.5, cap_s=30.0)
+    max_extra_nano_usd: int = 0
+    """A declared bound of what hosted tools and remote content may add to one call's bill."""
+
+
+class LoopRules(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a run is going in circles. Each is first told to the model, then ends the run."""
+
+    same_call: int = 3
+    """The same call with the same result so many times (tools that are `repeatable` apart)."""
+    window: int = 6
+    """The longest sequence of calls whose repetition is looked for."""
+    window_repeats: int = 3
+    failures: int = 5
+    """Tool calls failed in a row."""
+    calls_per_minute: int = 120
+    malformed: int = 3
+    """Answers in a row that cannot be used: bad JSON, unknown tools, wrong arguments, nothing at all."""
+
+
+class Caps(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Hard limits of a run; 0 means none. Money is in nano-dollars."""
+
+    nano_usd: int = 0
+    turns: int = 50
+    tool_calls: int = 0
+    tool_calls_per_turn: int = 32
+    input_tokens: int = 0
+    output_tokens: int = 0
+    wall_s: float = 0.0
+    """From the start, the time waited for people apart."""
+    warn_at: float = 0.8
+    """The part of a limit at which the model is told, once."""
+    budget_wait_s: float = 30.0
+    """How long to wait for money that other runs have reserved and may give back."""
+
+
+class ApprovalRule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Calls that wait for a person: of a tool, of a tier, or both; only above an amount where one is given."""
+
+    tool: str = ""
+    effect: EffectTier | Literal[""] = ""
+    above: Mapping[str, float] = {}
+    """Argument name -> number: ask only if one of these arguments is larger (or is not a number)."""
+    expires_s: float = 0.0
+    """After so long without an answer the call counts as rejected; 0: it waits for ever."""
+
+
+class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything that shapes what an agent does, content-hashed."""
+
+    agent: str
+    identity: str
+    routes: tuple[Route, ...]
+    """The first is the model; the others are tried in order when it fails for good."""
+    tools: tuple[ToolSpec, ...] = ()
+    caps: Caps = Caps()
+    loop: LoopRules = LoopRules()
+    approvals: tuple[ApprovalRule, ...] = ()
+    output: OutputSchema | None = None
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
+    framework: str = ""
+    """Version of Stanchion that made it."""
+
+    def tool(self, name: str) -> ToolSpec | None:
+        """Find a tool by name."""
+        return next((spec for spec in self.tools if spec.name == name), None)
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def encode_bundle(bundle: Bundle) -> bytes:
+    """Encode a bundle: the same bytes for the same bundle."""
+    return _encoder.encode(bundle)
+
+
+def digest_of(bundle: Bundle) -> str:
+    """Hash of a bundle without the framework's version, as hex: 128 bits of SHA-256."""
+    return hashlib.sha256(encode_bundle(msgspec.structs.replace(bundle, framework=""))).hexdigest()[:32]

@@ -1,0 +1,299 @@
+"""The events of a run: what happened, in the past tense. Never updated, never deleted, read for ever.
+
+An event has plain fields, which stand in the hashed envelope and hold no free text, and `parts`, which are stored apart
+(invariant I13). Fields are only added, with defaults; anything else is a new version with an upcast in `core.upcast`.
+Times are milliseconds since 1970 UTC, money is nano-dollars, a `call` is "seq.index": the seq of the `ModelCallFinished`
+that proposed it and its place among that response's tool calls.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from stanchion.core.bundle import Caps
+from stanchion.core.message import Finish, Part, Usage
+
+
+class Base(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a run goes on from: the event that its session had reached."""
+
+    run: str
+    seq: int
+    hash: str
+
+
+class _Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type"):
+    parts: tuple[Part, ...] = ()
+
+
+class RunStarted(_Event, tag="run_started"):
+    """A run was accepted. `parts` is the input."""
+
+    run: str
+    tenant: str
+    session: str
+    agent: str
+    bundle: str
+    """Digest of the bundle that the run is pinned to."""
+    user: str = ""
+    base: Base | None = None
+    parent: str = ""
+    """`run/call` that started it, for a child run."""
+    root: str = ""
+    """The topmost run, for a child run."""
+    caps: Caps = Caps()
+    """The limits in force: the bundle's, narrowed by the request."""
+    ledgers: tuple[str, ...] = ()
+    """Names of the shared budgets that every model call reserves on, without their windows ("user:ann/day")."""
+    dry_run: bool = False
+    deadline_ms: int = 0
+    """Absolute end; 0: none."""
+
+
+class MessageAdded(_Event, tag="message_added"):
+    """Something more was said to a running agent. `parts` is what."""
+
+    by: str = ""
+
+
+class NoticeAdded(_Event, tag="notice_added"):
+    """The runtime tells the model something: `parts`, placed at the tail and never moved (I8)."""
+
+    kind: Literal["limit", "loop", "output", "budget"]
+
+
+class PrefixReset(_Event, tag="prefix_reset"):
+    """What stood before the tail of the request changed, so the provider's cache and replayed reasoning are void."""
+
+    reason: Literal["bundle", "route", "compaction"]
+
+
+class ModelCallStarted(_Event, tag="model_call_started"):
+    """An attempt at a model call is about to leave."""
+
+    turn: int
+    attempt: int
+    route: int
+    provider: str
+    model: str
+    messages: int
+    """How many messages the request has."""
+    prefix: str
+    """Digest over tools, system and messages, cache marks left out (I8)."""
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    """The shared budgets it was reserved on, with their windows ("user:ann/day:2026-11-20")."""
+    bound_tokens: int = 0
+    """Upper bound of the request's input, by which the reservation was made."""
+    deadline_ms: int = 0
+
+
+class ModelCallFinished(_Event, tag="model_call_finished"):
+    """The model answered. `parts` is the whole response."""
+
+    turn: int
+    attempt: int
+    finish: Finish
+    cost: int
+    usage: Usage | None = None
+    """None: the provider did not say, and the cost is the reservation."""
+    model: str = ""
+    response: str = ""
+    first_ms: int = 0
+    """From sending to the first byte of the body."""
+    took_ms: int = 0
+
+
+class ModelCallFailed(_Event, tag="model_call_failed"):
+    """An attempt failed. `parts` is what had come, then the error's text from the runtime."""
+
+    turn: int
+    attempt: int
+    code: str
+    retryable: bool = False
+    retry_at_ms: int = 0
+    cost: int = 0
+    """Settled: what the provider said it billed, nothing if it never left, else the reservation."""
+    usage: Usage | None = None
+    status: int = 0
+
+
+class ToolCallJudged(_Event, tag="tool_call_judged"):
+    """A verdict on a proposed call, without which it never runs (I5). `parts`: a reason in words, if there is one."""
+
+    call: str
+    revision: int
+    action: Literal["allow", "ask", "deny"]
+    rule: str
+    """Name of the rule that decided; "in_doubt" asks what to do about an attempt without a definite answer."""
+    tool: str = ""
+    digest: str = ""
+    """Of tool and arguments: what a decision binds to."""
+    expires_ms: int = 0
+
+
+class CallDecided(_Event, tag="call_decided"):
+    """A person decided on a call that waited. `parts`: edited arguments or the recorded result, then the reason."""
+
+    call: str
+    revision: int
+    """The revision that was shown; an edit makes the next one."""
+    decision: Literal["approve", "edit", "reject", "retry", "record", "fail"]
+    by: str
+    note: bool = False
+    """The last part is a reason in words."""
+
+
+class ToolCallStarted(_Event, tag="tool_call_started"):
+    """An attempt at a tool call, or at reconciling one, is about to leave."""
+
+    call: str
+    attempt: int
+    revision: int
+    mode: Literal["run", "reconcile", "dry"] = "run"
+    key: str = ""
+    """The idempotency key handed to the tool."""
+    deadline_ms: int = 0
+
+
+class ToolCallFailed(_Event, tag="tool_call_failed"):
+    """An attempt failed. `parts`: the error's text."""
+
+    call: str
+    attempt: int
+    code: str
+    in_doubt: bool = False
+    """It may have left without a definite answer (I2)."""
+    retryable: bool = False
+    retry_at_ms: int = 0
+
+
+class ToolCallReconciled(_Event, tag="tool_call_reconciled"):
+    """The tool said whether an attempt in doubt was done. Done: a `ToolCallFinished` follows with its result."""
+
+    call: str
+    attempt: int
+    answer: Literal["done", "not_done", "unknown"]
+
+
+class ToolCallFinished(_Event, tag="tool_call_finished"):
+    """A call is settled. `parts` is one `ToolResult`: the whole text, of which `shown` characters go to the model."""
+
+    call: str
+    outcome: Literal["ok", "error", "invalid", "denied", "rejected", "cancelled", "in_doubt", "pretended"]
+    shown: int = -1
+    """Characters of the result in the prompt; -1: all."""
+    cost: int = 0
+    """What the tool said it cost."""
+    took_ms: int = 0
+
+
+class BudgetRefused(_Event, tag="budget_refused"):
+    """A reservation would pass a limit, and was not made."""
+
+    ledger: str
+    needed: int
+    left: int
+    """What was unspent and unreserved."""
+    hard: bool
+    """True: refused by what is spent. False: only by others' reservations, which may be given back."""
+
+
+class BudgetOverrun(_Event, tag="budget_overrun"):
+    """A bill was higher than its reservation. Its ledgers are closed until a person opens them."""
+
+    turn: int
+    reserved: int
+    cost: int
+
+
+class LimitWarned(_Event, tag="limit_warned"):
+    """A limit is near; the model is told at the tail. `parts` is what it is told."""
+
+    limit: str
+    used: int
+    max: int
+
+
+class LoopDetected(_Event, tag="loop_detected"):
+    """The run goes in circles. The first time the model is told (`parts`), the second time the run ends."""
+
+    kind: Literal["same_call", "window", "failures", "storm", "malformed"]
+    count: int
+
+
+class CancelRequested(_Event, tag="cancel_requested"):
+    """Somebody wants the run to stop. `parts`: why."""
+
+    by: str
+
+
+class BundleChanged(_Event, tag="bundle_changed"):
+    """The run goes on under another bundle: same tools by name, schema and tier."""
+
+    bundle: str
+
+
+class RunParked(_Event, tag="run_parked"):
+    """The run stands still until a person acts. `parts`: what is wrong and what to do."""
+
+    reason: Literal["dead_letter", "bundle_changed", "agent_missing"]
+
+
+class RunRevived(_Event, tag="run_revived"):
+    """A parked run was set going again."""
+
+    by: str
+
+
+class RunFinished(_Event, tag="run_finished"):
+    """The run is over. `parts` is its answer, or the best it had."""
+
+    outcome: Literal["done", "halted", "failed", "cancelled", "escalated"]
+    reason: str = ""
+    """Code: which limit, loop, budget or error."""
+    cost: int = 0
+    done: tuple[str, ...] = ()
+    """Calls with an effect that were done."""
+    in_doubt: tuple[str, ...] = ()
+    """Calls with an effect of which it is not known."""
+
+
+Event = (
+    RunStarted
+    | MessageAdded
+    | NoticeAdded
+    | PrefixReset
+    | ModelCallStarted
+    | ModelCallFinished
+    | ModelCallFailed
+    | ToolCallJudged
+    | CallDecided
+    | ToolCallStarted
+    | ToolCallFailed
+    | ToolCallReconciled
+    | ToolCallFinished
+    | BudgetRefused
+    | BudgetOverrun
+    | LimitWarned
+    | LoopDetected
+    | CancelRequested
+    | BundleChanged
+    | RunParked
+    | RunRevived
+    | RunFinished
+)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An event in its place."""
+
+    seq: int
+    """From 1, without gaps."""
+    at_ms: int
+    """Never before the entry before it."""
+    epoch: int
+    event: Event
+    hash: bytes = b""

@@ -1,0 +1,206 @@
+"""Events to records and back: the envelope that is hashed, and the contents that lie apart from it.
+
+A `Recorder` is one run's: it knows the content key and the last hash, and gives each event its place. The content of a
+part goes through the cipher port and is found again by (key, commitment). Nothing here awaits.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from stanchion.core import chain
+from stanchion.core.errors import BrokenChain
+from stanchion.core.event import Entry, Event
+from stanchion.core.message import Erased, Label, Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
+from stanchion.core.upcast import decode_event, version_of
+from stanchion.journal.store import Content, Key, RawRecord, Record
+
+
+class Cipher(Protocol):
+    """How content is kept from those without the key."""
+
+    def seal(self, key: Key, content: bytes) -> bytes:
+        """Make what is stored."""
+        ...
+
+    def open(self, key: Key, blob: bytes) -> bytes:
+        """Read what was stored."""
+        ...
+
+
+class Identity:
+    """No encryption: content lies in the store as it is, and goes when its key is destroyed."""
+
+    def seal(self, key: Key, content: bytes) -> bytes:
+        """Return the content."""
+        return content
+
+    def open(self, key: Key, blob: bytes) -> bytes:
+        """Return the content."""
+        return blob
+
+
+_KINDS: dict[str, type[Any]] = {
+    "text": Text,
+    "thinking": Thinking,
+    "tool_call": ToolCall,
+    "tool_result": ToolResult,
+    "media": Media,
+    "opaque": Opaque,
+}
+_TAGS: dict[type[Any], str] = {cls: tag for tag, cls in _KINDS.items()}
+_FIELDS: dict[type[Any], tuple[str, ...]] = {
+    cls: tuple(name for name in cls.__struct_fields__ if name != "label") for cls in _TAGS
+}
+_REQUIRED: dict[type[Any], frozenset[str]] = {
+    cls: frozenset(field.name for field in msgspec.structs.fields(cls) if field.required) for cls in _TAGS
+}
+"""All of them are strings: an empty one is not stored."""
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder().decode
+_decode_envelope = msgspec.json.Decoder(chain.Envelope).decode
+
+
+def pack(part: Part) -> bytes:
+    """Encode a part's content without its label: text as it is, anything else as a JSON object."""
+    if type(part) is Text:
+        return part.text.encode()
+    if isinstance(part, Erased):
+        raise ValueError("an erased part has no content to store")
+    return _encode_json({name: value for name in _FIELDS[type(part)] if (value := getattr(part, name))})
+
+
+def unpack(kind: str, label: Label, content: bytes) -> Part:
+    """Decode a part's content."""
+    if kind == "text":
+        return Text(content.decode(), label)
+    cls, stored = _KINDS[kind], _decode_json(content)
+    required = _REQUIRED[cls]
+    known = {name: stored.get(name, "") for name in _FIELDS[cls] if name in stored or name in required}
+    return cls(label=label, **known)
+
+
+class Recorder:
+    """Gives a run's events their places in its chain.
+
+    `seq` and `hash` are those of the last event. They move with `record`; after an append that failed the recorder is
+    to be thrown away with the state that it belonged to.
+    """
+
+    def __init__(self, key: Key, cipher: Cipher, *, seq: int, hash: bytes, at_ms: int) -> None:
+        self.key = key
+        self.cipher = cipher
+        self.seq = seq
+        self.hash = hash
+        self.at_ms = at_ms
+
+    def record(self, events: Iterable[Event], *, now_ms: int, epoch: int) -> tuple[list[Entry], list[Record]]:
+        """Place events after the last one. Event time is the clock's, but never before the previous event's."""
+        entries: list[Entry] = []
+        records: list[Record] = []
+        self.at_ms = max(self.at_ms, now_ms)
+        for event in events:
+            self.seq += 1
+            contents = tuple(self._content(part) for part in event.parts)
+            refs = tuple(
+                chain.PartRef(_TAGS[type(part)], part.label, self.key.id, _text(stored.commit), size)
+                for part, (stored, size) in zip(event.parts, contents, strict=True)
+            )
+            tag = str(event.__struct_config__.tag)
+            body = msgspec.Raw(chain.encode_event(event))
+            envelope = _encode_json(chain.Envelope(self.seq, self.at_ms, epoch, body, refs, version_of(tag)))
+            self.hash = chain.link(self.hash, envelope)
+            entries.append(Entry(self.seq, self.at_ms, epoch, event, self.hash))
+            records.append(Record(self.seq, envelope, self.hash, tuple(stored for stored, _ in contents)))
+        return entries, records
+
+    def _content(self, part: Part) -> tuple[Content, int]:
+        content = pack(part)
+        commit = chain.commitment(self.key.salt, content)
+        return Content(self.key.id, commit, self.cipher.seal(self.key, content)), len(content)
+
+
+def read_envelope(envelope: bytes) -> chain.Envelope:
+    """Decode a stored envelope. Raises `BrokenChain` on what is none."""
+    try:
+        return _decode_envelope(envelope)
+    except msgspec.MsgspecError as error:
+        raise BrokenChain(f"an envelope cannot be read: {error}") from error
+
+
+def content_ids(envelope: chain.Envelope) -> list[tuple[str, bytes]]:
+    """List the (key, commitment) of an envelope's contents, in order."""
+    return [(ref.key, commit_bytes(ref.commit)) for ref in envelope.parts]
+
+
+def read_entry(raw: RawRecord) -> Entry:
+    """Decode a record. Contents that were erased come as `Erased` parts."""
+    envelope = read_envelope(raw.envelope)
+    event = decode_event(envelope.event, envelope.v)
+    if envelope.parts:
+        pairs = zip(envelope.parts, raw.contents, strict=True)
+        parts = tuple(
+            Erased(ref.kind, ref.label) if content is None else unpack(ref.kind, ref.label, content)
+            for ref, content in pairs
+        )
+        event = msgspec.structs.replace(event, parts=parts)
+    return Entry(envelope.seq, envelope.at_ms, envelope.epoch, event, raw.hash)
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What a check of a chain found: all in order, with so many events, and so many parts erased."""
+
+    events: int
+    erased: int
+    head: bytes
+
+
+def verify(tenant: str, run: str, records: Sequence[RawRecord], salts: dict[str, bytes]) -> Verified:
+    """Check a run's records from the first on: hashes, gapless seqs, times, commitments. `salts`: of the keys that exist.
+
+    Raises `BrokenChain` with the seq of the first bad event.
+    """
+    previous, at_ms, erased = chain.genesis(tenant, run), 0, 0
+    for place, record in enumerate(records, start=1):
+        problem, at_ms, gone = _check(record, place, previous, at_ms, salts)
+        if problem:
+            raise BrokenChain(f"event {place} of {run}: {problem}", run=run, seq=place)
+        previous, erased = record.hash, erased + gone
+    return Verified(len(records), erased, previous)
+
+
+def _check(record: RawRecord, place: int, previous: bytes, at_ms: int, salts: dict[str, bytes]) -> tuple[str, int, int]:
+    if chain.link(previous, record.envelope) != record.hash:
+        return "its content or its place is not what was written (the hash differs)", at_ms, 0
+    try:
+        envelope = read_envelope(record.envelope)
+    except BrokenChain as error:
+        return str(error), at_ms, 0
+    if envelope.seq != place or record.seq != place:
+        return f"it says that it is event {envelope.seq}", at_ms, 0
+    if envelope.at_ms < at_ms:
+        return "its time is before the event before it", at_ms, 0
+    gone = 0
+    for number, (ref, content) in enumerate(zip(envelope.parts, record.contents, strict=True)):
+        if content is None:
+            gone += 1
+            if ref.key in salts:
+                return f"content part {number} is missing though its key was not destroyed", at_ms, gone
+        elif ref.key not in salts:
+            return f"content part {number} is there though its key was destroyed", at_ms, gone
+        elif _text(chain.commitment(salts[ref.key], content)) != ref.commit:
+            return f"content part {number} is not what was written", at_ms, gone
+    return "", envelope.at_ms, gone
+
+
+def _text(commit: bytes) -> str:
+    return base64.urlsafe_b64encode(commit).decode()
+
+
+def commit_bytes(text: str) -> bytes:
+    """Commitment from its text form."""
+    return base64.urlsafe_b64decode(text)

@@ -1,0 +1,387 @@
+"""The store's port: what a database must do to hold the journals of runs.
+
+Safety is decided here and nowhere else: an append names the `seq` it expects and the `epoch` of its claim, both are
+checked against the run's row in the transaction that writes, and all of an append happens or nothing of it. Events are
+only ever added. Everything that comes from outside a run is a row of its inbox, which its driver turns into events.
+Every row belongs to a tenant. Times are the store's own clock, in milliseconds since 1970 UTC.
+
+Any store must pass `stanchion.testing.exercise_store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from stanchion.core.event import Base, Entry
+
+Status = Literal["queued", "runnable", "waiting", "parked", "ended"]
+"""Waits for its session; has work to do; waits for a person or a time; stands until a person revives it; is over."""
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A content key: its salt commits, its secret (none for the identity cipher) seals. Destroying it erases."""
+
+    id: str
+    salt: bytes
+    secret: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Key({self.id!r})"
+
+
+class Content(msgspec.Struct, frozen=True):
+    """A sealed content part, found again by key and commitment, and stored once under them."""
+
+    key: str
+    commit: bytes
+    blob: bytes
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An event ready to be stored."""
+
+    seq: int
+    envelope: bytes
+    hash: bytes
+    contents: tuple[Content, ...] = ()
+
+
+class RawRecord(msgspec.Struct, frozen=True):
+    """An event as it lies in the store. A content that was erased is None."""
+
+    seq: int
+    envelope: bytes
+    hash: bytes
+    contents: tuple[bytes | None, ...] = ()
+
+
+class Reserve(msgspec.Struct, frozen=True):
+    """Set money aside on a ledger (nano-dollars).
+
+    A ledger's name is a scope, or a scope in a window: "user:ann", "tenant/day:2026-11-20", "session:s1/month:2026-11".
+    Its limit is the one set for the name without the window ("tenant/day"); "all" and "all/.." belong to no tenant
+    and are kept under tenant "". A ledger without a limit refuses nothing and is still counted.
+    """
+
+    ledger: str
+    amount: int
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """Give back a reservation and book what was billed. A cost above the reservation closes the ledger."""
+
+    ledger: str
+    reserved: int
+    cost: int
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver writes at once. Without records it moves the run's row only (park, release, renew)."""
+
+    tenant: str
+    run: str
+    expected_seq: int
+    """Seq of the last event the driver knows."""
+    epoch: int
+    records: tuple[Record, ...] = ()
+    status: Status = "runnable"
+    """The store makes it "runnable" where it says "waiting" and the inbox holds rows that are not in `inbox_done`."""
+    wake_at_ms: int = 0
+    """When a waiting run is to be activated; 0: only by its inbox."""
+    release: bool = False
+    """Give the lease back (the epoch stays: later appends of this claim are stale once another claims)."""
+    progress: bool = False
+    """Something was settled: the count of claims without progress starts again."""
+    outcome: str = ""
+    """Of an ended run."""
+    cost: int = 0
+    """The run's settled cost until now, for listings."""
+    reserve: tuple[Reserve, ...] = ()
+    settle: tuple[Settle, ...] = ()
+    inbox_done: tuple[int, ...] = ()
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A reservation would pass a limit: nothing of the append was written."""
+
+    ledger: str
+    needed: int
+    left: int
+    """Limit - settled - reserved; never below 0."""
+    hard: bool
+    """Refused by what is settled (or the ledger is closed), not only by what others have reserved."""
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A new run. `first` holds its `RunStarted` (expected_seq 0, epoch 0); a queued one has no records yet."""
+
+    tenant: str
+    run: str
+    session: str
+    agent: str
+    bundle: str
+    user: str = ""
+    parent: str = ""
+    root: str = ""
+    priority: int = 0
+    base: Base | None = None
+    """The session head that the run goes on from. Checked: if the head moved meanwhile, `SessionMoved`."""
+    first: Append
+    queued: bool = False
+    """Put it behind the session's live run; `request` is then kept in its inbox as kind "start"."""
+    request: bytes = b""
+    idempotency_key: str = ""
+    idempotency_digest: str = ""
+    """Hash of the request's body."""
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The run was accepted."""
+
+    run: str
+    existing: bool = False
+    """It was there already, under the same `Idempotency-Key` and body."""
+
+
+class SessionBusy(msgspec.Struct, frozen=True):
+    """The session has a live run."""
+
+    run: str
+
+
+class SessionMoved(msgspec.Struct, frozen=True):
+    """The session's head is another than the start named: read it and start again."""
+
+    base: Base | None
+
+
+class IdempotencyMismatch(msgspec.Struct, frozen=True):
+    """The idempotency key was used with another body."""
+
+    run: str
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to drive a run, until the lease ends or another claims."""
+
+    tenant: str
+    run: str
+    epoch: int
+    seq: int
+    attempts: int
+    """Claims since the run last made progress, this one included."""
+
+
+class RunRow(msgspec.Struct, frozen=True):
+    """A run's row: the only truth about what is runnable."""
+
+    tenant: str
+    run: str
+    session: str
+    agent: str
+    bundle: str
+    user: str
+    status: Status
+    outcome: str
+    epoch: int
+    seq: int
+    hash: bytes
+    wake_at_ms: int
+    lease_until_ms: int
+    worker: str
+    attempts: int
+    priority: int
+    parent: str
+    root: str
+    cost: int
+    created_ms: int
+    updated_ms: int
+
+
+class RunRef(msgspec.Struct, frozen=True):
+    """A run to activate."""
+
+    tenant: str
+    run: str
+
+
+class InboxItem(msgspec.Struct, frozen=True):
+    """Something from outside for a run. `body` is an encoded event without a place, or a queued start's request."""
+
+    id: int
+    kind: str
+    body: bytes
+    at_ms: int
+
+
+class SessionRow(msgspec.Struct, frozen=True):
+    """A session: a chain of runs, named by its head."""
+
+    tenant: str
+    session: str
+    agent: str
+    user: str
+    head: Base | None
+    """The last event of the last run that ended."""
+    live: str
+    """The run that is not over, or ""."""
+    runs: int
+    created_ms: int
+    updated_ms: int
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """A shared budget (nano-dollars). `limit` -1: none is set. Settled + reserved never passes a limit.
+
+    One row per window that was used, and one per limit that was set and not used yet.
+    """
+
+    tenant: str
+    ledger: str
+    limit: int
+    settled: int
+    reserved: int
+    closed: bool
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """An API key by its hash: the key itself is not kept."""
+
+    id: str
+    tenant: str
+    hash: bytes
+    """SHA-256 of the key."""
+    name: str
+    created_ms: int
+    revoked: bool = False
+
+
+class Store(Protocol):
+    """A database that holds journals. Every method may raise `JournalError`."""
+
+    async def now_ms(self) -> int:
+        """Read the store's clock."""
+        ...
+
+    async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+        """Accept a run: its row, first event, session head, idempotency row and reservations in one transaction."""
+        ...
+
+    async def append(self, append: Append) -> Refused | None:
+        """Write durably, or refuse whole. Raises `StaleAppend`, `CommitUnknown`, `StoreFull`, `NotFound`.
+
+        When it ends a run ("ended"), the session's head moves to it, `live` is cleared and the session's next queued run
+        becomes runnable, in the same transaction.
+        """
+        ...
+
+    async def claim(self, tenant: str, run: str, *, worker: str, lease_ms: int) -> Claim | None:
+        """Take a run to drive it: raises its epoch and counts the attempt. None: ended, parked, queued or leased by another.
+
+        A worker may claim what it has itself leased under an older epoch.
+        """
+        ...
+
+    async def renew(self, tenant: str, run: str, *, epoch: int, lease_ms: int) -> bool:
+        """Prolong a lease. False: the epoch is stale."""
+        ...
+
+    async def runnable(self, *, limit: int) -> Sequence[RunRef]:
+        """List what is to be activated: runnable without a live lease, or waiting and due. By priority, then age."""
+        ...
+
+    async def next_wake_ms(self) -> int:
+        """When the next waiting run is due or the next lease of a runnable run ends; 0: none."""
+        ...
+
+    async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
+        """Put something into a run's inbox and make it runnable (a parked run only by kind "revive").
+
+        Raises `NotFound`, and `Conflict` if the run is over.
+        """
+        ...
+
+    async def inbox(self, tenant: str, run: str) -> Sequence[InboxItem]:
+        """Read a run's inbox, oldest first."""
+        ...
+
+    async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
+        """Read events with a higher seq than `after`, whole; an erased part comes as `Erased`. 0: no limit."""
+        ...
+
+    async def raw(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[RawRecord]:
+        """Read events as they are stored, for verification and export. Contents are opened, not decoded."""
+        ...
+
+    async def run(self, tenant: str, run: str) -> RunRow | None:
+        """Read a run's row."""
+        ...
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        session: str = "",
+        agent: str = "",
+        user: str = "",
+        status: str = "",
+        before: str = "",
+        limit: int = 50,
+    ) -> Sequence[RunRow]:
+        """List runs, newest first; `before` is the run to go on from."""
+        ...
+
+    async def session(self, tenant: str, session: str) -> SessionRow | None:
+        """Read a session."""
+        ...
+
+    async def sessions(self, tenant: str, *, before: str = "", limit: int = 50) -> Sequence[SessionRow]:
+        """List sessions, newest first."""
+        ...
+
+    async def key_for(self, tenant: str, subject: str) -> Key:
+        """Find or make the content key of a subject (a user, or a session without one)."""
+        ...
+
+    async def keys(self, tenant: str) -> Sequence[Key]:
+        """List the content keys that exist."""
+        ...
+
+    async def destroy_key(self, tenant: str, subject: str) -> bool:
+        """Erase all content under a subject's key for ever, and the key. False: there is none."""
+        ...
+
+    async def put_bundle(self, tenant: str, digest: str, body: bytes) -> None:
+        """Keep a bundle under its digest."""
+        ...
+
+    async def bundle(self, tenant: str, digest: str) -> bytes | None:
+        """Read a bundle."""
+        ...
+
+    async def set_limit(self, tenant: str, ledger: str, limit: int) -> Ledger:
+        """Set the limit of a name without window (-1: none), and open its ledgers if an overrun had closed them."""
+        ...
+
+    async def ledgers(self, tenant: str) -> Sequence[Ledger]:
+        """List the tenant's ledgers."""
+        ...
+
+    async def add_api_key(self, key: ApiKey) -> None:
+        """Keep an API key."""
+        ...
+
+    async def api_keys(self) -> Sequence[ApiKey]:
+        """List all API keys, revoked ones included."""
+        ...
+
+    async def revoke_api_key(self, id: str) -> bool:
+        """Revoke an API key. False: there is none."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what is being written and close."""
+        ...
