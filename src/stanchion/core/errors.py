@@ -8,7 +8,7 @@
     |   +-- Unauthorized            no key, or a key that is not known or may not do this
     +-- ModelError                  a model call failed                                                fault: model
     +-- ToolError                   a tool failed in a way the model should read                       fault: tool
-    |   +-- RetryTool               .. and it may work if it is tried again
+    |   +-- NotDone                 .. nothing was done, and it may work if it is tried again
     |   +-- ToolTimeout             .. by not answering in time
     +-- JournalError                the store failed                                                   fault: us
         +-- StaleAppend             another driver moved the run: stop, change nothing
@@ -146,8 +146,8 @@ class ToolError(StanchionError):
     fault: Fault = "tool"
 
 
-class RetryTool(ToolError):
-    """The tool is not available now and nothing was done; it may be tried again after `retry_after_s` seconds."""
+class NotDone(ToolError):
+    """Nothing was done, and the call may work if it is tried again (after `retry_after_s` seconds, if given)."""
 
     code = "tool_unavailable"
     retryable = True
