@@ -1,0 +1,189 @@
+"""Replay recorded conversations directly against the tools, without a server, and say how far the tools agree.
+
+    python examples/airline/check.py --db DATABASE.json --trajectories CONVERSATIONS.jsonl [--verbose]
+
+It prints one JSON line: conversations, tool_calls, tool_results_equal, rewards_agree. Each conversation starts with a
+fresh database. This is the oracle for `replay.py`, which drives the same conversations through a running server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `examples.airline` is found however this was started
+
+from examples.airline import tools
+from examples.airline.recordings import (
+    BadFile,
+    Call,
+    Conversation,
+    equal_results,
+    expected_reward,
+    read_conversations,
+    read_database,
+)
+from examples.airline.store import AirlineDb, BadDatabase
+from stanchion.core.errors import ToolError
+
+TOOLS: tuple[Callable[..., Any], ...] = (
+    tools.book_reservation,
+    tools.calculate,
+    tools.cancel_reservation,
+    tools.get_reservation_details,
+    tools.get_user_details,
+    tools.list_all_airports,
+    tools.search_direct_flight,
+    tools.search_onestop_flight,
+    tools.send_certificate,
+    tools.think,
+    tools.transfer_to_human_agents,
+    tools.update_reservation_baggages,
+    tools.update_reservation_flights,
+    tools.update_reservation_passengers,
+)
+
+
+@dataclass(slots=True)
+class Report:
+    """What was compared, and what did not agree."""
+
+    conversations: int = 0
+    tool_calls: int = 0
+    tool_results_equal: int = 0
+    rewards_agree: int = 0
+    mismatches: list[str] = field(default_factory=list[str])
+
+    def line(self, seconds: float) -> str:
+        figures = {
+            "conversations": self.conversations,
+            "tool_calls": self.tool_calls,
+            "tool_results_equal": self.tool_results_equal,
+            "rewards_agree": self.rewards_agree,
+            "seconds": round(seconds, 1),
+        }
+        return json.dumps(figures)
+
+
+class Bench:
+    """The tools on a database: calls by name with JSON arguments, answers as the model would see them."""
+
+    def __init__(self, db: AirlineDb) -> None:
+        self._db = db
+        self._tools = {tool.__name__: tool for tool in TOOLS}
+        self._calls = 0
+
+    def call(self, name: str, arguments: dict[str, Any]) -> str:
+        tool = self._tools.get(name)
+        if tool is None:
+            return f"Error: there is no tool {name!r}"
+        self._calls += 1
+        provided = {"db": self._db, "key": f"call-{self._calls}"}
+        hints = get_type_hints(tool)
+        given: dict[str, Any] = {}
+        try:
+            for parameter in inspect.signature(tool).parameters:
+                if parameter in provided:
+                    given[parameter] = provided[parameter]
+                elif parameter in arguments:
+                    given[parameter] = TypeAdapter[Any](hints[parameter]).validate_python(arguments[parameter])
+                else:
+                    return f"Error: {name}: {parameter} is missing"
+            answer = tool(**given)
+        except (ToolError, ValidationError) as error:
+            message = str(error)
+            return message if message.startswith("Error") else f"Error: {message}"
+        return answer if isinstance(answer, str) else json.dumps(answer)
+
+
+class FreshDatabases:
+    """Copies of one database file, made once from a document."""
+
+    def __init__(self, folder: Path, document: object) -> None:
+        self._folder = folder
+        self._original = AirlineDb.create(folder / "original.db", document).path
+        self._copies = 0
+
+    def take(self) -> AirlineDb:
+        self._copies += 1
+        return AirlineDb(shutil.copyfile(self._original, self._folder / f"{self._copies}.db"))
+
+
+def final_state(db: AirlineDb, calls: Iterable[Call]) -> str:
+    """Run the calls and return the fingerprint of the database they leave."""
+    bench = Bench(db)
+    for call in calls:
+        bench.call(call.name, call.arguments)
+    return db.fingerprint()
+
+
+def check(document: object, conversations: Iterable[Conversation]) -> Report:
+    """Replay every conversation on a fresh database and compare results and rewards with the recorded ones."""
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="airline-check-") as folder:
+        databases = FreshDatabases(Path(folder), document)
+        for conversation in conversations:
+            _check_one(report, databases, conversation)
+    return report
+
+
+def _check_one(report: Report, databases: FreshDatabases, conversation: Conversation) -> None:
+    report.conversations += 1
+    db = databases.take()
+    bench = Bench(db)
+    for number, call in enumerate(conversation.calls, 1):
+        answered = bench.call(call.name, call.arguments)
+        if call.result is None:
+            continue  # cut off before the answer came: there is nothing to compare
+        report.tool_calls += 1
+        if equal_results(call.result, answered):
+            report.tool_results_equal += 1
+        else:
+            where = f"{conversation.label}, call {number}, {call.name}({json.dumps(call.arguments)})"
+            report.mismatches.append(f"{where}: recorded {call.result[:300]!r}, answered {answered[:300]!r}")
+    wanted = databases.take()
+    same_database = db.fingerprint() == final_state(wanted, conversation.reference)
+    reward = expected_reward(conversation, same_database=same_database)
+    if reward == conversation.reward:
+        report.rewards_agree += 1
+    else:
+        same = "the same" if same_database else "another"
+        why = f"ended: {conversation.ended}, database: {same} as after the reference actions"
+        report.mismatches.append(f"{conversation.label}: recorded reward {conversation.reward}, ours {reward} ({why})")
+    for used in (db, wanted):
+        used.path.unlink()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line; 0 when everything agrees, 1 when something differs, 2 on bad input."""
+    parser = argparse.ArgumentParser(description="Replay recorded airline conversations against the tools.")
+    parser.add_argument("--db", required=True, help="the database at the start of every conversation (.json[.xz])")
+    parser.add_argument("--trajectories", required=True, help="recorded conversations (.json[l][.xz])")
+    parser.add_argument("--verbose", action="store_true", help="print every mismatch with its reason to stderr")
+    options = parser.parse_args(argv)
+    started = time.monotonic()
+    try:
+        report = check(read_database(options.db), read_conversations(options.trajectories))
+    except (BadFile, BadDatabase) as error:
+        print(f"check: {error}", file=sys.stderr)
+        return 2
+    if options.verbose:
+        for mismatch in report.mismatches:
+            print(mismatch, file=sys.stderr)
+    print(report.line(time.monotonic() - started))
+    return 1 if report.mismatches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
