@@ -2,9 +2,8 @@
 
 Users, reservations and flights are TypedDicts, because they are read, shown and stored as JSON and nothing else. What a
 caller gives (a flight chosen, a passenger, a payment) is a dataclass, because it is validated on its way in.
+Annotations are evaluated here: the store reads from them which keys a record must have.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict

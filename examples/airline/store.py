@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -190,18 +190,28 @@ def _parts(document: object) -> tuple[Json, Json, Json, dict[str, str]]:
     for name in ("flights", "users", "reservations"):
         if not isinstance(tables.get(name), dict):
             raise BadDatabase(f"the database has no object {name!r}; it has {sorted(tables)!r}")
+    for name, kind in (("flights", FlightRecord), ("users", User), ("reservations", Reservation)):
+        _check_records(name, tables[name], kind.__required_keys__ | ({"dates"} if kind is FlightRecord else set()))
     used = {str(flight.get(end)) for flight in tables["flights"].values() for end in ("origin", "destination")}
     known = {code: city for code, city in CITIES.items() if code in used}
     return tables["flights"], tables["users"], tables["reservations"], tables.get("airports") or known
 
 
-def _flight_rows(flights: Json) -> Iterator[tuple[str, ...]]:
-    fields = ("origin", "destination", "scheduled_departure_time_est", "scheduled_arrival_time_est")
-    for number, flight in flights.items():
-        missing = [field for field in (*fields, "dates") if field not in flight]
+def _check_records(table: str, records: Json, fields: Set[str]) -> None:
+    for name, record in records.items():
+        if not isinstance(record, dict):
+            raise BadDatabase(f"{table}.{name}: an object is needed, not {type(record).__name__}")
+        missing = sorted(fields - record.keys())
         if missing:
-            raise BadDatabase(f"flights.{number}: {', '.join(missing)} missing")
-        yield (number, *(flight[field] for field in fields))
+            raise BadDatabase(f"{table}.{name}: {', '.join(missing)} missing")
+        if "dates" in fields and not isinstance(record["dates"], dict):
+            raise BadDatabase(f"{table}.{name}.dates: an object is needed, not {type(record['dates']).__name__}")
+
+
+def _flight_rows(flights: Json) -> Iterator[tuple[str, ...]]:
+    for number, flight in flights.items():
+        departs, arrives = flight["scheduled_departure_time_est"], flight["scheduled_arrival_time_est"]
+        yield number, flight["origin"], flight["destination"], departs, arrives
 
 
 def _day_rows(flights: Json) -> Iterator[tuple[str, str, str]]:
