@@ -130,13 +130,16 @@ class AirlineDb:
         flights, users, reservations, airports = _parts(document)
         path = Path(path)
         path.unlink(missing_ok=True)
-        with closing(sqlite3.connect(path)) as connection, connection:
-            connection.executescript(SCHEMA)
-            connection.executemany("INSERT INTO airports VALUES (?, ?)", airports.items())
-            connection.executemany("INSERT INTO flights VALUES (?, ?, ?, ?, ?)", _flight_rows(flights))
-            connection.executemany("INSERT INTO flight_days VALUES (?, ?, ?)", _day_rows(flights))
-            connection.executemany("INSERT INTO users VALUES (?, ?)", _json_rows(users))
-            connection.executemany("INSERT INTO reservations VALUES (?, ?)", _json_rows(reservations))
+        try:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.executescript(SCHEMA)
+                connection.executemany("INSERT INTO airports VALUES (?, ?)", airports.items())
+                connection.executemany("INSERT INTO flights VALUES (?, ?, ?, ?, ?)", _flight_rows(flights))
+                connection.executemany("INSERT INTO flight_days VALUES (?, ?, ?)", _day_rows(flights))
+                connection.executemany("INSERT INTO users VALUES (?, ?)", _json_rows(users))
+                connection.executemany("INSERT INTO reservations VALUES (?, ?)", _json_rows(reservations))
+        except sqlite3.Error as error:
+            raise BadDatabase(f"cannot write {str(path)!r}: {error}") from None
         return cls(path)
 
     @contextmanager
@@ -194,7 +197,9 @@ def _parts(document: object) -> tuple[Json, Json, Json, dict[str, str]]:
         _check_records(name, tables[name], kind.__required_keys__ | ({"dates"} if kind is FlightRecord else set()))
     used = {str(flight.get(end)) for flight in tables["flights"].values() for end in ("origin", "destination")}
     known = {code: city for code, city in CITIES.items() if code in used}
-    return tables["flights"], tables["users"], tables["reservations"], tables.get("airports") or known
+    own = tables.get("airports")
+    airports = cast(dict[str, str], own) if isinstance(own, dict) else known
+    return tables["flights"], tables["users"], tables["reservations"], airports
 
 
 def _check_records(table: str, records: Json, fields: Set[str]) -> None:
