@@ -28,7 +28,7 @@ class _Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_
     parts: tuple[Part, ...] = ()
 
 
-class RunStarted(_Event, tag="run_started"):
+class RunStarted(_Event, frozen=True, tag="run_started"):
     """A run was accepted. `parts` is the input."""
 
     run: str
@@ -52,25 +52,25 @@ class RunStarted(_Event, tag="run_started"):
     """Absolute end; 0: none."""
 
 
-class MessageAdded(_Event, tag="message_added"):
+class MessageAdded(_Event, frozen=True, tag="message_added"):
     """Something more was said to a running agent. `parts` is what."""
 
     by: str = ""
 
 
-class NoticeAdded(_Event, tag="notice_added"):
+class NoticeAdded(_Event, frozen=True, tag="notice_added"):
     """The runtime tells the model something: `parts`, placed at the tail and never moved (I8)."""
 
     kind: Literal["limit", "loop", "output", "budget"]
 
 
-class PrefixReset(_Event, tag="prefix_reset"):
+class PrefixReset(_Event, frozen=True, tag="prefix_reset"):
     """What stood before the tail of the request changed, so the provider's cache and replayed reasoning are void."""
 
     reason: Literal["bundle", "route", "compaction"]
 
 
-class ModelCallStarted(_Event, tag="model_call_started"):
+class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """An attempt at a model call is about to leave."""
 
     turn: int
@@ -90,7 +90,7 @@ class ModelCallStarted(_Event, tag="model_call_started"):
     deadline_ms: int = 0
 
 
-class ModelCallFinished(_Event, tag="model_call_finished"):
+class ModelCallFinished(_Event, frozen=True, tag="model_call_finished"):
     """The model answered. `parts` is the whole response."""
 
     turn: int
@@ -106,7 +106,7 @@ class ModelCallFinished(_Event, tag="model_call_finished"):
     took_ms: int = 0
 
 
-class ModelCallFailed(_Event, tag="model_call_failed"):
+class ModelCallFailed(_Event, frozen=True, tag="model_call_failed"):
     """An attempt failed. `parts` is what had come, then the error's text from the runtime."""
 
     turn: int
@@ -120,7 +120,7 @@ class ModelCallFailed(_Event, tag="model_call_failed"):
     status: int = 0
 
 
-class ToolCallJudged(_Event, tag="tool_call_judged"):
+class ToolCallJudged(_Event, frozen=True, tag="tool_call_judged"):
     """A verdict on a proposed call, without which it never runs (I5). `parts`: a reason in words, if there is one."""
 
     call: str
@@ -134,7 +134,7 @@ class ToolCallJudged(_Event, tag="tool_call_judged"):
     expires_ms: int = 0
 
 
-class CallDecided(_Event, tag="call_decided"):
+class CallDecided(_Event, frozen=True, tag="call_decided"):
     """A person decided on a call that waited. `parts`: edited arguments or the recorded result, then the reason."""
 
     call: str
@@ -146,7 +146,7 @@ class CallDecided(_Event, tag="call_decided"):
     """The last part is a reason in words."""
 
 
-class ToolCallStarted(_Event, tag="tool_call_started"):
+class ToolCallStarted(_Event, frozen=True, tag="tool_call_started"):
     """An attempt at a tool call, or at reconciling one, is about to leave."""
 
     call: str
@@ -158,7 +158,7 @@ class ToolCallStarted(_Event, tag="tool_call_started"):
     deadline_ms: int = 0
 
 
-class ToolCallFailed(_Event, tag="tool_call_failed"):
+class ToolCallFailed(_Event, frozen=True, tag="tool_call_failed"):
     """An attempt failed. `parts`: the error's text."""
 
     call: str
@@ -170,7 +170,7 @@ class ToolCallFailed(_Event, tag="tool_call_failed"):
     retry_at_ms: int = 0
 
 
-class ToolCallReconciled(_Event, tag="tool_call_reconciled"):
+class ToolCallReconciled(_Event, frozen=True, tag="tool_call_reconciled"):
     """The tool said whether an attempt in doubt was done. Done: a `ToolCallFinished` follows with its result."""
 
     call: str
@@ -178,7 +178,7 @@ class ToolCallReconciled(_Event, tag="tool_call_reconciled"):
     answer: Literal["done", "not_done", "unknown"]
 
 
-class ToolCallFinished(_Event, tag="tool_call_finished"):
+class ToolCallFinished(_Event, frozen=True, tag="tool_call_finished"):
     """A call is settled. `parts` is one `ToolResult`: the whole text, of which `shown` characters go to the model."""
 
     call: str
@@ -190,7 +190,7 @@ class ToolCallFinished(_Event, tag="tool_call_finished"):
     took_ms: int = 0
 
 
-class BudgetRefused(_Event, tag="budget_refused"):
+class BudgetRefused(_Event, frozen=True, tag="budget_refused"):
     """A reservation would pass a limit, and was not made."""
 
     ledger: str
@@ -201,7 +201,7 @@ class BudgetRefused(_Event, tag="budget_refused"):
     """True: refused by what is spent. False: only by others' reservations, which may be given back."""
 
 
-class BudgetOverrun(_Event, tag="budget_overrun"):
+class BudgetOverrun(_Event, frozen=True, tag="budget_overrun"):
     """A bill was higher than its reservation. Its ledgers are closed until a person opens them."""
 
     turn: int
@@ -209,7 +209,7 @@ class BudgetOverrun(_Event, tag="budget_overrun"):
     cost: int
 
 
-class LimitWarned(_Event, tag="limit_warned"):
+class LimitWarned(_Event, frozen=True, tag="limit_warned"):
     """A limit is near; the model is told at the tail. `parts` is what it is told."""
 
     limit: str
@@ -217,38 +217,38 @@ class LimitWarned(_Event, tag="limit_warned"):
     max: int
 
 
-class LoopDetected(_Event, tag="loop_detected"):
+class LoopDetected(_Event, frozen=True, tag="loop_detected"):
     """The run goes in circles. The first time the model is told (`parts`), the second time the run ends."""
 
-    kind: Literal["same_call", "window", "failures", "storm", "malformed"]
+    kind: Literal["same_call", "window", "failures", "storm"]
     count: int
 
 
-class CancelRequested(_Event, tag="cancel_requested"):
+class CancelRequested(_Event, frozen=True, tag="cancel_requested"):
     """Somebody wants the run to stop. `parts`: why."""
 
     by: str
 
 
-class BundleChanged(_Event, tag="bundle_changed"):
+class BundleChanged(_Event, frozen=True, tag="bundle_changed"):
     """The run goes on under another bundle: same tools by name, schema and tier."""
 
     bundle: str
 
 
-class RunParked(_Event, tag="run_parked"):
+class RunParked(_Event, frozen=True, tag="run_parked"):
     """The run stands still until a person acts. `parts`: what is wrong and what to do."""
 
     reason: Literal["dead_letter", "bundle_changed", "agent_missing"]
 
 
-class RunRevived(_Event, tag="run_revived"):
+class RunRevived(_Event, frozen=True, tag="run_revived"):
     """A parked run was set going again."""
 
     by: str
 
 
-class RunFinished(_Event, tag="run_finished"):
+class RunFinished(_Event, frozen=True, tag="run_finished"):
     """The run is over. `parts` is its answer, or the best it had."""
 
     outcome: Literal["done", "halted", "failed", "cancelled", "escalated"]

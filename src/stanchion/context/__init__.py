@@ -1,0 +1,1 @@
+"""The context: what a model is shown, assembled from state. Pure: the same state, the same bytes."""

@@ -1,0 +1,89 @@
+"""Assemble the request of the next model call, and bound what it can be billed as. Nothing here awaits.
+
+The prompt is identity, tools, conversation, in this order, and each request's parts begin with all of the one before
+(invariant I8), because the conversation in the state only grows at its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from stanchion.core.bundle import Bundle, Route, digest_of
+from stanchion.core.message import DEVELOPER, Media, ModelRequest, Text, ToolSchema
+from stanchion.core.state import State
+
+WIRE_TOKENS = 2_000
+"""What a provider may add to a request that is not in its bytes: the hidden prompt of tool use, framing."""
+MESSAGE_TOKENS = 16
+"""Framing of one message."""
+
+
+class Preamble(msgspec.Struct, frozen=True):
+    """What of a request a bundle alone decides. Made once per bundle."""
+
+    system: tuple[Text, ...]
+    tools: tuple[ToolSchema, ...]
+    digest: bytes
+    bytes: int
+
+
+def preamble(bundle: Bundle) -> Preamble:
+    """Make a bundle's part of every request."""
+    system = (Text(bundle.identity, DEVELOPER),) if bundle.identity else ()
+    tools = tuple(ToolSchema(t.name, t.description, t.parameters, t.strict) for t in bundle.tools)
+    encoded = msgspec.json.encode((system, tools, bundle.output), order="deterministic")
+    return Preamble(system, tools, hashlib.sha256(digest_of(bundle).encode()).digest(), len(encoded))
+
+
+def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> ModelRequest:
+    """Make the request that goes on from a state."""
+    return ModelRequest(
+        model=route.model,
+        messages=state.messages,
+        max_output_tokens=route.max_output_tokens,
+        system=shown.system,
+        tools=shown.tools,
+        tool_choice=bundle.tool_choice,
+        parallel_tool_calls=bundle.parallel_tool_calls,
+        output=bundle.output,
+        temperature=route.temperature,
+        top_p=route.top_p,
+        thinking_tokens=route.thinking_tokens,
+        effort=route.effort,
+        options=route.options,
+    )
+
+
+def prefix_digest(state: State, shown: Preamble) -> str:
+    """Digest over tools, system and all message parts of the next request, cache marks left out."""
+    return hashlib.sha256(shown.digest + state.prefix).hexdigest()[:32]
+
+
+def bound_input_tokens(state: State, shown: Preamble, route: int) -> int:
+    """Bound the input tokens of the next request from above.
+
+    A token is at least one byte of the request. Of what the same model has counted before, its exact count is taken
+    instead; only what came since is counted in bytes. Media are billed by rules of their own and declare their bound.
+    """
+    if state.exact_route == route and state.exact_tokens:
+        bytes_new, known = state.bytes_since, state.exact_tokens
+    else:
+        bytes_new, known = state.content_bytes + shown.bytes, 0
+    media = sum(
+        part.max_input_tokens for message in state.messages for part in message.parts if isinstance(part, Media)
+    )
+    return known + bytes_new + WIRE_TOKENS + MESSAGE_TOKENS * len(state.messages) + media
+
+
+def unbounded_parts(state: State, route: Route) -> str:
+    """Name what cannot be bounded in the request under a budget, or ""."""
+    for message in state.messages:
+        for part in message.parts:
+            if isinstance(part, Media) and not part.max_input_tokens:
+                return f"a {part.mime} part without max_input_tokens"
+    hosted = route.options.get("tools") or route.options.get("mcp_servers")
+    if hosted and not route.max_extra_nano_usd:
+        return "hosted tools in the route's options, without max_cost"
+    return ""

@@ -1,0 +1,549 @@
+"""The state of a run: what its events say, and nothing else (invariant I3).
+
+`evolve` takes a state and one entry and gives the next state; `fold` does so for many. Both are pure and total: any
+journal that was ever written folds, for ever. What to do about a state is `loop.decide`'s business, not this file's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal, assert_never
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import Caps
+from stanchion.core.message import Erased, Finish, Message, Part, Text, ToolCall, ToolResult
+
+Phase = Literal["proposed", "asking", "ready", "running", "failed", "settled"]
+"""Of a call: not judged yet; waits for a person; may start; has left; an attempt failed; has its result."""
+
+
+class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The model call that is not answered yet."""
+
+    turn: int
+    route: int
+    attempt: int
+    """Of the turn, over all routes."""
+    tries: int
+    """On this route."""
+    in_flight: bool
+    epoch: int
+    started_ms: int
+    deadline_ms: int = 0
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    bound_tokens: int = 0
+    code: str = ""
+    """Why the last attempt failed."""
+    retryable: bool = False
+    retry_at_ms: int = 0
+
+
+class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tool call of the current step."""
+
+    id: str
+    part: ToolCall
+    """As proposed; its arguments are replaced when a person edits them."""
+    phase: Phase = "proposed"
+    revision: int = 0
+    tool: str = ""
+    """The known tool's name, once judged."""
+    rule: str = ""
+    """The rule that asked."""
+    approved: bool = False
+    """A person said yes to this revision."""
+    asked_ms: int = 0
+    expires_ms: int = 0
+    attempt: int = 0
+    mode: Literal["run", "reconcile", "dry"] = "run"
+    epoch: int = 0
+    deadline_ms: int = 0
+    code: str = ""
+    detail: str = ""
+    in_doubt: bool = False
+    doubted: int = 0
+    """How many of its attempts may have left without a definite answer."""
+    retryable: bool = False
+    retry_at_ms: int = 0
+    outcome: str = ""
+    result: ToolResult | None = None
+    shown: int = -1
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """A settled call as the loop detection sees it."""
+
+    call: str
+    """Digest of tool and arguments."""
+    result: str
+    tool: str
+    failed: bool
+    at_ms: int
+    turn: int
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A reservation that was refused and not made since."""
+
+    ledger: str
+    hard: bool
+    needed: int
+    left: int
+    since_ms: int
+
+
+class Totals(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the run has used."""
+
+    turns: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    malformed_in_row: int = 0
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run, folded."""
+
+    run: str = ""
+    tenant: str = ""
+    session: str = ""
+    user: str = ""
+    agent: str = ""
+    bundle: str = ""
+    caps: Caps = Caps()
+    ledgers: tuple[str, ...] = ()
+    dry_run: bool = False
+    deadline_ms: int = 0
+    seq: int = 0
+    hash: bytes = b""
+    at_ms: int = 0
+    started_ms: int = 0
+    waited_ms: int = 0
+    """Time spent waiting for people and nothing else."""
+    messages: tuple[Message, ...] = ()
+    """The conversation: the session's, from its first run on, as the model is shown it."""
+    more: bool = False
+    """Something was said, or a result came, that the model has not answered."""
+    tail: tuple[Part, ...] = ()
+    """Said while a step was under way; goes behind the step's results."""
+    held: tuple[str, ...] = ()
+    """Results too long to show whole; number n is read as result "n"."""
+    prefix: bytes = b""
+    """Digest over all parts of `messages`, in order (I8)."""
+    content_bytes: int = 0
+    """Of all parts of `messages`."""
+    exact_tokens: int = 0
+    """Input and output of the last finished model call, as its provider counted, and for which route."""
+    exact_route: int = -1
+    bytes_since: int = 0
+    """Of parts that came to `messages` after that call."""
+    model: ModelCall | None = None
+    finish: Finish | Literal[""] = ""
+    """How the last answer ended, while it is not dealt with."""
+    calls: tuple[Call, ...] = ()
+    """Of the current step; empty between steps."""
+    route: int = 0
+    """The route in use."""
+    totals: Totals = Totals()
+    traces: tuple[Trace, ...] = ()
+    warned: tuple[str, ...] = ()
+    looped: tuple[str, ...] = ()
+    """Kinds of loops the model was told of."""
+    refused: Refusal | None = None
+    overrun: bool = False
+    cancelled_by: str = ""
+    parked: str = ""
+    done: tuple[tuple[str, str], ...] = ()
+    """Call and tool of what ended well."""
+    doubtful: tuple[str, ...] = ()
+    best: tuple[Text, ...] = ()
+    """The last text that the model said in this run: what a halted run returns."""
+    over: str = ""
+    """The limit by which a call of the last step was refused."""
+    answer: tuple[Part, ...] = ()
+    outcome: str = ""
+    reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return self.outcome != ""
+
+    @property
+    def asking(self) -> bool:
+        """Whether a call waits for a person."""
+        return any(call.phase == "asking" for call in self.calls)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an attempt has left and is not answered."""
+        return (self.model is not None and self.model.in_flight) or any(c.phase == "running" for c in self.calls)
+
+    def call(self, call_id: str) -> Call | None:
+        """Find a call of the current step."""
+        return next((call for call in self.calls if call.id == call_id), None)
+
+
+TRACES = 256
+"""How many settled calls the loop detection looks back on at most."""
+_with = msgspec.structs.replace
+_encode = msgspec.json.Encoder().encode
+
+
+def fold(entries: Iterable[ev.Entry], state: State | None = None) -> State:
+    """Fold entries onto a state; without one, onto the empty state."""
+    state = state or State()
+    for entry in entries:
+        state = evolve(state, entry)
+    return state
+
+
+def carry(ended: State) -> State:
+    """Make the state on which the next run of a session is folded: the conversation, and nothing of the run."""
+    return State(
+        messages=ended.messages,
+        tail=ended.tail,
+        held=ended.held,
+        prefix=ended.prefix,
+        content_bytes=ended.content_bytes,
+        exact_tokens=ended.exact_tokens,
+        exact_route=ended.exact_route,
+        bytes_since=ended.bytes_since,
+    )
+
+
+def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an event, checked to be all of them
+    """Give the state after one more entry."""
+    waited = entry.at_ms - state.at_ms if state.asking and not state.in_flight else 0
+    state = _with(state, seq=entry.seq, at_ms=entry.at_ms, hash=entry.hash, waited_ms=state.waited_ms + waited)
+    event = entry.event
+    match event:
+        case ev.RunStarted():
+            return _run_started(state, event)
+        case ev.MessageAdded():
+            return _say(state, event.parts)
+        case ev.NoticeAdded():
+            return _noticed(state, event)
+        case ev.PrefixReset():
+            return state
+        case ev.ModelCallStarted():
+            return _model_started(state, event, entry.epoch)
+        case ev.ModelCallFinished():
+            return _model_finished(state, event)
+        case ev.ModelCallFailed():
+            return _model_failed(state, event)
+        case ev.ToolCallJudged():
+            return _judged(state, event)
+        case ev.CallDecided():
+            return _decided(state, event)
+        case ev.ToolCallStarted():
+            return _tool_started(state, event, entry.epoch)
+        case ev.ToolCallFailed():
+            return _tool_failed(state, event)
+        case ev.ToolCallReconciled():
+            return _reconciled(state, event)
+        case ev.ToolCallFinished():
+            return _tool_finished(state, event)
+        case ev.BudgetRefused():
+            since = state.refused.since_ms if state.refused else entry.at_ms
+            return _with(state, refused=Refusal(event.ledger, event.hard, event.needed, event.left, since))
+        case ev.BudgetOverrun():
+            return _with(state, overrun=True)
+        case ev.LimitWarned():
+            return _say(_with(state, warned=(*state.warned, event.limit)), event.parts)
+        case ev.LoopDetected():
+            return _say(_with(state, looped=(*state.looped, event.kind)), event.parts)
+        case ev.CancelRequested():
+            return _with(state, cancelled_by=event.by or "unknown")
+        case ev.BundleChanged():
+            return _with(state, bundle=event.bundle, exact_tokens=0, exact_route=-1)
+        case ev.RunParked():
+            return _with(state, parked=event.reason)
+        case ev.RunRevived():
+            return _with(state, parked="")
+        case ev.RunFinished():
+            return _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None)
+        case _:
+            assert_never(event)
+
+
+def _run_started(state: State, event: ev.RunStarted) -> State:
+    state = _with(
+        state,
+        run=event.run,
+        tenant=event.tenant,
+        session=event.session,
+        user=event.user,
+        agent=event.agent,
+        bundle=event.bundle,
+        caps=event.caps,
+        ledgers=event.ledgers,
+        dry_run=event.dry_run,
+        deadline_ms=event.deadline_ms,
+        started_ms=state.at_ms,
+    )
+    return _say(state, event.parts)
+
+
+def _noticed(state: State, event: ev.NoticeAdded) -> State:
+    if event.kind == "output":
+        totals = _with(state.totals, malformed_in_row=state.totals.malformed_in_row + 1)
+        state = _with(state, totals=totals, finish="")
+    return _say(state, event.parts)
+
+
+def _say(state: State, parts: tuple[Part, ...]) -> State:
+    """Put parts at the tail of the conversation, or keep them until the step under way is over."""
+    if not parts:
+        return state
+    if state.calls or (state.model is not None):
+        return _with(state, tail=state.tail + parts)
+    return _add(state, "user", parts)
+
+
+def _add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ...]) -> State:
+    """Add parts to the conversation: to the last message if it is of the same side, for providers want them in turn."""
+    prefix, size = state.prefix, 0
+    for part in parts:
+        encoded = _encode((role, part))
+        prefix = hashlib.sha256(prefix + encoded).digest()
+        size += len(encoded)
+    messages = state.messages
+    if messages and messages[-1].role == role:
+        messages = (*messages[:-1], Message(role, messages[-1].parts + parts))
+    else:
+        messages = (*messages, Message(role, parts))
+    return _with(
+        state,
+        messages=messages,
+        more=role == "user" or state.more,
+        prefix=prefix,
+        content_bytes=state.content_bytes + size,
+        bytes_since=state.bytes_since + size,
+    )
+
+
+def _flush(state: State) -> State:
+    """Let what was said during the step follow it."""
+    tail = state.tail
+    return _add(_with(state, tail=()), "user", tail) if tail else state
+
+
+def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> State:
+    before = state.model
+    tries = before.tries + 1 if before is not None and before.route == event.route else 1
+    model = ModelCall(
+        turn=event.turn,
+        route=event.route,
+        attempt=event.attempt,
+        tries=tries,
+        in_flight=True,
+        epoch=epoch,
+        started_ms=state.at_ms,
+        deadline_ms=event.deadline_ms,
+        reserved=event.reserved,
+        ledgers=event.ledgers,
+        bound_tokens=event.bound_tokens,
+    )
+    return _with(state, model=model, route=event.route, refused=None, finish="")
+
+
+def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
+    model, usage = state.model, event.usage
+    bound = model.bound_tokens if model is not None else 0
+    used_in = usage.total_input_tokens if usage else bound
+    used_out = usage.output_tokens if usage else 0
+    totals = _with(
+        state.totals,
+        turns=state.totals.turns + 1,
+        input_tokens=state.totals.input_tokens + used_in,
+        output_tokens=state.totals.output_tokens + used_out,
+        cost=state.totals.cost + event.cost,
+    )
+    said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
+    state = _with(state, model=None, more=False, finish=event.finish, totals=totals, best=said or state.best)
+    if event.parts:
+        state = _add(state, "assistant", event.parts)
+    if usage:
+        state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route, bytes_since=0)
+    proposed = (part for part in event.parts if isinstance(part, ToolCall))
+    calls = tuple(Call(f"{state.seq}.{index}", part) for index, part in enumerate(proposed))
+    return _with(state, calls=calls) if calls else _flush(state)
+
+
+def _model_failed(state: State, event: ev.ModelCallFailed) -> State:
+    if state.model is None:
+        return state
+    usage, totals = event.usage, state.totals
+    totals = _with(
+        totals,
+        cost=totals.cost + event.cost,
+        input_tokens=totals.input_tokens + (usage.total_input_tokens if usage else 0),
+        output_tokens=totals.output_tokens + (usage.output_tokens if usage else 0),
+    )
+    model = _with(
+        state.model,
+        in_flight=False,
+        code=event.code,
+        retryable=event.retryable,
+        retry_at_ms=event.retry_at_ms,
+        reserved=0,
+    )
+    return _with(state, model=model, totals=totals)
+
+
+def _change(state: State, call_id: str, **fields: object) -> State:
+    calls = tuple(_with(call, **fields) if call.id == call_id else call for call in state.calls)
+    return _with(state, calls=calls)
+
+
+def _judged(state: State, event: ev.ToolCallJudged) -> State:
+    phase = {"allow": "ready", "ask": "asking", "deny": "proposed"}[event.action]
+    asked = state.at_ms if event.action == "ask" else 0
+    if event.rule.startswith("limit:"):
+        state = _with(state, over=event.rule.removeprefix("limit:"))
+    return _change(
+        state,
+        event.call,
+        phase=phase,
+        tool=event.tool,
+        rule=event.rule,
+        revision=event.revision,
+        asked_ms=asked,
+        expires_ms=event.expires_ms,
+    )
+
+
+def _decided(state: State, event: ev.CallDecided) -> State:
+    call = state.call(event.call)
+    if call is None or call.phase != "asking" or call.revision != event.revision:
+        return state
+    if event.decision not in decisions_for(call):
+        return state
+    match event.decision:
+        case "approve":
+            return _change(state, call.id, phase="ready", approved=True)
+        case "retry":
+            return _change(state, call.id, phase="ready", in_doubt=False, retry_at_ms=0)
+        case "edit":
+            part = _with(call.part, arguments=text_of(event.parts[:1]))
+            return _change(state, call.id, phase="proposed", approved=True, part=part, revision=call.revision + 1)
+        case "reject" | "record" | "fail":
+            return _change(
+                state,
+                call.id,
+                phase="failed",
+                code=f"decided_{event.decision}",
+                detail=text_of(event.parts),
+                retryable=False,
+            )
+        case _:
+            assert_never(event.decision)
+
+
+def decisions_for(call: Call) -> tuple[str, ...]:
+    """Say what a person may decide about a call that waits."""
+    return ("retry", "record", "fail") if call.in_doubt else ("approve", "edit", "reject")
+
+
+def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
+    call = state.call(event.call)
+    if call is not None and call.attempt == 0:
+        state = _with(state, totals=_with(state.totals, tool_calls=state.totals.tool_calls + 1))
+    return _change(
+        state,
+        event.call,
+        phase="running",
+        attempt=event.attempt,
+        mode=event.mode,
+        epoch=epoch,
+        deadline_ms=event.deadline_ms,
+    )
+
+
+def _tool_failed(state: State, event: ev.ToolCallFailed) -> State:
+    call = state.call(event.call)
+    if call is None:
+        return state
+    doubt = event.in_doubt or (call.mode == "reconcile" and call.in_doubt)
+    return _change(
+        state,
+        call.id,
+        phase="failed",
+        code=event.code,
+        detail=text_of(event.parts),
+        in_doubt=doubt,
+        doubted=call.doubted + event.in_doubt,
+        retryable=event.retryable,
+        retry_at_ms=event.retry_at_ms,
+    )
+
+
+def _reconciled(state: State, event: ev.ToolCallReconciled) -> State:
+    if event.answer == "not_done":
+        return _change(state, event.call, phase="ready", in_doubt=False, retry_at_ms=0)
+    return _change(state, event.call, phase="failed", code=f"reconciled_{event.answer}", retryable=False)
+
+
+def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:
+    call = state.call(event.call)
+    if call is None:
+        return state
+    first = event.parts[0] if event.parts else None
+    result = first if isinstance(first, ToolResult) else None
+    if result is None:
+        label = first.label if isinstance(first, Erased) else call.part.label
+        result = ToolResult(call.part.id, call.part.name, "[erased]", label, error=event.outcome != "ok")
+    held = state.held
+    if 0 <= event.shown < len(result.text):
+        held = (*held, result.text)
+    done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
+    doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
+    shown = shown_result(result, event.shown, len(held))
+    state = _with(
+        state,
+        held=held,
+        done=done,
+        doubtful=doubtful,
+        traces=_traced(state, call, result, event),
+        totals=_with(state.totals, cost=state.totals.cost + event.cost),
+    )
+    state = _change(state, call.id, phase="settled", outcome=event.outcome, result=shown, in_doubt=False)
+    return _settle_step(state) if all(c.phase == "settled" for c in state.calls) else state
+
+
+def shown_result(result: ToolResult, shown: int, number: int) -> ToolResult:
+    """What of a result stands in the prompt: all of it, or its start and how to read on."""
+    rest = len(result.text) - shown
+    if shown < 0 or rest <= 0:
+        return result
+    more = f'\n[{rest} more characters. Read on with read_result(result="{number}", offset={shown}).]'
+    return _with(result, text=result.text[:shown] + more)
+
+
+def _traced(state: State, call: Call, result: ToolResult, event: ev.ToolCallFinished) -> tuple[Trace, ...]:
+    asked = hashlib.sha256(f"{call.part.name}\0{call.part.arguments}".encode()).hexdigest()[:16]
+    answered = hashlib.sha256(result.text.encode()).hexdigest()[:16]
+    failed = event.outcome in ("error", "invalid")
+    trace = Trace(asked, answered, call.tool, failed, state.at_ms, state.totals.turns)
+    return (*state.traces[-TRACES + 1 :], trace)
+
+
+def _settle_step(state: State) -> State:
+    """Put a step's results into the conversation, in call order, and what was said meanwhile behind them."""
+    results = tuple(call.result for call in state.calls if call.result is not None)
+    invalid = all(call.outcome == "invalid" for call in state.calls)
+    malformed = state.totals.malformed_in_row + 1 if invalid else 0
+    totals = _with(state.totals, malformed_in_row=malformed)
+    return _flush(_add(_with(state, calls=(), totals=totals, finish="tool_calls"), "user", results))
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """Join the text of parts."""
+    return "".join(part.text for part in parts if isinstance(part, Text))

@@ -1,0 +1,234 @@
+"""Decide what a run does next. Pure: the same state, view and moment give the same decision, byte for byte (I4).
+
+    decide -> Decision(events, effects)     events are made durable, then the effects are performed (I2)
+              nothing                       something is in flight, a person is waited for, or the run is over
+
+`decide` is asked again after every event, so each function here does one thing and returns. The order in `decide` is the
+precedence: what was lost, what must stop, the model call, the tool calls, the next turn.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stanchion.context.assemble import assemble, bound_input_tokens, prefix_digest, unbounded_parts
+from stanchion.core import event as ev
+from stanchion.core.bundle import Route
+from stanchion.core.message import RUNTIME, Part, Text
+from stanchion.core.state import ModelCall, State
+from stanchion.loop import limit, step
+from stanchion.loop.detect import detect
+from stanchion.loop.effect import Abort, CallModel, Decision, Moment, View
+
+NOTHING = Decision()
+BUDGET_POLL_MS = 500
+"""How often a refused reservation is tried again, if no money was heard to come free before."""
+
+
+def decide(state: State, view: View, moment: Moment) -> Decision:
+    """Say what to write and what to do now."""
+    if state.ended or state.parked:
+        return NOTHING
+    if lost := _lost(state, moment):
+        return Decision(events=lost)
+    if state.cancelled_by:
+        return _wind_down(state, view, "cancelled", "cancelled")
+    if over := limit.out_of_time(state, moment.now_ms):
+        return _wind_down(state, view, "halted", over)
+    if state.model is not None:
+        decision = _model(state, state.model, view, moment)
+    elif state.calls:
+        decision = step.advance(state, view, moment)
+    else:
+        decision = _turn(state, view, moment)
+    return _bounded_wait(decision, limit.end_ms(state, moment.now_ms))
+
+
+def _bounded_wait(decision: Decision, end_ms: int) -> Decision:
+    if decision.events or not end_ms or 0 < decision.wake_at_ms <= end_ms:
+        return decision
+    return msgspec.structs.replace(decision, wake_at_ms=end_ms)
+
+
+def _lost(state: State, moment: Moment) -> tuple[ev.Event, ...]:
+    """Write off the attempts of a worker that is gone: they may have left, so each is in doubt and billed in full."""
+    events: list[ev.Event] = []
+    model = state.model
+    if model is not None and model.in_flight and model.epoch < moment.epoch:
+        events.append(
+            ev.ModelCallFailed(
+                turn=model.turn,
+                attempt=model.attempt,
+                code="lost",
+                retryable=True,
+                retry_at_ms=moment.now_ms,
+                cost=model.reserved,
+            )
+        )
+    events.extend(
+        ev.ToolCallFailed(
+            call=call.id,
+            attempt=call.attempt,
+            code="lost",
+            in_doubt=call.mode == "run",
+            retryable=True,
+            retry_at_ms=moment.now_ms,
+            parts=(Text("the worker that made this call is gone", RUNTIME),),
+        )
+        for call in state.calls
+        if call.phase == "running" and call.epoch < moment.epoch
+    )
+    return tuple(events)
+
+
+def _wind_down(state: State, view: View, outcome: str, reason: str) -> Decision:
+    """Stop: no new intents; the model call and reads are aborted; effects in flight are awaited, then told (D3)."""
+    reads = tuple(call.id for call in state.calls if call.phase == "running" and not step.doubtful(call, view.bundle))
+    model = state.model is not None and state.model.in_flight
+    if state.in_flight:
+        return Decision(effects=(Abort(reads, model),))
+    if events := step.abandon(state, view.bundle):
+        return Decision(events=events)
+    return _finish(state, view, outcome, reason)
+
+
+def _finish(
+    state: State, view: View, outcome: str, reason: str = "", parts: tuple[Part, ...] | None = None
+) -> Decision:
+    effects = {spec.name for spec in view.bundle.tools if spec.effect != "read"}
+    finished = ev.RunFinished(
+        outcome=outcome,  # type: ignore[arg-type]
+        reason=reason,
+        cost=state.totals.cost,
+        done=tuple(call for call, tool in state.done if tool in effects),
+        in_doubt=state.doubtful,
+        parts=state.best if parts is None else parts,
+    )
+    return Decision(events=(finished,))
+
+
+def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decision:
+    """Go on from a model call that is in flight or has failed: wait, try again, fall back, or give up."""
+    if model.in_flight:
+        return NOTHING
+    routes = view.bundle.routes
+    if model.retryable and model.tries < routes[model.route].retry.attempts:
+        if moment.now_ms < model.retry_at_ms:
+            return Decision(wake_at_ms=model.retry_at_ms)
+        return _call_model(state, view, moment, route=model.route, turn=model.turn, attempt=model.attempt + 1)
+    if model.route + 1 < len(routes):
+        return _call_model(state, view, moment, route=model.route + 1, turn=model.turn, attempt=model.attempt + 1)
+    return _finish(state, view, "failed", f"model:{model.code}")
+
+
+def _turn(state: State, view: View, moment: Moment) -> Decision:
+    """Between two steps: is it over, does it go in circles, does a limit forbid it; else the next model call."""
+    if decision := _answered(state, view):
+        return decision
+    if state.totals.malformed_in_row >= view.bundle.loop.malformed:
+        return _finish(state, view, "failed", "malformed")
+    if state.finish == "tool_calls" and (decision := _after_step(state, view)):
+        return decision
+    if meter := limit.reached(state, moment.now_ms):
+        return _finish(state, view, "halted", meter.limit)
+    if warned := limit.warnings(state, moment.now_ms):
+        return Decision(events=tuple(warned))
+    route = min(state.route, len(view.bundle.routes) - 1)
+    return _call_model(state, view, moment, route=route, turn=state.totals.turns + 1, attempt=1)
+
+
+def _answered(state: State, view: View) -> Decision | None:
+    """Take the model's answer as the run's, or tell it what is wrong with it."""
+    if state.finish in ("", "tool_calls", "pause"):
+        return None
+    if state.finish == "refusal":
+        return _finish(state, view, "failed", "refusal")
+    if state.more and state.finish == "stop":
+        return None
+    last = state.messages[-1] if state.messages else None
+    said = tuple(part for part in last.parts if isinstance(part, Text)) if last and last.role == "assistant" else ()
+    text = "".join(part.text for part in said)
+    problem = _problem(state, view, text)
+    if not problem:
+        return _finish(state, view, "done", parts=said)
+    if state.totals.malformed_in_row + 1 > view.bundle.loop.malformed:
+        return _finish(state, view, "failed", "malformed")
+    return Decision(events=(ev.NoticeAdded(kind="output", parts=(Text(f"[runtime] {problem}", RUNTIME),)),))
+
+
+def _problem(state: State, view: View, text: str) -> str:
+    if state.finish == "length":
+        return "Your answer was cut because it was too long. Say the rest, or say it shorter."
+    if not text.strip():
+        return "Your answer was empty. Answer, or call a tool."
+    if view.bundle.tool_choice not in ("auto", "none"):
+        return "Prose is not an answer here. Call a tool."
+    wrong = view.check.output(text)
+    return f"Your answer is not of the form it must have: {wrong}. Answer again, in that form only." if wrong else ""
+
+
+def _after_step(state: State, view: View) -> Decision | None:
+    """After the results of a step: a tool may have ended the run, or the run goes in circles."""
+    last = [call for call, tool in state.done if (spec := view.bundle.tool(tool)) is not None and spec.ends_run]
+    if last:
+        return _finish(state, view, "escalated", "handed_over")
+    found = detect(state, view.bundle)
+    if found is None or _just_told(state, found):
+        return None
+    if found.kind in state.looped:
+        return _finish(state, view, "halted", f"loop:{found.kind}")
+    return Decision(events=(found,))
+
+
+def _just_told(state: State, found: ev.LoopDetected) -> bool:
+    """Whether the conversation already ends with being told of this, so that the model has not had its turn yet."""
+    return bool(state.messages) and found.parts[0] in state.messages[-1].parts
+
+
+def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: int, attempt: int) -> Decision:
+    """Start an attempt at a model call, within what is left of money and tokens."""
+    if decision := _refused(state, view, moment):
+        return decision
+    chosen = view.bundle.routes[route]
+    tokens = bound_input_tokens(state, view.shown, route)
+    allowed = limit.allow_call(state, chosen, tokens)
+    if allowed.limit:
+        return _finish(state, view, "halted", allowed.limit)
+    if (state.caps.nano_usd or state.ledgers) and (part := unbounded_parts(state, chosen)):
+        return _finish(state, view, "halted", f"unbounded:{part}")
+    started = ev.ModelCallStarted(
+        turn=turn,
+        attempt=attempt,
+        route=route,
+        provider=chosen.provider,
+        model=chosen.model,
+        messages=len(state.messages),
+        prefix=prefix_digest(state, view.shown),
+        reserved=allowed.reserved,
+        ledgers=limit.windowed(state.ledgers, moment.now_ms),
+        bound_tokens=tokens,
+        deadline_ms=_deadline_ms(state, chosen, moment),
+    )
+    request = msgspec.structs.replace(
+        assemble(state, view.bundle, view.shown, chosen), max_output_tokens=allowed.max_output_tokens
+    )
+    call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved)
+    moved = route != state.route and bool(state.totals.turns or state.model)
+    return Decision(events=(ev.PrefixReset(reason="route"), started) if moved else (started,), effects=(call,))
+
+
+def _deadline_ms(state: State, route: Route, moment: Moment) -> int:
+    end = limit.end_ms(state, moment.now_ms)
+    latest = moment.now_ms + int(route.timeouts.total_s * 1000)
+    return min(latest, end) if end else latest
+
+
+def _refused(state: State, view: View, moment: Moment) -> Decision | None:
+    """After a refused reservation: give up where the money is spent; else wait for others to give theirs back (I7)."""
+    refused = state.refused
+    if refused is None:
+        return None
+    waited_ms = moment.now_ms - refused.since_ms
+    if refused.hard or waited_ms >= state.caps.budget_wait_s * 1000:
+        return _finish(state, view, "halted", f"budget:{refused.ledger}")
+    return None

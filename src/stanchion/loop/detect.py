@@ -1,0 +1,86 @@
+"""Find out that a run goes in circles (L5). Pure: looks at the calls that were settled.
+
+Each kind is told to the model the first time and ends the run the second time. All look at the *last* step only, so a
+model that changes its ways is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import Bundle, LoopRules
+from stanchion.core.message import RUNTIME, Text
+from stanchion.core.state import State, Trace
+
+_MINUTE_MS = 60_000
+
+_TOLD = {
+    "same_call": "You made the same call with the same result {count} times. Its result will not change: use it, or do something else.",
+    "window": "You repeat the same sequence of calls ({count} times now) with the same results. Do something else, or say what is missing.",
+    "failures": "{count} tool calls failed in a row. Do not go on in this way: correct the cause, or say what is missing.",
+    "storm": "You made {count} tool calls within a minute, more than this run may. Make fewer calls, and only those that matter.",
+}
+
+
+def detect(state: State, bundle: Bundle) -> ev.LoopDetected | None:
+    """Find a loop that the last step was part of."""
+    rules = bundle.loop
+    repeatable = {spec.name for spec in bundle.tools if spec.repeatable}
+    counted = [trace for trace in state.traces if trace.tool not in repeatable]
+    turn = state.totals.turns
+    if count := _same_call(counted, rules, turn):
+        return _told("same_call", count)
+    if count := _window(counted, rules, turn):
+        return _told("window", count)
+    if count := _failures(state.traces, rules):
+        return _told("failures", count)
+    if count := _storm(state.traces, rules):
+        return _told("storm", count)
+    return None
+
+
+def _told(kind: Literal["same_call", "window", "failures", "storm"], count: int) -> ev.LoopDetected:
+    text = Text(f"[runtime] {_TOLD[kind].format(count=count)}", RUNTIME)
+    return ev.LoopDetected(kind=kind, count=count, parts=(text,))
+
+
+def _same_call(traces: Sequence[Trace], rules: LoopRules, turn: int) -> int:
+    """How often a call of the last step had been made with the same result; 0 if not too often."""
+    last = {(t.call, t.result) for t in traces if t.turn == turn}
+    most = max((sum((t.call, t.result) == pair for t in traces) for pair in last), default=0)
+    return most if rules.same_call and most >= rules.same_call else 0
+
+
+def _window(traces: Sequence[Trace], rules: LoopRules, turn: int) -> int:
+    """How often the last calls repeat a sequence of two or more; 0 if not too often."""
+    if not traces or traces[-1].turn != turn or not rules.window_repeats:
+        return 0
+    pairs = [(t.call, t.result) for t in traces]
+    for length in range(2, rules.window + 1):
+        last, count = pairs[-length:], 1
+        while pairs[-length * (count + 1) : -length * count] == last:
+            count += 1
+        if count >= rules.window_repeats and len(set(last)) > 1:
+            return count
+    return 0
+
+
+def _failures(traces: Sequence[Trace], rules: LoopRules) -> int:
+    """How many calls failed in a row at the end; 0 if not too many."""
+    count = 0
+    for trace in reversed(traces):
+        if not trace.failed:
+            break
+        count += 1
+    return count if rules.failures and count >= rules.failures else 0
+
+
+def _storm(traces: Sequence[Trace], rules: LoopRules) -> int:
+    """How many calls the last minute saw; 0 if not too many."""
+    if not traces or not rules.calls_per_minute:
+        return 0
+    since = traces[-1].at_ms - _MINUTE_MS
+    count = sum(trace.at_ms > since for trace in traces)
+    return count if count > rules.calls_per_minute else 0

@@ -1,0 +1,103 @@
+"""What the loop asks of the edge, in the imperative, and what it must be told to decide. Data only."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from stanchion.context.assemble import Preamble, preamble
+from stanchion.core.bundle import Bundle, RetryPolicy
+from stanchion.core.event import Event
+from stanchion.core.message import ModelRequest
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """When, and under which claim, a decision is made."""
+
+    now_ms: int
+    epoch: int
+    """Attempts of an earlier one were lost with their worker."""
+
+
+class CallModel(msgspec.Struct, frozen=True):
+    """Make an attempt at a model call."""
+
+    turn: int
+    attempt: int
+    route: int
+    request: ModelRequest
+    deadline_ms: int
+    reserved: int
+
+
+class CallTool(msgspec.Struct, frozen=True):
+    """Make an attempt at a tool call, reconcile one that is in doubt, or pretend one in a dry run."""
+
+    call: str
+    attempt: int
+    revision: int
+    tool: str
+    mode: Literal["run", "reconcile", "dry"]
+    arguments: bytes
+    key: str
+    deadline_ms: int
+    provider_id: str
+    """The provider's id of the call, which the result repeats."""
+    retry: RetryPolicy
+    doubtful: bool
+    """Not a read: without a definite answer it is in doubt."""
+    max_result_chars: int
+
+
+class Abort(msgspec.Struct, frozen=True):
+    """Stop the model call and the reads in flight. Effects are awaited."""
+
+    calls: tuple[str, ...]
+    model: bool
+
+
+Effect = CallModel | CallTool | Abort
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What to write, what to do once it is durable, and when to ask again if nothing happens before."""
+
+    events: tuple[Event, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    wake_at_ms: int = 0
+    """0: only when something happens."""
+
+
+class Check(Protocol):
+    """Validation of what a model wrote. Pure: code is bound to it, but no clock and no I/O."""
+
+    def arguments(self, tool: str, text: str) -> bytes | str:
+        """Give the arguments in canonical form, or in words what is wrong with them."""
+        ...
+
+    def output(self, text: str) -> str:
+        """Give in words what is wrong with a final answer, or ""."""
+        ...
+
+
+class View(msgspec.Struct, frozen=True):
+    """What does not change while a run is driven: the bundle, what of the request it decides, and the checks."""
+
+    bundle: Bundle
+    shown: Preamble
+    check: Check
+
+
+def view(bundle: Bundle, check: Check) -> View:
+    """Make the view of a bundle."""
+    return View(bundle, preamble(bundle), check)
+
+
+def backoff_s(policy: RetryPolicy, tries: int, draw: float, retry_after_s: float | None) -> float:
+    """Seconds until the next try, after `tries` of them: full jitter under an exponential cap, or what the other side asks.
+
+    `draw` is uniform in [0, 1). Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    jittered = draw * min(policy.cap_s, policy.base_s * 2 ** max(tries - 1, 0))
+    return jittered if retry_after_s is None else max(retry_after_s, 0.0) + jittered

@@ -1,0 +1,143 @@
+"""The limits of a run: how far it is, what it is told when one is near, and what a model call may still cost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import Route
+from stanchion.core.message import RUNTIME, Text
+from stanchion.core.money import bound, format_usd
+from stanchion.core.state import State
+
+LEAST_OUTPUT_TOKENS = 256
+"""Below so many output tokens an answer is not worth its input."""
+
+
+class Meter(msgspec.Struct, frozen=True):
+    """A limit and what of it is used. `max` is above 0."""
+
+    limit: str
+    used: int
+    max: int
+
+
+def meters(state: State, now_ms: int) -> Iterator[Meter]:
+    """List the limits that are set, with what is used of them."""
+    caps, totals = state.caps, state.totals
+    for name, used, most in (
+        ("usd", totals.cost, caps.nano_usd),
+        ("turns", totals.turns, caps.turns),
+        ("tool_calls", totals.tool_calls, caps.tool_calls),
+        ("input_tokens", totals.input_tokens, caps.input_tokens),
+        ("output_tokens", totals.output_tokens, caps.output_tokens),
+        ("wall_s", _wall_ms(state, now_ms) // 1000, int(caps.wall_s)),
+    ):
+        if most > 0:
+            yield Meter(name, used, most)
+
+
+def _wall_ms(state: State, now_ms: int) -> int:
+    waiting = now_ms - state.at_ms if state.asking and not state.in_flight else 0
+    return now_ms - state.started_ms - state.waited_ms - max(waiting, 0)
+
+
+def out_of_time(state: State, now_ms: int) -> str:
+    """Name the limit of time that has passed, or ""."""
+    if state.deadline_ms and now_ms >= state.deadline_ms:
+        return "deadline"
+    end_ms = wall_end_ms(state, now_ms)
+    return "wall_s" if end_ms and now_ms >= end_ms else ""
+
+
+def wall_end_ms(state: State, now_ms: int) -> int:
+    """When the wall clock runs out if nobody is waited for from now on; 0: never."""
+    return now_ms + int(state.caps.wall_s * 1000) - _wall_ms(state, now_ms) if state.caps.wall_s else 0
+
+
+def end_ms(state: State, now_ms: int) -> int:
+    """When time runs out, whatever limit it is by; 0: never. While a person is waited for only the deadline counts."""
+    ends = [state.deadline_ms, 0 if state.asking and not state.in_flight else wall_end_ms(state, now_ms)]
+    return min((end for end in ends if end), default=0)
+
+
+def reached(state: State, now_ms: int) -> Meter | None:
+    """Find a limit that forbids another turn."""
+    for meter in meters(state, now_ms):
+        if meter.limit != "tool_calls" and meter.used >= meter.max:
+            return meter
+    return next((m for m in meters(state, now_ms) if m.limit == state.over), None)
+
+
+def warnings(state: State, now_ms: int) -> list[ev.Event]:
+    """Tell the model of limits that are near, each once."""
+    near = (
+        meter
+        for meter in meters(state, now_ms)
+        if meter.used >= meter.max * state.caps.warn_at and meter.limit not in state.warned
+    )
+    return [ev.LimitWarned(limit=m.limit, used=m.used, max=m.max, parts=(Text(_warning(m), RUNTIME),)) for m in near]
+
+
+def _warning(meter: Meter) -> str:
+    unit = meter.limit.replace("_", " ")
+    used, most = str(meter.used), str(meter.max)
+    if meter.limit == "usd":
+        unit, used, most = "budget", f"${format_usd(meter.used)}", f"${format_usd(meter.max)}"
+    return (
+        f"[runtime] {used} of at most {most} ({unit}) of this run are used. Come to an end soon: when the limit is "
+        "reached the run stops, and your last answer stands."
+    )
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What the next model call may use. `limit` names what forbids it."""
+
+    max_output_tokens: int
+    reserved: int
+    limit: str = ""
+
+
+def allow_call(state: State, route: Route, bound_tokens: int) -> Allowance:
+    """Fit a model call into what is left of tokens and money, with a shorter answer if need be (I7)."""
+    caps, totals = state.caps, state.totals
+    output = route.max_output_tokens
+    if caps.input_tokens and totals.input_tokens + bound_tokens > caps.input_tokens:
+        return Allowance(0, 0, "input_tokens")
+    if caps.output_tokens:
+        output = min(output, caps.output_tokens - totals.output_tokens)
+    least = min(LEAST_OUTPUT_TOKENS, route.max_output_tokens)
+    if caps.nano_usd:
+        output = min(output, _affordable(route, bound_tokens, caps.nano_usd - totals.cost))
+        if output < least:
+            return Allowance(0, 0, "usd")
+    if output < 1:
+        return Allowance(0, 0, "output_tokens")
+    return Allowance(output, _reservation(route, bound_tokens, output))
+
+
+def _reservation(route: Route, bound_tokens: int, output: int) -> int:
+    return bound(route.price, bound_tokens, output, cache_writes="none") + route.max_extra_nano_usd
+
+
+def _affordable(route: Route, bound_tokens: int, left: int) -> int:
+    """The longest answer whose bound is within `left` nano-dollars; below 0: not even an empty one."""
+    spare = left - _reservation(route, bound_tokens, 0)
+    dearest = max(route.price.output, *(tier.output for tier in route.price.tiers), 0)
+    if spare < 0:
+        return -1
+    return route.max_output_tokens if dearest == 0 else spare * 1_000_000 // dearest
+
+
+def windowed(ledgers: tuple[str, ...], now_ms: int) -> tuple[str, ...]:
+    """Name the present windows (UTC) of ledgers: "user:ann/day" is "user:ann/day:2026-11-20"."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    windows = {"day": now.strftime("%Y-%m-%d"), "month": now.strftime("%Y-%m")}
+    named: list[str] = []
+    for ledger in ledgers:
+        _, slash, period = ledger.rpartition("/")
+        named.append(f"{ledger}:{windows[period]}" if slash and period in windows else ledger)
+    return tuple(named)

@@ -1,0 +1,262 @@
+"""The tool calls of one step: check, judge, start, try again, settle doubt, wait for people. Pure.
+
+    proposed --check, judge--> ready --start--> running --> settled
+                 |               ^                 |
+                 +--> asking ----+     failed <----+   try again, reconcile, ask a person, or settle
+
+An attempt that may have left without a definite answer is in doubt and follows its tier (invariant I2): reads run
+again; keyed calls run again under the same key; a tool that reconciles is asked; anything else waits for a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import READ_RESULT, Bundle, ToolSpec
+from stanchion.core.message import RUNTIME, Label, Text, ToolResult
+from stanchion.core.state import Call, State
+from stanchion.guard.judge import judge
+from stanchion.loop.effect import CallTool, Decision, Moment, View
+
+
+def advance(state: State, view: View, moment: Moment) -> Decision:
+    """Move every call of the step as far as it goes now."""
+    events: list[ev.Event] = []
+    effects: list[CallTool] = []
+    wakes: list[int] = []
+    starting = 0
+    for index, call in enumerate(state.calls):
+        match call.phase:
+            case "proposed":
+                events += _judge(state, call, index, view, moment)
+            case "asking":
+                wakes.append(call.expires_ms)
+                events += _expire(call, moment)
+            case "ready":
+                wakes.append(call.retry_at_ms if call.retry_at_ms > moment.now_ms else 0)
+                if call.retry_at_ms <= moment.now_ms and _may_start(state, call, view, starting):
+                    starting += 1
+                    _start(state, call, view, moment, events, effects)
+            case "failed":
+                moved = _failed(state, call, view, moment)
+                events += moved.events
+                wakes.append(moved.wake_at_ms)
+                effects += (effect for effect in moved.effects if isinstance(effect, CallTool))
+            case "running" | "settled":
+                pass
+    wake = min((wake for wake in wakes if wake), default=0)
+    return Decision(events=tuple(events), effects=tuple(effects), wake_at_ms=wake)
+
+
+def doubtful(call: Call, bundle: Bundle) -> bool:
+    """Whether an attempt of this call, once it has left, must be answered for: it is no read, and not pretended."""
+    spec = bundle.tool(call.tool)
+    return call.mode == "run" and (spec is None or spec.effect != "read")
+
+
+def abandon(state: State, bundle: Bundle) -> tuple[ev.Event, ...]:
+    """Settle all calls of a run that stops: what was not started is cancelled, what is in doubt is said to be."""
+    events: list[ev.Event] = []
+    for call in state.calls:
+        if call.phase == "settled":
+            continue
+        spec = bundle.tool(call.tool)
+        if call.in_doubt and (spec is None or spec.effect != "read"):
+            events.append(_result(call, "in_doubt", "The run was stopped. It is not known whether this was done."))
+        elif call.phase == "failed" and not call.retryable:
+            events.append(_result(call, "error", call.detail or call.code))
+        else:
+            events.append(_result(call, "cancelled", "The run was stopped before this was done."))
+    return tuple(events)
+
+
+def idempotency_key(state: State, call: Call) -> str:
+    """The key handed to a tool: of this call at this revision, the same for each attempt."""
+    named = f"{state.tenant}\0{state.run}\0{call.id}\0{call.revision}"
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
+def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> list[ev.Event]:
+    name = call.part.name
+    spec = view.bundle.tool(name)
+    if spec is None:
+        known = ", ".join(tool.name for tool in view.bundle.tools) or "none"
+        return [_result(call, "invalid", f"There is no tool named {name!r}. The tools are: {known}.")]
+    if over := _over(state, index):
+        text = f"Not done: this run may make no more tool calls ({over})."
+        judged = _judged(call, "deny", f"limit:{over}", name, "")
+        return [judged, _result(call, "denied", text)]
+    checked = view.check.arguments(name, call.part.arguments)
+    if isinstance(checked, str):
+        return _misfit(call, name, checked)
+    if name == READ_RESULT:
+        return [_judged(call, "allow", "built_in", name, ""), _read_result(state, call, checked, spec)]
+    arguments = msgspec.json.decode(checked)
+    verdict = judge(view.bundle, name, arguments, approved=call.approved, dry_run=state.dry_run)
+    digest = hashlib.sha256(name.encode() + b"\0" + checked).hexdigest()[:32]
+    expires = moment.now_ms + int(verdict.expires_s * 1000) if verdict.expires_s else 0
+    judged = _judged(call, verdict.action, verdict.rule, name, digest, verdict.reason, expires)
+    if verdict.action == "deny":
+        return [judged, _result(call, "denied", f"Not allowed: {verdict.reason}.")]
+    return [judged]
+
+
+def _misfit(call: Call, name: str, problem: str) -> list[ev.Event]:
+    """Arguments that cannot be used: the model is told; a person who edited them is asked again."""
+    if call.approved and call.revision:
+        return [_judged(call, "ask", "edit_invalid", name, "", f"the edited arguments cannot be used: {problem}")]
+    return [_result(call, "invalid", problem)]
+
+
+def _judged(
+    call: Call, action: str, rule: str, tool: str, digest: str, reason: str = "", expires_ms: int = 0
+) -> ev.ToolCallJudged:
+    return ev.ToolCallJudged(
+        call=call.id,
+        revision=call.revision,
+        action=action,  # type: ignore[arg-type]
+        rule=rule,
+        tool=tool,
+        digest=digest,
+        expires_ms=expires_ms,
+        parts=(Text(reason, RUNTIME),) if reason else (),
+    )
+
+
+def _over(state: State, index: int) -> str:
+    """Name the limit on tool calls that this call of the step would pass, or ""."""
+    caps = state.caps
+    if caps.tool_calls_per_turn and index >= caps.tool_calls_per_turn:
+        return "tool_calls_per_turn"
+    started = sum(call.attempt > 0 for call in state.calls[:index])
+    waiting = sum(call.attempt == 0 and call.phase != "settled" for call in state.calls[:index])
+    before = state.totals.tool_calls - started
+    return "tool_calls" if caps.tool_calls and before + started + waiting >= caps.tool_calls else ""
+
+
+def _may_start(state: State, call: Call, view: View, starting: int) -> bool:
+    """With parallel calls switched off, one call is under way at a time, in order."""
+    if view.bundle.parallel_tool_calls:
+        return True
+    before = state.calls[: [c.id for c in state.calls].index(call.id)]
+    return not starting and all(c.phase == "settled" for c in before)
+
+
+def _expire(call: Call, moment: Moment) -> list[ev.Event]:
+    if not call.expires_ms or moment.now_ms < call.expires_ms:
+        return []
+    if call.in_doubt:
+        return []
+    return [_result(call, "rejected", "Nobody approved this in time, so it was not done.")]
+
+
+def _start(
+    state: State, call: Call, view: View, moment: Moment, events: list[ev.Event], effects: list[CallTool]
+) -> None:
+    mode = "dry" if state.dry_run and _spec(view, call).effect != "read" else "run"
+    moved = _attempt(state, call, view, moment, mode)
+    events += moved.events
+    effects += (effect for effect in moved.effects if isinstance(effect, CallTool))
+
+
+def _attempt(state: State, call: Call, view: View, moment: Moment, mode: str) -> Decision:
+    spec = _spec(view, call)
+    checked = view.check.arguments(spec.name, call.part.arguments)
+    if isinstance(checked, str):  # the tool changed under a run that was judged before
+        return Decision(events=(_result(call, "invalid", checked),))
+    started = ev.ToolCallStarted(
+        call=call.id,
+        attempt=call.attempt + 1,
+        revision=call.revision,
+        mode=mode,  # type: ignore[arg-type]
+        key=idempotency_key(state, call) if spec.keyed else "",
+        deadline_ms=moment.now_ms + int(spec.timeout_s * 1000),
+    )
+    effect = CallTool(
+        call=call.id,
+        attempt=started.attempt,
+        revision=call.revision,
+        tool=spec.name,
+        mode=started.mode,
+        arguments=checked,
+        key=started.key,
+        deadline_ms=started.deadline_ms,
+        provider_id=call.part.id,
+        retry=spec.retry,
+        doubtful=spec.effect != "read" and mode == "run",
+        max_result_chars=spec.max_result_chars,
+    )
+    return Decision(events=(started,), effects=(effect,))
+
+
+def _failed(state: State, call: Call, view: View, moment: Moment) -> Decision:
+    """Go on from an attempt that failed."""
+    if call.code.startswith("decided_"):
+        return Decision(events=(_decided(call),))
+    spec = _spec(view, call)
+    tries_left = call.attempt < spec.retry.attempts
+    if call.mode == "reconcile" and call.retryable and tries_left:
+        if moment.now_ms < call.retry_at_ms:
+            return Decision(wake_at_ms=call.retry_at_ms)
+        return _attempt(state, call, view, moment, "reconcile")
+    again = spec.effect == "read" or (spec.keyed and call.mode != "reconcile") or not call.in_doubt
+    if call.retryable and tries_left and again:
+        if moment.now_ms < call.retry_at_ms:
+            return Decision(wake_at_ms=call.retry_at_ms)
+        return _attempt(state, call, view, moment, "dry" if call.mode == "dry" else "run")
+    if call.in_doubt and spec.effect != "read":
+        return _doubt(state, call, spec, view, moment)
+    return Decision(events=(_result(call, "error", call.detail or call.code),))
+
+
+def _doubt(state: State, call: Call, spec: ToolSpec, view: View, moment: Moment) -> Decision:
+    """Find out what became of an effect: the tool says, or a person does.
+
+    The tool is asked only after the attempt's own deadline: until then a request that was already released may still
+    land, and "not done" would not be true a moment later.
+    """
+    if spec.reconciles and call.mode != "reconcile" and call.attempt < 2 * spec.retry.attempts:
+        if moment.now_ms < call.deadline_ms:
+            return Decision(wake_at_ms=call.deadline_ms)
+        return _attempt(state, call, view, moment, "reconcile")
+    why = f"it is not known whether {spec.name} was done ({call.code}): {call.detail or 'no answer came'}"
+    return Decision(events=(_judged(call, "ask", "in_doubt", spec.name, "", why),))
+
+
+def _decided(call: Call) -> ev.ToolCallFinished:
+    match call.code:
+        case "decided_record":
+            return _result(call, "ok", call.detail, Label("reviewer", trust="trusted"))
+        case "decided_fail":
+            return _result(call, "error", call.detail or "This was not done.", Label("reviewer", trust="trusted"))
+        case _:
+            reason = f" Reason: {call.detail}" if call.detail else ""
+            return _result(call, "rejected", f"A person rejected this call; it was not done.{reason}")
+
+
+def _read_result(state: State, call: Call, arguments: bytes, spec: ToolSpec) -> ev.ToolCallFinished:
+    """Answer the built-in tool: a further piece of a result that was too long to show whole."""
+    wanted = msgspec.json.decode(arguments)
+    number, offset = str(wanted["result"]), int(wanted.get("offset", 0))
+    if not number.isdigit() or not 1 <= int(number) <= len(state.held):
+        return _result(call, "error", f"There is no long result {number!r}; there are {len(state.held)}.")
+    text = state.held[int(number) - 1]
+    piece = text[max(offset, 0) : max(offset, 0) + spec.max_result_chars]
+    end = max(offset, 0) + len(piece)
+    more = f"\n[{len(text) - end} more characters from offset={end} on.]" if end < len(text) else "\n[end]"
+    return _result(call, "ok", piece + more, Label("tool", READ_RESULT))
+
+
+def _result(call: Call, outcome: str, text: str, label: Label = RUNTIME) -> ev.ToolCallFinished:
+    result = ToolResult(call.part.id, call.part.name, text, label, error=outcome not in ("ok", "pretended"))
+    return ev.ToolCallFinished(call=call.id, outcome=outcome, parts=(result,))  # type: ignore[arg-type]
+
+
+def _spec(view: View, call: Call) -> ToolSpec:
+    spec = view.bundle.tool(call.tool)
+    if spec is None:
+        raise LookupError(f"the bundle has no tool {call.tool!r}, though a call of it was judged")
+    return spec
