@@ -49,6 +49,7 @@ class HttpPool:
         self._trust_env = trust_env
         self._ssl = ssl_context
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+        self._draining: set[asyncio.Task[None]] = set()
         self._leases = 0
 
     def lease(self) -> Lease:
@@ -75,13 +76,27 @@ class HttpPool:
             self._sessions[loop] = session
         return session
 
+    def let_go(self, response: aiohttp.ClientResponse) -> None:
+        """Take the connection back: at once if the body was read to its end, else when its last bytes have come."""
+        if response.content.is_eof() or response.connection is None:
+            response.release()
+            return
+        task = asyncio.get_running_loop().create_task(_drain(response))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
     async def give_back(self) -> None:
         """One lease less; the last one closes the sessions of this loop."""
         self._leases -= 1
-        if self._leases <= 0:
-            session = self._sessions.pop(asyncio.get_running_loop(), None)
-            if session is not None:
-                await session.close()
+        loop = asyncio.get_running_loop()
+        if self._leases > 0 or loop not in self._sessions:
+            return
+        session = self._sessions.pop(loop)
+        draining = [task for task in self._draining if task.get_loop() is loop]
+        for task in draining:
+            task.cancel()
+        await asyncio.gather(*draining, return_exceptions=True)
+        await session.close()
 
 
 class Lease:
@@ -105,13 +120,13 @@ class Lease:
                 response = await self._send(url, headers, body, timeouts)
                 clock.enter("timeout_idle", timeouts.idle_s)
                 yield Answer(response, clock)
-        except TimeoutError as error:
-            if not clock.expired:
-                raise
-            raise clock.failure() from error
-        finally:
+        except BaseException as error:
             if response is not None:
-                _let_go(response)
+                response.close()
+            if isinstance(error, TimeoutError) and clock.expired:
+                raise clock.failure() from error
+            raise
+        self._pool.let_go(response)
 
     async def _send(
         self, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
@@ -235,22 +250,6 @@ class Answer:
         return b"".join(chunks)
 
 
-_draining: set[asyncio.Task[None]] = set()
-
-
-def _let_go(response: aiohttp.ClientResponse) -> None:
-    """Give the connection back to the pool: at once if the body is read, else when its last bytes have come, or close it."""
-    content = response.content
-    if content.is_eof() or response.connection is None:
-        response.release()
-    elif content.exception() is not None:
-        response.close()
-    else:
-        task = asyncio.get_running_loop().create_task(_drain(response))
-        _draining.add(task)
-        task.add_done_callback(_draining.discard)
-
-
 async def _drain(response: aiohttp.ClientResponse) -> None:
     """Wait a moment for the end of a body whose last event was read, so that the connection can serve again."""
     try:
@@ -261,7 +260,10 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
     except (TimeoutError, ClientError, OSError):
         pass
     finally:
-        response.close() if not response.content.is_eof() else response.release()
+        if response.content.is_eof():
+            response.release()
+        else:
+            response.close()
 
 
 def translate(error: Exception, *, answered: bool) -> ModelError:
