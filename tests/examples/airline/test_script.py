@@ -9,6 +9,7 @@ import pytest
 
 from examples.airline import data
 from examples.airline.check import Bench
+from examples.airline.persona import PERSONAS, Customer, Line, Persona
 from stanchion.sim.exchange import Ask, AskedCall, Turn
 from stanchion.sim.script import Script, load_script, play
 
@@ -77,3 +78,31 @@ def test_each_thing_to_try_has_its_answer(script: Script, tmp_path: Path, custom
     answer = Talk(script, tmp_path).say(customer)
     assert agent in answer
     assert answer.startswith("[simulated]")
+
+
+def test_the_simulated_customer_and_the_script_hold_the_whole_conversation(script: Script, tmp_path: Path) -> None:
+    """Nora says all her lines, in an order that makes sense, and only her business trip is cancelled."""
+    talk, customer = Talk(script, tmp_path), Customer(PERSONAS["cancels"])
+    answers = [""]
+    while (line := customer.next_line(answers[-1])) is not None:
+        answers.append(talk.say(line))
+    assert talk.called == [
+        "get_user_details",
+        "get_reservation_details",
+        "cancel_reservation",
+        "get_reservation_details",
+        "search_direct_flight",
+    ]
+    assert len(answers) == 1 + len(PERSONAS["cancels"].lines)
+    assert "You are welcome" in answers[-1]
+
+
+def test_a_customer_waits_for_what_a_line_answers_to() -> None:
+    """A line whose condition does not hold is left out, not said too early."""
+    persona = Persona("p", "", (Line("Hello"), Line("Yes", after="shall i"), Line("Bye", after="done|sorry")))
+    customer = Customer(persona)
+    assert customer.next_line("") == "Hello"
+    assert customer.next_line("I am sorry") == "Bye"
+    assert customer.next_line("What?") is None
+    assert customer.next_line("SHALL I?") == "Yes"
+    assert customer.next_line("SHALL I?") is None
