@@ -1,0 +1,19 @@
+"""What a simulated provider is started with."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stanchion.sim.faults import FaultPlan
+from stanchion.sim.script import Pacing, Script
+
+
+class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where it listens and what it plays. Port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    script: Script = Script()
+    pacing: Pacing | None = None
+    """Token speed for all replies that set none of their own; None: the script's."""
+    faults: tuple[FaultPlan, ...] = ()
