@@ -26,13 +26,16 @@ test: $(DEV_STAMP)  ## run the tests
 	@$(PY) -m pytest -n 2 $(ARGS)
 
 check: $(DEV_STAMP)  ## style, types, import rules, docs and the code in them
-	@echo "ruff check";        $(BIN)/ruff check --quiet
-	@echo "ruff format";       $(BIN)/ruff format --check --quiet
-	@echo "pyright";           $(BIN)/pyright --pythonpath $(PY)
-	@echo "import rules";      $(BIN)/lint-imports --no-logo
-	@echo "reference";         $(PY) scripts/make_reference.py --check
-	@echo "docs build";        $(BIN)/mkdocs build --strict --quiet
-	@echo "code in the docs";  $(PY) scripts/check_docs.py
+	@failed=0; \
+	step() { echo "-- $$1"; shift; "$$@" || failed=$$((failed + 1)); }; \
+	step "ruff check" $(BIN)/ruff check --quiet; \
+	step "ruff format" $(BIN)/ruff format --check --quiet; \
+	step "pyright" $(BIN)/pyright --pythonpath $(PY); \
+	step "import rules" $(BIN)/lint-imports --no-logo; \
+	step "reference" $(PY) scripts/make_reference.py --check; \
+	step "docs build" $(BIN)/mkdocs build --strict --quiet; \
+	step "code in the docs" $(PY) scripts/check_docs.py; \
+	if [ $$failed -gt 0 ]; then echo "-- $$failed of 7 checks failed" >&2; exit 1; fi; echo "-- all checks passed"
 
 format: $(DEV_STAMP)  ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet || true

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -34,6 +36,41 @@ def test_a_surface_reaches_behaviour_only_through_runtime(surface: str) -> None:
     inside = [module for module in imports().modules if module.startswith(f"stanchion.{surface}")]
     direct = {(module, found) for module in inside for found in imports().find_modules_directly_imported_by(module)}
     assert {pair for pair in direct if re.fullmatch(rf"({'|'.join(behind)})(\..+)?", pair[1])} == set()
+
+
+def test_an_import_against_the_layers_is_refused(tmp_path: Path) -> None:
+    """Up, sideways, and a room that no layer names: the rules of pyproject.toml find each."""
+    files = {
+        "core/up.py": "import stanchion.model.side",
+        "model/side.py": "import stanchion.tool.other",
+        "tool/other.py": "",
+        "attic/__init__.py": "",
+    }
+    for name, text in files.items():
+        path = tmp_path / "src/stanchion" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for room in (path.parent, path.parents[1]):
+            (room / "__init__.py").touch()
+        path.write_text(text)
+    config = tmp_path / "pyproject.toml"
+    config.write_text((ROOT / "pyproject.toml").read_text())
+    said = lint_imports(tmp_path)
+    assert "stanchion.attic" in said
+    (tmp_path / "src/stanchion/attic/__init__.py").unlink()
+    (tmp_path / "src/stanchion/attic").rmdir()
+    said = lint_imports(tmp_path)
+    assert "stanchion.core.up -> stanchion.model.side" in said
+    assert "stanchion.model.side -> stanchion.tool.other" in said
+
+
+def lint_imports(root: Path) -> str:
+    """Run the import rules over a tree; they must be broken."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"],
+        cwd=root, env=os.environ | {"PYTHONPATH": str(root / "src")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode, done.stdout
+    return done.stdout + done.stderr
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

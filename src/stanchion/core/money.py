@@ -102,7 +102,7 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def price_usd(
     *,
-    input: Amount,  # noqa: A002 - the field's word for it
+    input: Amount,
     output: Amount,
     cache_read: Amount | None = None,
     cache_write: Amount | None = None,
