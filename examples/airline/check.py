@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -108,24 +108,29 @@ class Bench:
 
 
 class FreshDatabases:
-    """Copies of one database file, made once from a document."""
+    """Copies of one database file, made once from a document, and what reference actions make of it."""
 
     def __init__(self, folder: Path, document: object) -> None:
         self._folder = folder
         self._original = AirlineDb.create(folder / "original.db", document).path
         self._copies = 0
+        self._references: dict[str, str] = {}
+
+    def after(self, reference: Sequence[Call]) -> str:
+        """Say the fingerprint that reference actions leave; the trials of a task share them."""
+        name = repr(reference)
+        if name not in self._references:
+            db = self.take()
+            bench = Bench(db)
+            for call in reference:
+                bench.call(call.name, call.arguments)
+            self._references[name] = db.fingerprint()
+            db.path.unlink()
+        return self._references[name]
 
     def take(self) -> AirlineDb:
         self._copies += 1
         return AirlineDb(shutil.copyfile(self._original, self._folder / f"{self._copies}.db"))
-
-
-def final_state(db: AirlineDb, calls: Iterable[Call]) -> str:
-    """Run the calls and return the fingerprint of the database they leave."""
-    bench = Bench(db)
-    for call in calls:
-        bench.call(call.name, call.arguments)
-    return db.fingerprint()
 
 
 def check(document: object, conversations: Iterable[Conversation]) -> Report:
@@ -152,8 +157,8 @@ def _check_one(report: Report, databases: FreshDatabases, conversation: Conversa
         else:
             where = f"{conversation.label}, call {number}, {call.name}({json.dumps(call.arguments)})"
             report.mismatches.append(f"{where}: recorded {call.result[:300]!r}, answered {answered[:300]!r}")
-    wanted = databases.take()
-    same_database = db.fingerprint() == final_state(wanted, conversation.reference)
+    same_database = db.fingerprint() == databases.after(conversation.reference)
+    db.path.unlink()
     reward = expected_reward(conversation, same_database=same_database)
     if reward == conversation.reward:
         report.rewards_agree += 1
@@ -161,8 +166,6 @@ def _check_one(report: Report, databases: FreshDatabases, conversation: Conversa
         same = "the same" if same_database else "another"
         why = f"ended: {conversation.ended}, database: {same} as after the reference actions"
         report.mismatches.append(f"{conversation.label}: recorded reward {conversation.reward}, ours {reward} ({why})")
-    for used in (db, wanted):
-        used.path.unlink()
 
 
 def main(argv: list[str] | None = None) -> int:

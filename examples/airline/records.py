@@ -6,7 +6,9 @@ Annotations are evaluated here: the store reads from them which keys a record mu
 """
 
 from dataclasses import dataclass
-from typing import Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
+
+from pydantic import BeforeValidator
 
 Cabin = Literal["basic_economy", "economy", "business"]
 FlightType = Literal["one_way", "round_trip"]
@@ -20,6 +22,17 @@ class FlightChoice:
 
     flight_number: str
     date: str
+
+
+def _without_leg_details(value: Any) -> Any:
+    """Drop what a reservation shows of a flight beyond the choice: a model sends back whole what it was shown."""
+    if not isinstance(value, dict):
+        return value
+    return {name: inner for name, inner in cast(dict[str, Any], value).items() if name not in LEG_DETAILS}
+
+
+LEG_DETAILS = ("origin", "destination", "price")
+GivenFlight = Annotated[FlightChoice, BeforeValidator(_without_leg_details)]
 
 
 @dataclass(frozen=True, slots=True)

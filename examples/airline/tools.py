@@ -14,8 +14,8 @@ from examples.airline.domain import Booking, Refused
 from examples.airline.records import (
     Cabin,
     Dollars,
-    FlightChoice,
     FlightType,
+    GivenFlight,
     Offer,
     Passenger,
     Payment,
@@ -75,7 +75,7 @@ def book_reservation(
     destination: str,
     flight_type: FlightType,
     cabin: Cabin,
-    flights: list[FlightChoice],
+    flights: list[GivenFlight],
     passengers: list[Passenger],
     payment_methods: list[Payment],
     total_baggages: int,
@@ -111,7 +111,7 @@ def cancel_reservation(reservation_id: str, *, db: AirlineDb, key: str) -> Reser
 
 
 def update_reservation_flights(
-    reservation_id: str, cabin: Cabin, flights: list[FlightChoice], payment_id: str, *, db: AirlineDb, key: str
+    reservation_id: str, cabin: Cabin, flights: list[GivenFlight], payment_id: str, *, db: AirlineDb, key: str
 ) -> Reservation:
     """Change the flights or the cabin. `flights` holds every segment of the reservation, the unchanged ones too.
 
