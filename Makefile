@@ -1,4 +1,5 @@
 # Every command of the house. `make` alone lists them. A second call of any of them sets nothing up again.
+# PYTHON=python3.12 chooses the interpreter that .venv is made with; otherwise the first that serves is taken.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -68,7 +69,7 @@ clean:  ## remove .venv and everything that was built
 
 # The first Python that starts, is 3.11 or later and can make an environment. A name on the PATH may be a shim of nothing.
 $(PY):
-	@for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	@for p in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
 		if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$p; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
@@ -77,7 +78,7 @@ $(PY):
 		exit 1; \
 	fi; \
 	echo "making $(VENV) with $$found ($$($$found -c 'import platform; print(platform.python_version())'))"; \
-	$$found -m venv $(VENV)
+	$$found -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(RUN_STAMP): requirements/run.txt pyproject.toml | $(PY)
 	@echo "installing what Stanchion needs (once; a minute or less)"
