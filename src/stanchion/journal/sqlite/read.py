@@ -1,0 +1,129 @@
+"""Reading: a few connections of their own, which never keep the writer waiting.
+
+Events are read in pages, each a statement of its own: no snapshot is held for long, so the WAL can be cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import apsw
+
+from stanchion.core.errors import JournalError
+from stanchion.core.event import Base
+from stanchion.journal.queries import named
+from stanchion.journal.record import Cipher, content_ids, read_envelope
+from stanchion.journal.sqlite.errors import translate
+from stanchion.journal.sqlite.packing import unpack
+from stanchion.journal.store import Key, RawRecord, RunRow, SessionRow
+
+_SQL = named("sqlite.sql")
+_PAGE = 500
+READERS = 2
+T = TypeVar("T")
+
+
+class Reader:
+    """The reading connections, and the threads that use them."""
+
+    def __init__(self, path: str, connect: Callable[[], apsw.Connection], cipher: Cipher) -> None:
+        self._path = path
+        self._connect = connect
+        self._cipher = cipher
+        self._idle: SimpleQueue[apsw.Connection] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(READERS, "stanchion-reader")
+        self._closed = False
+
+    async def rows(self, name: str, *values: apsw.SQLiteValue) -> list[Any]:
+        """Run a named statement."""
+        return await self.use(lambda connection: connection.execute(_SQL[name], values).fetchall())
+
+    async def use(self, call: Callable[[apsw.Connection], T]) -> T:
+        """Run `call` on a reading connection."""
+        if self._closed:
+            raise JournalError(f"the store {self._path} is closed", code="journal_closed")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._use, call)
+
+    async def aclose(self) -> None:
+        """Let the reads end and close."""
+        self._closed = True
+        await asyncio.to_thread(self._threads.shutdown)
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    async def raw(self, tenant: str, run: str, after: int, limit: int) -> list[RawRecord]:
+        """Read records in order."""
+        return await self.use(lambda connection: self._raw(connection, tenant, run, after, limit))
+
+    def _use(self, call: Callable[[apsw.Connection], T]) -> T:
+        connection = None
+        try:
+            connection = self._take()
+            result = call(connection)
+        except apsw.Error as error:
+            if connection is not None:
+                connection.close(True)
+            raise translate(error, self._path) from error
+        except BaseException:
+            if connection is not None:
+                self._idle.put(connection)
+            raise
+        self._idle.put(connection)
+        return result
+
+    def _take(self) -> apsw.Connection:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return self._connect()
+
+    def _raw(self, connection: apsw.Connection, tenant: str, run: str, after: int, limit: int) -> list[RawRecord]:
+        row: Any = connection.execute(_SQL["run_no"], (tenant, run)).fetchone()
+        records: list[RawRecord] = []
+        if row is None:
+            return records
+        keys: dict[str, tuple[int, Key] | None] = {}
+        while True:
+            page = min(_PAGE, limit - len(records)) if limit else _PAGE
+            rows: list[Any] = connection.execute(_SQL["events"], (row[0], after, page)).fetchall()
+            for seq, hash, stored in rows:
+                envelope = unpack(stored)
+                contents = self._contents(connection, tenant, envelope, keys)
+                records.append(RawRecord(seq, envelope, hash, contents))
+                after = seq
+            if len(rows) < page or len(records) == limit:
+                return records
+
+    def _contents(
+        self, connection: apsw.Connection, tenant: str, envelope: bytes, keys: dict[str, tuple[int, Key] | None]
+    ) -> tuple[bytes | None, ...]:
+        if b'"parts":' not in envelope:
+            return ()
+        contents: list[bytes | None] = []
+        for id, commit in content_ids(read_envelope(envelope)):
+            if id not in keys:
+                keys[id] = _key(connection, tenant, id)
+            key = keys[id]
+            row: Any = key and connection.execute(_SQL["content"], (key[0], commit)).fetchone()
+            contents.append(self._cipher.open(key[1], row[0]) if key and row else None)
+        return tuple(contents)
+
+
+def _key(connection: apsw.Connection, tenant: str, id: str) -> tuple[int, Key] | None:
+    row: Any = connection.execute(_SQL["key"], (tenant, id)).fetchone()
+    return row and (row[0], Key(id, row[1], row[2]))
+
+
+def run_row(row: Any) -> RunRow:
+    """Make a run's row."""
+    return RunRow(*row)
+
+
+def session_row(row: Any) -> SessionRow:
+    """Make a session's row."""
+    tenant, session, agent, user, run, seq, hash, *rest = row
+    return SessionRow(tenant, session, agent, user, Base(run, seq, hash) if run else None, *rest)

@@ -1,0 +1,107 @@
+"""Opening the file: its mode, its settings, its schema and the way from an older schema to this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import apsw
+
+from stanchion.core.errors import ConfigError
+from stanchion.journal import queries
+from stanchion.journal.sqlite.errors import translate
+
+VERSION = 1
+APPLICATION_ID = 0x5354_4E43
+"""Marks the file as ours ("STNC"), so that another program's database is not written into."""
+BUSY_TIMEOUT_MS = 10_000
+"""How long a write waits for another process's. Writes take milliseconds."""
+CHECKPOINT_PAGES = 4_000
+"""Of the WAL (16 MB): pages written often are then copied once for many commits."""
+
+MIGRATIONS: Mapping[int, Callable[[apsw.Connection], None]] = {}
+"""`MIGRATIONS[v]` brings a file of schema v to v + 1, in the transaction of all of them."""
+
+
+def prepare(path: Path) -> None:
+    """Make the file (readable by its owner only) and its folder where they are missing. Raises `ConfigError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file in it, such as {path / 'stanchion.db'}")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise ConfigError(
+            f"the store {path} cannot be opened: {error.strerror}; check the path and its permissions"
+        ) from error
+
+
+def connect(path: Path, *, vfs: str | None = None) -> apsw.Connection:
+    """Open a connection with our settings."""
+    connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=128)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cache_size = -16000")
+    return connection
+
+
+def connect_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
+    """Open a connection that only reads."""
+    connection = connect(path, vfs=vfs)
+    connection.execute("PRAGMA cache_size = -4000")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def connect_writer(path: Path, *, vfs: str | None = None) -> apsw.Connection:
+    """Open the writing connection and bring the file to this schema. Raises `ConfigError`, `JournalError`."""
+    try:
+        connection = connect(path, vfs=vfs)
+        _check_owner(connection, path)
+        if connection.pragma("journal_mode", "wal") != "wal":
+            raise ConfigError(f"{path}: its file system has no shared memory for SQLite's WAL; put it on a local disk")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
+        _migrate(connection, path)
+    except apsw.NotADBError as error:
+        raise ConfigError(f"{path} is not a SQLite database; name another file") from error
+    except apsw.Error as error:
+        raise translate(error, str(path)) from error
+    return connection
+
+
+def _check_owner(connection: apsw.Connection, path: Path) -> None:
+    found = connection.pragma("application_id")
+    if found == APPLICATION_ID:
+        return
+    if found or connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise ConfigError(f"{path} is another program's database; name another file")
+
+
+def _migrate(connection: apsw.Connection, path: Path) -> None:
+    found = int(connection.pragma("user_version"))
+    if found == VERSION:
+        return
+    if found > VERSION:
+        raise ConfigError(
+            f"{path} was written by a newer Stanchion (schema {found}; this one knows {VERSION}): upgrade Stanchion, "
+            "or go back to the copy made before the upgrade"
+        )
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = int(connection.pragma("user_version"))
+        if found == 0:
+            connection.execute(queries.text("sqlite_schema.sql"))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        for version in range(max(found, 1), VERSION if found else 0):
+            MIGRATIONS[version](connection)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?)", (VERSION,))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

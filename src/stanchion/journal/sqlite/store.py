@@ -1,0 +1,190 @@
+"""The embedded store behind the port: writes go to the writer's thread, reads to the reading connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stanchion.core.event import Entry
+from stanchion.journal.record import Cipher, Identity, read_entry
+from stanchion.journal.sqlite.packing import pack
+from stanchion.journal.sqlite.read import Reader, run_row, session_row
+from stanchion.journal.sqlite.schema import connect_reader, connect_writer, prepare
+from stanchion.journal.sqlite.unit import Packed
+from stanchion.journal.sqlite.writer import Writer
+from stanchion.journal.store import (
+    ApiKey,
+    Append,
+    Claim,
+    IdempotencyMismatch,
+    InboxItem,
+    Key,
+    Ledger,
+    RawRecord,
+    Refused,
+    RunRef,
+    RunRow,
+    SessionBusy,
+    SessionMoved,
+    SessionRow,
+    Start,
+    Started,
+)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class SqliteStore:
+    """A `Store` in one SQLite file."""
+
+    def __init__(self, writer: Writer, reader: Reader, cipher: Cipher, clock: Callable[[], int]) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._sealed = not isinstance(cipher, Identity)
+        self._clock = clock
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | Path,
+        *,
+        cipher: Cipher = Identity(),  # noqa: B008  (it has no state)
+        clock: Callable[[], int] = _wall_ms,
+        vfs: str | None = None,
+    ) -> SqliteStore:
+        """Open a store, and make it where there is none. Raises `ConfigError`, `JournalError`."""
+        file = Path(path).expanduser().absolute()
+
+        def make() -> Writer:
+            prepare(file)
+            connection = connect_writer(file, vfs=vfs)
+            return Writer(str(file), lambda: connect_writer(file, vfs=vfs), clock, connection)
+
+        writer = await asyncio.to_thread(make)
+        return cls(writer, Reader(str(file), lambda: connect_reader(file, vfs=vfs), cipher), cipher, clock)
+
+    async def aclose(self) -> None:
+        await self._reader.aclose()
+        await self._writer.aclose()
+
+    async def now_ms(self) -> int:
+        return self._clock()
+
+    async def changed_elsewhere(self) -> bool:
+        """Tell whether another process has written to the file since the last call. Cheap enough to poll."""
+        return await self._writer.changed_elsewhere()
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+        packed = _packed(start.first)
+        weight = _weight(packed) + len(start.request)
+        return await self._writer.write(lambda unit: unit.start(start, packed.envelopes), weight)
+
+    async def append(self, append: Append) -> Refused | None:
+        packed = _packed(append)
+        return await self._writer.write(lambda unit: unit.append(packed), _weight(packed))
+
+    async def claim(self, tenant: str, run: str, *, worker: str, lease_ms: int) -> Claim | None:
+        return await self._writer.write(lambda unit: unit.claim(tenant, run, worker, lease_ms))
+
+    async def renew(self, tenant: str, run: str, *, epoch: int, lease_ms: int) -> bool:
+        return await self._writer.write(lambda unit: unit.renew(tenant, run, epoch, lease_ms))
+
+    async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
+        return await self._writer.write(lambda unit: unit.post(tenant, run, kind, body), 256 + len(body))
+
+    async def runnable(self, *, limit: int) -> Sequence[RunRef]:
+        return [RunRef(*row) for row in await self._reader.rows("runnable", self._clock(), limit)]
+
+    async def next_wake_ms(self) -> int:
+        return (await self._reader.rows("next_wake"))[0][0] or 0
+
+    async def inbox(self, tenant: str, run: str) -> Sequence[InboxItem]:
+        return [InboxItem(*row) for row in await self._reader.rows("inbox", tenant, run)]
+
+    async def raw(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[RawRecord]:
+        return await self._reader.raw(tenant, run, after, limit)
+
+    async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
+        return [read_entry(record) for record in await self._reader.raw(tenant, run, after, limit)]
+
+    async def run(self, tenant: str, run: str) -> RunRow | None:
+        rows = await self._reader.rows("run", tenant, run)
+        return run_row(rows[0]) if rows else None
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        session: str = "",
+        agent: str = "",
+        user: str = "",
+        status: str = "",
+        before: str = "",
+        limit: int = 50,
+    ) -> Sequence[RunRow]:
+        values = (tenant, before, agent, user, status, limit)
+        if session:
+            return [run_row(row) for row in await self._reader.rows("runs_of_session", *values, session)]
+        return [run_row(row) for row in await self._reader.rows("runs", *values)]
+
+    async def session(self, tenant: str, session: str) -> SessionRow | None:
+        rows = await self._reader.rows("session", tenant, session)
+        return session_row(rows[0]) if rows else None
+
+    async def sessions(self, tenant: str, *, before: str = "", limit: int = 50) -> Sequence[SessionRow]:
+        return [session_row(row) for row in await self._reader.rows("sessions", tenant, before, limit)]
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    async def key_for(self, tenant: str, subject: str) -> Key:
+        rows = await self._reader.rows("key_of_subject", tenant, subject)
+        if rows:
+            return Key(*rows[0])
+        return await self._writer.write(lambda unit: unit.key_for(tenant, subject, self._sealed))
+
+    async def keys(self, tenant: str) -> Sequence[Key]:
+        return [Key(*row) for row in await self._reader.rows("keys", tenant)]
+
+    async def destroy_key(self, tenant: str, subject: str) -> bool:
+        return await self._writer.write(lambda unit: unit.destroy_key(tenant, subject))
+
+    async def put_bundle(self, tenant: str, digest: str, body: bytes) -> None:
+        await self._writer.write(lambda unit: unit.put_bundle(tenant, digest, body), 256 + len(body))
+
+    async def bundle(self, tenant: str, digest: str) -> bytes | None:
+        rows = await self._reader.rows("bundle", tenant, digest)
+        return rows[0][0] if rows else None
+
+    async def set_limit(self, tenant: str, ledger: str, limit: int) -> Ledger:
+        return await self._writer.write(lambda unit: unit.set_limit(tenant, ledger, limit))
+
+    async def ledgers(self, tenant: str) -> Sequence[Ledger]:
+        rows = await self._reader.rows("ledgers", tenant)
+        return [Ledger(tenant, *numbers, bool(closed)) for *numbers, closed in rows]
+
+    async def add_api_key(self, key: ApiKey) -> None:
+        await self._writer.write(lambda unit: unit.add_api_key(key))
+
+    async def api_keys(self) -> Sequence[ApiKey]:
+        return [ApiKey(*row[:5], bool(row[5])) for row in await self._reader.rows("api_keys")]
+
+    async def revoke_api_key(self, id: str) -> bool:
+        return await self._writer.write(lambda unit: unit.revoke_api_key(id))
+
+
+def _packed(append: Append) -> Packed:
+    for place, record in enumerate(append.records, start=append.expected_seq + 1):
+        if record.seq != place:
+            raise ValueError(f"records must follow event {append.expected_seq} without gaps, and one is {record.seq}")
+    return Packed(append, tuple(pack(record.envelope) for record in append.records))
+
+
+def _weight(packed: Packed) -> int:
+    contents = sum(len(content.blob) for record in packed.append.records for content in record.contents)
+    return 512 + contents + sum(map(len, packed.envelopes))
