@@ -227,7 +227,7 @@ def _chat_message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_auto(block: dict[str, Any]) -> dict[str, Any]:
-    block = {k: v for k, v in block.items() if not (k == "detail" and v == "auto")}
+    block = {k: v for k, v in block.items() if v is not None and not (k == "detail" and v == "auto")}
     image = block.get("image_url")
     return {**block, "image_url": _without_auto(image)} if isinstance(image, dict) else block
 

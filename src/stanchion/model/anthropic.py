@@ -79,9 +79,9 @@ def _settings(body: dict[str, Any], request: ModelRequest) -> None:
 
 
 def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
-    """None where the default (auto, in parallel) is meant. With thinking, a forced choice is refused: auto."""
+    """None where the default (auto, in parallel) is meant. With a thinking budget the API refuses a forced choice: auto."""
     choice = request.tool_choice
-    if not request.tools:
+    if not request.tools and not request.options.get("tools"):
         return None
     if choice == "none":
         return {"type": "none"}
@@ -92,9 +92,10 @@ def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
 
 
 def _thinks(request: ModelRequest) -> bool:
+    """With a budget. Adaptive thinking takes a forced choice (recorded with claude-opus-4-6)."""
     thinking = request.options.get("thinking")
     if isinstance(thinking, Mapping):
-        return cast("Mapping[str, Any]", thinking).get("type") != "disabled"
+        return cast("Mapping[str, Any]", thinking).get("type") == "enabled"
     return bool(request.thinking_tokens)
 
 

@@ -11,19 +11,10 @@ from typing import Protocol
 
 import msgspec
 
+from stanchion.core.bundle import Timeouts as Timeouts
 from stanchion.core.message import Delta, ModelRequest, ModelResponse
 
 OnDeltas = Callable[[Sequence[Delta]], None]
-
-
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds allowed for each phase of a model call."""
-
-    connect_s: float = 10.0
-    first_byte_s: float = 120.0
-    idle_s: float = 60.0
-    """Between two events of a stream."""
-    total_s: float = 600.0
 
 
 class Endpoint(msgspec.Struct, frozen=True):

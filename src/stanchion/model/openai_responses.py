@@ -65,7 +65,7 @@ class OpenAIResponses:
 
 
 def _settings(body: dict[str, Any], request: ModelRequest) -> None:
-    if request.tools:
+    if request.tools or request.options.get("tools"):
         if request.tool_choice in ("required", "none"):
             body["tool_choice"] = request.tool_choice
         elif request.tool_choice != "auto":
