@@ -9,22 +9,19 @@ fresh database. This is the oracle for `replay.py`, which drives the same conver
 from __future__ import annotations
 
 import argparse
-import inspect
+import asyncio
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `examples.airline` is found however this was started
 
-from examples.airline import tools
 from examples.airline.recordings import (
     BadFile,
     Call,
@@ -35,24 +32,9 @@ from examples.airline.recordings import (
     read_database,
 )
 from examples.airline.store import AirlineDb, BadDatabase
-from stanchion.core.errors import ToolError
-
-TOOLS: tuple[Callable[..., Any], ...] = (
-    tools.book_reservation,
-    tools.calculate,
-    tools.cancel_reservation,
-    tools.get_reservation_details,
-    tools.get_user_details,
-    tools.list_all_airports,
-    tools.search_direct_flight,
-    tools.search_onestop_flight,
-    tools.send_certificate,
-    tools.think,
-    tools.transfer_to_human_agents,
-    tools.update_reservation_baggages,
-    tools.update_reservation_flights,
-    tools.update_reservation_passengers,
-)
+from examples.airline.tools import TOOLS
+from stanchion.tool.answer import Failure, Problem, ToolContext
+from stanchion.tool.registry import Registry
 
 
 @dataclass(slots=True)
@@ -77,34 +59,23 @@ class Report:
 
 
 class Bench:
-    """The tools on a database: calls by name with JSON arguments, answers as the model would see them."""
+    """The agent's tools on a database: calls by name with JSON arguments, answers as the model reads them."""
 
     def __init__(self, db: AirlineDb) -> None:
-        self._db = db
-        self._tools = {tool.__name__: tool for tool in TOOLS}
+        self._registry = Registry(TOOLS, {AirlineDb: db})
         self._calls = 0
 
-    def call(self, name: str, arguments: dict[str, Any]) -> str:
-        tool = self._tools.get(name)
-        if tool is None:
-            return f"Error: there is no tool {name!r}"
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
         self._calls += 1
-        provided = {"db": self._db, "key": f"call-{self._calls}"}
-        hints = get_type_hints(tool)
-        given: dict[str, Any] = {}
-        try:
-            for parameter in inspect.signature(tool).parameters:
-                if parameter in provided:
-                    given[parameter] = provided[parameter]
-                elif parameter in arguments:
-                    given[parameter] = TypeAdapter[Any](hints[parameter]).validate_python(arguments[parameter])
-                else:
-                    return f"Error: {name}: {parameter} is missing"
-            answer = tool(**given)
-        except (ToolError, ValidationError) as error:
-            message = str(error)
-            return message if message.startswith("Error") else f"Error: {message}"
-        return answer if isinstance(answer, str) else json.dumps(answer)
+        checked = self._registry.check(name, json.dumps(arguments))
+        if isinstance(checked, Problem):
+            return _error(checked.text)
+        answer = await self._registry.run(name, checked.arguments, ToolContext(key=f"call-{self._calls}"))
+        return _error(answer.text) if isinstance(answer, Failure) else answer.text
+
+
+def _error(text: str) -> str:
+    return text if text.startswith("Error") else f"Error: {text}"
 
 
 class FreshDatabases:
@@ -116,14 +87,14 @@ class FreshDatabases:
         self._copies = 0
         self._references: dict[str, str] = {}
 
-    def after(self, reference: Sequence[Call]) -> str:
+    async def after(self, reference: Sequence[Call]) -> str:
         """Say the fingerprint that reference actions leave; the trials of a task share them."""
         name = repr(reference)
         if name not in self._references:
             db = self.take()
             bench = Bench(db)
             for call in reference:
-                bench.call(call.name, call.arguments)
+                await bench.call(call.name, call.arguments)
             self._references[name] = db.fingerprint()
             db.path.unlink()
         return self._references[name]
@@ -133,22 +104,22 @@ class FreshDatabases:
         return AirlineDb(shutil.copyfile(self._original, self._folder / f"{self._copies}.db"))
 
 
-def check(document: object, conversations: Iterable[Conversation]) -> Report:
+async def check(document: object, conversations: Iterable[Conversation]) -> Report:
     """Replay every conversation on a fresh database and compare results and rewards with the recorded ones."""
     report = Report()
     with tempfile.TemporaryDirectory(prefix="airline-check-") as folder:
         databases = FreshDatabases(Path(folder), document)
         for conversation in conversations:
-            _check_one(report, databases, conversation)
+            await _check_one(report, databases, conversation)
     return report
 
 
-def _check_one(report: Report, databases: FreshDatabases, conversation: Conversation) -> None:
+async def _check_one(report: Report, databases: FreshDatabases, conversation: Conversation) -> None:
     report.conversations += 1
     db = databases.take()
     bench = Bench(db)
     for number, call in enumerate(conversation.calls, 1):
-        answered = bench.call(call.name, call.arguments)
+        answered = await bench.call(call.name, call.arguments)
         if call.result is None:
             continue  # cut off before the answer came: there is nothing to compare
         report.tool_calls += 1
@@ -157,7 +128,7 @@ def _check_one(report: Report, databases: FreshDatabases, conversation: Conversa
         else:
             where = f"{conversation.label}, call {number}, {call.name}({json.dumps(call.arguments)})"
             report.mismatches.append(f"{where}: recorded {call.result[:300]!r}, answered {answered[:300]!r}")
-    same_database = db.fingerprint() == databases.after(conversation.reference)
+    same_database = db.fingerprint() == await databases.after(conversation.reference)
     db.path.unlink()
     reward = expected_reward(conversation, same_database=same_database)
     if reward == conversation.reward:
@@ -177,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     started = time.monotonic()
     try:
-        report = check(read_database(options.db), read_conversations(options.trajectories))
+        report = asyncio.run(check(read_database(options.db), read_conversations(options.trajectories)))
     except (BadFile, BadDatabase) as error:
         print(f"check: {error}", file=sys.stderr)
         return 2

@@ -30,6 +30,7 @@ CREATE TABLE flight_days (
 ) WITHOUT ROWID;
 CREATE TABLE users (user_id TEXT PRIMARY KEY, profile TEXT NOT NULL);
 CREATE TABLE reservations (reservation_id TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE handovers (handover INTEGER PRIMARY KEY, summary TEXT NOT NULL);
 CREATE TABLE applied_keys (key TEXT PRIMARY KEY, tool TEXT NOT NULL, result TEXT NOT NULL);
 """
 
@@ -85,6 +86,13 @@ class Desk:
     def save_reservation(self, reservation: Reservation) -> None:
         query = "INSERT INTO reservations VALUES (?, ?) ON CONFLICT DO UPDATE SET body = excluded.body"
         self._connection.execute(query, (reservation["reservation_id"], json.dumps(reservation)))
+
+    def hand_over(self, summary: str) -> None:
+        """Put a conversation in the queue of the human agents."""
+        self._connection.execute("INSERT INTO handovers (summary) VALUES (?)", (summary,))
+
+    def handovers(self) -> list[str]:
+        return [row[0] for row in self._connection.execute("SELECT summary FROM handovers ORDER BY handover")]
 
     def flight(self, flight_number: str) -> FlightRecord | None:
         rows = self._flights("SELECT * FROM flights WHERE flight_number = ?", flight_number)
@@ -175,7 +183,7 @@ class AirlineDb:
             return connection.execute("SELECT 1 FROM applied_keys WHERE key = ?", (key,)).fetchone() is not None
 
     def fingerprint(self) -> str:
-        """Digest all that can change: equal states give equal digests (1 and 1.0 differ, the order of keys does not)."""
+        """Digest the records that can change: equal states give equal digests (1 and 1.0 differ, the order of keys does not)."""
         digest = hashlib.sha256()
         with self._transaction("BEGIN") as connection:
             for query in ("SELECT * FROM users ORDER BY 1", "SELECT * FROM reservations ORDER BY 1"):

@@ -1,13 +1,14 @@
 """The tools of the airline's support agent: thin, each one operation of the booking system.
 
 A refusal of the booking system reaches the model as it reads, after "Error: ". `db` is filled in by the runtime and not
-seen by the model; `key` is the idempotency key of the call, under which the database applies an effect once.
+seen by the model; `key` is the idempotency key of the call, under which the database applies an effect once, so a call
+that may or may not have been made is safe to make again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 from examples.airline import domain
 from examples.airline.domain import Booking, Refused
@@ -16,20 +17,18 @@ from examples.airline.records import (
     Dollars,
     FlightType,
     GivenFlight,
-    Offer,
     Passenger,
     Payment,
-    Reservation,
-    User,
     YesNo,
 )
 from examples.airline.store import AirlineDb, Desk
 from stanchion.core.errors import ToolError
+from stanchion.tool.function import Tool, tool
 
-T = TypeVar("T")
+Record = dict[str, Any]
 
 
-def _read(db: AirlineDb, look: Callable[[Desk], T]) -> T:
+def _read(db: AirlineDb, look: Callable[[Desk], Any]) -> Any:
     try:
         with db.reading() as desk:
             return look(desk)
@@ -37,38 +36,44 @@ def _read(db: AirlineDb, look: Callable[[Desk], T]) -> T:
         raise ToolError(f"Error: {refusal}") from None
 
 
-def _apply(db: AirlineDb, key: str, tool: str, effect: Callable[[Desk], T]) -> T:
+def _apply(db: AirlineDb, key: str, name: str, effect: Callable[[Desk], Any]) -> Any:
     try:
-        return db.apply(key, tool, effect)
+        return db.apply(key, name, effect)
     except Refused as refusal:
         raise ToolError(f"Error: {refusal}") from None
 
 
-def get_user_details(user_id: str, *, db: AirlineDb) -> User:
+@tool(effect="read", timeout_s=10)
+def get_user_details(user_id: str, *, db: AirlineDb) -> Record:
     """Get a user's profile: name, payment methods, membership, reservations. Example: get_user_details("ada_byron_1815")."""
     return _read(db, lambda desk: domain.user_details(desk, user_id))
 
 
-def get_reservation_details(reservation_id: str, *, db: AirlineDb) -> Reservation:
+@tool(effect="read", timeout_s=10)
+def get_reservation_details(reservation_id: str, *, db: AirlineDb) -> Record:
     """Get a reservation: flights, passengers, payments, bags, insurance. Example: get_reservation_details("8JX2WO")."""
     return _read(db, lambda desk: domain.reservation_details(desk, reservation_id))
 
 
+@tool(effect="read", timeout_s=10)
 def list_all_airports(*, db: AirlineDb) -> dict[str, str]:
     """List the airports the airline flies to, by code, with their cities."""
     return _read(db, lambda desk: desk.airports())
 
 
-def search_direct_flight(origin: str, destination: str, date: str, *, db: AirlineDb) -> list[Offer]:
+@tool(effect="read", timeout_s=10)
+def search_direct_flight(origin: str, destination: str, date: str, *, db: AirlineDb) -> list[Record]:
     """Search for direct flights between two airports, by code, on a date. Example: ("JFK", "SEA", "2024-05-20")."""
     return _read(db, lambda desk: domain.direct_flights(desk, origin, destination, date))
 
 
-def search_onestop_flight(origin: str, destination: str, date: str, *, db: AirlineDb) -> list[list[Offer]]:
+@tool(effect="read", timeout_s=10)
+def search_onestop_flight(origin: str, destination: str, date: str, *, db: AirlineDb) -> list[list[Record]]:
     """Search for connections over one airport between two airports, by code, starting on a date."""
     return _read(db, lambda desk: domain.onestop_flights(desk, origin, destination, date))
 
 
+@tool(effect="irreversible", timeout_s=10)
 def book_reservation(
     user_id: str,
     origin: str,
@@ -84,7 +89,7 @@ def book_reservation(
     *,
     db: AirlineDb,
     key: str,
-) -> Reservation:
+) -> Record:
     """Book a reservation. `flights` holds every segment, in order; the payments must add up to the total price.
 
     The total is the flights for all passengers, 50 dollars a bag in `nonfree_baggages`, 30 a passenger for insurance.
@@ -105,14 +110,16 @@ def book_reservation(
     return _apply(db, key, "book_reservation", lambda desk: domain.book(desk, booking))
 
 
-def cancel_reservation(reservation_id: str, *, db: AirlineDb, key: str) -> Reservation:
+@tool(effect="irreversible", timeout_s=10)
+def cancel_reservation(reservation_id: str, *, db: AirlineDb, key: str) -> Record:
     """Cancel a whole reservation and refund its payments. The API does not check whether the policy allows it."""
     return _apply(db, key, "cancel_reservation", lambda desk: domain.cancel(desk, reservation_id))
 
 
+@tool(effect="write", timeout_s=10)
 def update_reservation_flights(
     reservation_id: str, cabin: Cabin, flights: list[GivenFlight], payment_id: str, *, db: AirlineDb, key: str
-) -> Reservation:
+) -> Record:
     """Change the flights or the cabin. `flights` holds every segment of the reservation, the unchanged ones too.
 
     `payment_id` is a credit card or gift card of the user, for the difference or the refund.
@@ -125,9 +132,10 @@ def update_reservation_flights(
     )
 
 
+@tool(effect="write", timeout_s=10)
 def update_reservation_baggages(
     reservation_id: str, total_baggages: int, nonfree_baggages: int, payment_id: str, *, db: AirlineDb, key: str
-) -> Reservation:
+) -> Record:
     """Set the number of checked bags, all of them and those to be paid for (50 dollars for each more than before)."""
     return _apply(
         db,
@@ -137,9 +145,10 @@ def update_reservation_baggages(
     )
 
 
+@tool(effect="write", timeout_s=10)
 def update_reservation_passengers(
     reservation_id: str, passengers: list[Passenger], *, db: AirlineDb, key: str
-) -> Reservation:
+) -> Record:
     """Replace the passengers of a reservation by as many others."""
     return _apply(
         db,
@@ -149,12 +158,14 @@ def update_reservation_passengers(
     )
 
 
+@tool(effect="irreversible", timeout_s=10)
 def send_certificate(user_id: str, amount: Dollars, *, db: AirlineDb, key: str) -> str:
     """Send a travel certificate of `amount` dollars to a user, as a compensation."""
     certificate = _apply(db, key, "send_certificate", lambda desk: domain.give_certificate(desk, user_id, amount))
     return f"Certificate {certificate} added to user {user_id} with amount {amount}."
 
 
+@tool(effect="read", timeout_s=10, repeatable=True)
 def calculate(expression: str) -> str:
     """Work out a sum of numbers with + - * / and brackets. Example: calculate("2 * (152 + 103)")."""
     try:
@@ -163,11 +174,32 @@ def calculate(expression: str) -> str:
         raise ToolError(f"Error: {refusal}") from None
 
 
+@tool(effect="read", timeout_s=10, repeatable=True)
 def think(thought: str) -> str:  # noqa: ARG001 - the thought is in the journal; that is all it is for
     """Think something through before the next step. It changes nothing and gets nothing."""
     return ""
 
 
-def transfer_to_human_agents(summary: str) -> str:  # noqa: ARG001 - the summary is for the person who reads the run
+@tool(effect="write", timeout_s=10, ends_run=True)
+def transfer_to_human_agents(summary: str, *, db: AirlineDb, key: str) -> str:
     """Hand the user over to a human agent, with a summary of the issue, when the policy leaves you nothing to do."""
+    _apply(db, key, "transfer_to_human_agents", lambda desk: desk.hand_over(summary))
     return "Transfer successful"
+
+
+TOOLS: tuple[Tool[..., Any], ...] = (
+    book_reservation,
+    calculate,
+    cancel_reservation,
+    get_reservation_details,
+    get_user_details,
+    list_all_airports,
+    search_direct_flight,
+    search_onestop_flight,
+    send_certificate,
+    think,
+    transfer_to_human_agents,
+    update_reservation_baggages,
+    update_reservation_flights,
+    update_reservation_passengers,
+)

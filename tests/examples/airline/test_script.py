@@ -30,7 +30,7 @@ class Talk:
         self.turns: list[Turn] = []
         self.called: list[str] = []
 
-    def say(self, text: str) -> str:
+    async def say(self, text: str) -> str:
         self.turns.append(Turn("user", text))
         for _ in range(5):
             ask = Ask(wire="openai_chat", model="m", stream=False, system="", turns=tuple(self.turns), pieces=())
@@ -39,23 +39,23 @@ class Talk:
             self.turns.append(Turn("assistant", said.text, calls))
             for call in calls:
                 self.called.append(call.name)
-                result = self.bench.call(call.name, json.loads(call.arguments))
+                result = await self.bench.call(call.name, json.loads(call.arguments))
                 self.turns.append(Turn("tool", result, call_id=call.id))
             if not calls:
                 return said.text
         raise AssertionError("the script calls tools without end")
 
 
-def test_a_business_trip_is_looked_up_and_cancelled_after_a_yes(script: Script, tmp_path: Path) -> None:
+async def test_a_business_trip_is_looked_up_and_cancelled_after_a_yes(script: Script, tmp_path: Path) -> None:
     """The agent looks first, asks, and cancels only on a yes; every answer says that it is simulated."""
     talk = Talk(script, tmp_path)
-    asked = talk.say(f"Hello, I am {data.DEMO_USER}. Please cancel {data.DEMO_BUSINESS}.")
+    asked = await talk.say(f"Hello, I am {data.DEMO_USER}. Please cancel {data.DEMO_BUSINESS}.")
     assert "388 dollars would go back to credit_card_2041001. Shall I cancel it?" in asked
     assert talk.called == ["get_reservation_details"]
-    done = talk.say(f"Yes, cancel {data.DEMO_BUSINESS}.")
+    done = await talk.say(f"Yes, cancel {data.DEMO_BUSINESS}.")
     assert done.startswith(f"[simulated] Reservation {data.DEMO_BUSINESS} is cancelled.")
     assert talk.called[1:] == ["cancel_reservation"]
-    assert "cancelled already" in talk.say(f"Please cancel {data.DEMO_BUSINESS}")
+    assert "cancelled already" in await talk.say(f"Please cancel {data.DEMO_BUSINESS}")
 
 
 @pytest.mark.parametrize(
@@ -73,19 +73,21 @@ def test_a_business_trip_is_looked_up_and_cancelled_after_a_yes(script: Script, 
         ("What?", "simulated provider playing a script"),
     ],
 )
-def test_each_thing_to_try_has_its_answer(script: Script, tmp_path: Path, customer: str, agent: str) -> None:
+async def test_each_thing_to_try_has_its_answer(script: Script, tmp_path: Path, customer: str, agent: str) -> None:
     """What the default answer and the documentation offer works."""
-    answer = Talk(script, tmp_path).say(customer)
+    answer = await Talk(script, tmp_path).say(customer)
     assert agent in answer
     assert answer.startswith("[simulated]")
 
 
-def test_the_simulated_customer_and_the_script_hold_the_whole_conversation(script: Script, tmp_path: Path) -> None:
+async def test_the_simulated_customer_and_the_script_hold_the_whole_conversation(
+    script: Script, tmp_path: Path
+) -> None:
     """Nora says all her lines, in an order that makes sense, and only her business trip is cancelled."""
     talk, customer = Talk(script, tmp_path), Customer(PERSONAS["cancels"])
     answers = [""]
     while (line := customer.next_line(answers[-1])) is not None:
-        answers.append(talk.say(line))
+        answers.append(await talk.say(line))
     assert talk.called == [
         "get_user_details",
         "get_reservation_details",
