@@ -323,16 +323,24 @@ _OPERATORS: dict[type[ast.operator], Callable[[Dollars, Dollars], Dollars]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
+    ast.Pow: lambda base, exponent: _power(base, exponent),
 }
+MAX_POWER = 100  # of base and exponent: more is no sum of money, and could take for ever
+
+
+def _power(base: Dollars, exponent: Dollars) -> Dollars:
+    if abs(base) > MAX_POWER or abs(exponent) > MAX_POWER:
+        raise ValueError(f"powers are worked out up to {MAX_POWER}")
+    return base**exponent
 
 
 def calculate(expression: str) -> str:
-    """Work out a sum of numbers with + - * / and brackets, to two places."""
+    """Work out a sum of numbers with + - * / ** and brackets, to two places."""
     if any(char not in "0123456789+-*/(). " for char in expression):
         raise Refused("invalid characters in expression")
     try:
         return str(round(float(_value(ast.parse(expression.strip(), mode="eval").body)), 2))
-    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+    except (SyntaxError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
         raise Refused(f"cannot work out {expression[:100]!r}: {error}") from None
 
 
