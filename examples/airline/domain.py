@@ -316,15 +316,6 @@ def _following(code: str) -> str:
 
 # Arithmetic
 
-_SIGNS: dict[type[ast.unaryop], Callable[[Dollars], Dollars]] = {ast.UAdd: lambda x: x, ast.USub: lambda x: -x}
-_OPERATORS: dict[type[ast.operator], Callable[[Dollars, Dollars], Dollars]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Pow: lambda base, exponent: _power(base, exponent),
-}
 MAX_POWER = 100  # of base and exponent: more is no sum of money, and could take for ever
 
 
@@ -332,6 +323,17 @@ def _power(base: Dollars, exponent: Dollars) -> Dollars:
     if abs(base) > MAX_POWER or abs(exponent) > MAX_POWER:
         raise ValueError(f"powers are worked out up to {MAX_POWER}")
     return base**exponent
+
+
+_SIGNS: dict[type[ast.unaryop], Callable[[Dollars], Dollars]] = {ast.UAdd: lambda x: x, ast.USub: lambda x: -x}
+_OPERATORS: dict[type[ast.operator], Callable[[Dollars, Dollars], Dollars]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Pow: _power,
+}
 
 
 def calculate(expression: str) -> str:
