@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from examples.airline import domain
+from examples.airline import arithmetic, domain
 from examples.airline.domain import Booking, Refused
 from examples.airline.records import (
     Cabin,
@@ -169,9 +169,9 @@ def send_certificate(user_id: str, amount: Dollars, *, db: AirlineDb, key: str) 
 def calculate(expression: str) -> str:
     """Work out a sum of numbers with + - * / and brackets. Example: calculate("2 * (152 + 103)")."""
     try:
-        return domain.calculate(expression)
-    except Refused as refusal:
-        raise ToolError(f"Error: {refusal}") from None
+        return arithmetic.calculate(expression)
+    except arithmetic.NoSum as error:
+        raise ToolError(f"Error: {error}") from None
 
 
 @tool(effect="read", timeout_s=10, repeatable=True)
