@@ -116,8 +116,7 @@ async def test_chat_tool_loop(stream: bool) -> None:
         async def ask(body: dict[str, Any]) -> Any:
             if not stream:
                 return await client.chat.completions.create(**body)
-            options = {"include_usage": True}
-            async with client.chat.completions.stream(**body, stream_options=options) as events:
+            async with client.chat.completions.stream(**body, stream_options={"include_usage": True}) as events:
                 return await events.get_final_completion()
 
         first = await ask(CHAT)

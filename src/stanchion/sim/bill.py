@@ -6,6 +6,7 @@ generated until then, as a provider does; an answer that never came from a model
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
 
@@ -69,6 +70,12 @@ class Bill:
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str, str], Line] = {}
         self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until no answer is on its way, so that the bill is whole."""
+        await self._idle.wait()
 
     def line(self, key: str, conversation: str, model: str) -> Line:
         """Find or open a line."""
@@ -78,10 +85,13 @@ class Bill:
     def begin(self) -> None:
         """Note that an answer is on its way."""
         self._in_flight += 1
+        self._idle.clear()
 
     def settle(self, line: Line, usage: Usage, output_tokens: int, *, complete: bool) -> None:
         """Bill an answer that has ended: its input, and the output that was generated."""
         self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
         line.requests += 1
         line.incomplete += not complete
         line.input_tokens += usage.input_tokens

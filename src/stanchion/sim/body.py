@@ -136,7 +136,7 @@ def read_body(body: bytes, style: Callable[[str, str], Refusal]) -> Field:
     """Decode a body, which must be a JSON object."""
     try:
         value = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise style("", f"We could not parse the JSON body of your request: {error}") from None
     field = Field(value, "", style)
     field.object()

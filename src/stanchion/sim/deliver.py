@@ -59,6 +59,8 @@ WIRES: Mapping[WireName, Wire] = {
     "openai_chat": wire_chat,
     "openai_responses": wire_responses,
 }
+SLOW_S = 5.0
+STALL_S = 3600.0
 HTML = b"<html><body><h1>Simulated gateway page</h1><p>This is no answer of a model.</p></body></html>\n"
 GARBAGE = b'\xff\xfe\x00data: {"\n\ndata: }}}not json\n\n\x80garbage (simulated)\n\n'
 _BROKEN = {
@@ -93,13 +95,13 @@ class Delivery:
         if plan is not None and plan.kind is Fault.STALL_FIRST_BYTE:
             return await self._stall(plan)
         if plan is not None and plan.kind is Fault.SLOW_FIRST_BYTE:
-            await asyncio.sleep(plan.stall_s if plan.stall_s < 3600 else 5.0)
+            await asyncio.sleep(SLOW_S if plan.stall_s is None else plan.stall_s)
         if answer.ask.stream:
             return await self._stream(answer, pacing, plan)
         return await self._whole(answer, pacing, plan)
 
     async def _stall(self, plan: FaultPlan) -> web.StreamResponse:
-        await asyncio.sleep(plan.stall_s)
+        await asyncio.sleep(STALL_S if plan.stall_s is None else plan.stall_s)
         return self.reset()
 
     async def _stream(self, answer: Answer, pacing: Pacing, plan: FaultPlan | None) -> web.StreamResponse:
@@ -179,7 +181,7 @@ class Delivery:
                 await response.write(GARBAGE)
                 await response.write_eof()
             case Fault.STALL_MID_STREAM:
-                await asyncio.sleep(plan.stall_s)
+                await asyncio.sleep(STALL_S if plan.stall_s is None else plan.stall_s)
                 self._transport().close()
             case Fault.CUT_CLOSE:
                 self._transport().close()

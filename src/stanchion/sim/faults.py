@@ -114,7 +114,8 @@ class FaultPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     conversation: str | None = None
     model: str | None = None
     retry_after_s: float = 1.0
-    stall_s: float = 3600.0
+    stall_s: float | None = None
+    """None: 5 s before a slow first byte, an hour for a stall."""
     at: float = 0.5
     """How much of the answer goes out before a fault in its middle (0 to 1)."""
 

@@ -15,6 +15,7 @@ from stanchion.sim.exchange import Ask, AskedCall, AskedTool, Turn, digest_of
 from stanchion.sim.tokens import Piece, canonical, json_piece, media_piece, text_piece
 
 PATH = "/v1/messages"
+COUNT_PATH = "/v1/messages/count_tokens"
 _FIELDS = word_set(
     "model messages max_tokens system tools tool_choice stream temperature top_p top_k stop_sequences metadata thinking "
     "service_tier container context_management mcp_servers output_config output_format cache_control speed "
@@ -23,7 +24,6 @@ _FIELDS = word_set(
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _USER_BLOCKS = word_set("text image document tool_result search_result container_upload")
-_SYSTEM_BLOCKS = frozenset(("text", "tool_addition", "tool_removal"))
 _MEDIA = frozenset(("image", "document", "container_upload"))
 _SIGNATURE = "c2ltdWxhdGVk"
 """base64 of "simulated": a signature that begins so is ours and is checked."""
@@ -34,12 +34,12 @@ def sign(thinking: str) -> str:
     return _SIGNATURE + hashlib.blake2b(thinking.encode(), digest_size=24).hexdigest()
 
 
-def read(body: bytes) -> Ask:
-    """Read and check a request; raises `Refusal`."""
+def read(body: bytes, *, counting: bool = False) -> Ask:
+    """Read and check a request, or a request to count its tokens, which has no output limit; raises `Refusal`."""
     top = read_body(body, anthropic_refusal)
     top.known(_FIELDS, "Extra inputs are not permitted")
     model = top.get("model").some_text()
-    max_tokens = top.get("max_tokens").integer(least=1)
+    max_tokens = 1 << 40 if counting else top.get("max_tokens").integer(least=1)
     tools = _tools(top)
     choice = _tool_choice(top)
     thinking = _thinking(top, max_tokens, choice)
@@ -116,7 +116,7 @@ def _thinking(top: Field, max_tokens: int, choice: str) -> str:
             raise anthropic_refusal("", "`max_tokens` must be greater than `thinking.budget_tokens`.")
         if top.has("temperature") and top.get("temperature").value != 1:
             raise anthropic_refusal("temperature", "may only be set to 1 when thinking is enabled.")
-    if kind != "disabled" and choice not in ("auto", "none"):
+    if kind == "enabled" and choice not in ("auto", "none"):
         raise anthropic_refusal("", "Thinking may not be enabled when tool_choice forces tool use.")
     return kind
 
@@ -157,27 +157,40 @@ def _text(block: Field) -> str:
 def _messages(messages: Field, pieces: list[Piece]) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     seen: set[str] = set()
+    pending: list[str] = []
+    for path, role, blocks in _combined(messages):
+        if role == "system":
+            pieces.extend(json_piece("message", role, _bare(b.object()), _ttl(b)) for b in blocks)
+        elif role == "assistant":
+            if pending:
+                raise _unanswered(path, pending)
+            pending = _assistant(blocks, seen, turns, pieces)
+        else:
+            _answers(path, pending, blocks)
+            _user(blocks, pending, turns, pieces)
+            pending = []
+    if pending:
+        raise _unanswered(messages.path, pending)
+    return tuple(turns)
+
+
+def _combined(messages: Field) -> list[tuple[str, str, list[Field]]]:
+    """Read messages as path, role and blocks; neighbours of one role are one message, as the provider documents."""
     entries = list(messages.items())
     if not entries:
         raise messages.fail("at least one message is required")
-    pending: list[str] = []
+    combined: list[tuple[str, str, list[Field]]] = []
     for i, message in enumerate(entries):
         role = message.get("role").one_of("user", "assistant", "system")
         message.known(frozenset(("role", "content")), "Extra inputs are not permitted")
-        blocks = _blocks(message, role, last=i == len(entries) - 1)
         if i == 0 and role == "system":
             raise message.get("role").fail('first message must not use the "system" role; use the top-level field')
-        if pending and role != "system":
-            _answers(message, pending, blocks)
-        if role == "user":
-            _user(blocks, pending, turns, pieces)
-        elif role == "system":
-            pieces.extend(json_piece("message", role, _bare(b.object()), _ttl(b)) for b in blocks)
-            continue
-        pending = _assistant(blocks, seen, turns, pieces) if role == "assistant" else []
-    if pending:
-        raise _unanswered(messages.path + f".{len(entries) - 1}", pending)
-    return tuple(turns)
+        blocks = _blocks(message, role, last=i == len(entries) - 1)
+        if combined and combined[-1][1] == role:
+            combined[-1][2].extend(blocks)
+        else:
+            combined.append((message.path, role, blocks))
+    return combined
 
 
 def _blocks(message: Field, role: str, *, last: bool) -> list[Field]:
@@ -204,13 +217,15 @@ def _unanswered(path: str, ids: list[str]) -> Exception:
     )
 
 
-def _answers(message: Field, pending: list[str], blocks: list[Field]) -> None:
+def _answers(path: str, pending: list[str], blocks: list[Field]) -> None:
     given = [str(b.get("tool_use_id").value) for b in blocks if b.get("type").value == "tool_result"]
     missing = [call for call in pending if call not in given]
     if missing:
-        raise _unanswered(message.path, missing)
+        raise _unanswered(path, missing)
     if len(given) != len(set(given)):
-        raise message.fail("each tool_use must have a single result. Found multiple `tool_result` blocks with one id")
+        raise anthropic_refusal(
+            path, "each tool_use must have a single result. Found multiple `tool_result` blocks with one id"
+        )
 
 
 def _user(blocks: list[Field], pending: list[str], turns: list[Turn], pieces: list[Piece]) -> None:

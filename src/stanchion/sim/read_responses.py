@@ -119,8 +119,9 @@ def _input(top: Field, system: list[str], pieces: list[Piece]) -> tuple[Turn, ..
     turns: list[Turn] = []
     calls: dict[str, str] = {}
     answered: set[str] = set()
+    others: set[str] = set()
     for item in items:
-        _item(item, system, turns, pieces, calls, answered)
+        _item(item, system, turns, pieces, calls, answered, others)
     for call_id in calls:
         if call_id not in answered:
             raise Refusal(f"No tool output found for function call {call_id}.", param="input")
@@ -135,6 +136,7 @@ def _item(
     pieces: list[Piece],
     calls: dict[str, str],
     answered: set[str],
+    others: set[str],
 ) -> None:
     kind = item.get("type").text() if item.has("type") else "message"
     _check_id(item, kind)
@@ -142,13 +144,15 @@ def _item(
         _message(item, system, turns, pieces)
         return
     pieces.append(json_piece("message", "user" if kind.endswith("_output") else "assistant", item.object()))
+    if kind.endswith("_call") and kind != "function_call" and item.has("call_id"):
+        others.add(item.get("call_id").text())
     if kind == "function_call":
         call_id = _call_id(item)
         calls[call_id] = item.get("name").some_text()
         turns.append(Turn("assistant", calls=(AskedCall(call_id, calls[call_id], item.get("arguments").text()),)))
     elif kind == "function_call_output":
         call_id = _call_id(item)
-        if call_id not in calls:
+        if call_id not in calls and call_id not in others:
             raise Refusal(f"No tool call found for function call output with call_id {call_id}.", param="input")
         answered.add(call_id)
         turns.append(Turn("tool", _output(item.get("output")), call_id=call_id))

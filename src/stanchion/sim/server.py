@@ -38,6 +38,8 @@ from stanchion.sim.exchange import (
 )
 from stanchion.sim.faults import STATUS, UNBILLED, Fault, FaultLog, FaultPlan, Strike, parse_plan, refusal_of
 from stanchion.sim.pace import Ticker
+from stanchion.sim.read_anthropic import COUNT_PATH
+from stanchion.sim.read_anthropic import read as read_messages
 from stanchion.sim.script import Pacing, Played, Script, check_script, load_script, play
 from stanchion.sim.settings import SimSettings
 
@@ -76,6 +78,7 @@ class SimServer:
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._mark])
         for name, wire in WIRES.items():
             app.router.add_post(wire.PATH, self._wire(name))
+        app.router.add_post(COUNT_PATH, self._count_tokens)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/bill", self._bill)
@@ -119,8 +122,6 @@ class SimServer:
         seed = digest_of(request.path, refusal.message.encode())
         body = WIRES[wire].error_body(refusal, seed)
         headers = {"content-type": "application/json", **(extra or {})}
-        if refusal.kind in ("rate_limit_error", "overloaded_error"):
-            headers["x-should-retry"] = "true"
         return web.Response(body=body, status=refusal.status, headers=headers)
 
     def _wire(self, name: WireName) -> Handler:
@@ -210,6 +211,11 @@ class SimServer:
         status = 504 if plan.kind is Fault.GATEWAY_TIMEOUT else 200
         return web.Response(body=HTML, status=status, headers={"content-type": "text/html"})
 
+    async def _count_tokens(self, request: web.Request) -> web.Response:
+        _key(request)
+        _check_headers("anthropic", request)
+        return _json({"input_tokens": read_messages(await request.read(), counting=True).input_tokens})
+
     async def _models(self, request: web.Request) -> web.Response:
         _key(request)
         names = [*MODELS, *(f"sim/{name}" for name in self.shelf.names())]
@@ -291,6 +297,9 @@ def _header_safe(value: str) -> str:
 
 
 def _speaks_anthropic(request: web.Request) -> bool:
+    """Say whose form an error takes: the path decides, and where it is both vendors', the version header."""
+    if request.path in (WIRES["openai_chat"].PATH, WIRES["openai_responses"].PATH):
+        return False
     return request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
 
 
