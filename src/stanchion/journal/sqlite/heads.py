@@ -6,11 +6,10 @@ writes empties this cache (`UnitOfWork.begin`), and so does a rollback.
 
 from __future__ import annotations
 
-import apsw
-
 from stanchion.core.errors import NotFound
 from stanchion.journal.queries import named
 from stanchion.journal.sqlite import multi
+from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.store import Status
 
 _SQL = named("sqlite.sql")
@@ -82,7 +81,7 @@ class Head:
 class Heads:
     """The heads of the unit of work."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._heads: dict[tuple[str, str], Head] = {}
         self._touched: list[Head] = []
@@ -112,8 +111,8 @@ class Heads:
 
     def flush(self, now_ms: int) -> None:
         """Write what was touched."""
-        moved: list[apsw.SQLiteValue] = []
-        changed: list[apsw.SQLiteValue] = []
+        moved: list[Value] = []
+        changed: list[Value] = []
         for head in self._touched:
             values = (head.no, head.seq, head.hash, head.cost, head.attempts, now_ms)
             if head.changed:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import apsw
-
 from stanchion.journal.queries import named
 from stanchion.journal.sqlite import multi
+from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.store import Append, Ledger, Refused
 
 _SQL = named("sqlite.sql")
@@ -53,7 +52,7 @@ class _Book:
 class Ledgers:
     """The ledgers of the unit of work."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._books: dict[tuple[str, str], _Book] = {}
         self._touched: set[tuple[str, str]] = set()
@@ -91,7 +90,7 @@ class Ledgers:
 
     def flush(self) -> None:
         """Write what was moved."""
-        values: list[apsw.SQLiteValue] = []
+        values: list[Value] = []
         for tenant, ledger in self._touched:
             book = self._books[tenant, ledger]
             values += (tenant, ledger, book.name, book.settled, book.reserved, int(book.closed))

@@ -17,6 +17,7 @@ from stanchion.core.errors import JournalError
 from stanchion.core.event import Base
 from stanchion.journal.queries import named
 from stanchion.journal.record import Cipher, content_ids, read_envelope
+from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.sqlite.errors import translate
 from stanchion.journal.sqlite.packing import unpack
 from stanchion.journal.store import Key, RawRecord, RunRow, SessionRow
@@ -30,19 +31,19 @@ T = TypeVar("T")
 class Reader:
     """The reading connections, and the threads that use them."""
 
-    def __init__(self, path: str, connect: Callable[[], apsw.Connection], cipher: Cipher) -> None:
+    def __init__(self, path: str, connect: Callable[[], Connection], cipher: Cipher) -> None:
         self._path = path
         self._connect = connect
         self._cipher = cipher
-        self._idle: SimpleQueue[apsw.Connection] = SimpleQueue()
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
         self._threads = ThreadPoolExecutor(READERS, "stanchion-reader")
         self._closed = False
 
-    async def rows(self, name: str, *values: apsw.SQLiteValue) -> list[Any]:
+    async def rows(self, name: str, *values: Value) -> list[Any]:
         """Run a named statement."""
         return await self.use(lambda connection: connection.execute(_SQL[name], values).fetchall())
 
-    async def use(self, call: Callable[[apsw.Connection], T]) -> T:
+    async def use(self, call: Callable[[Connection], T]) -> T:
         """Run `call` on a reading connection."""
         if self._closed:
             raise JournalError(f"the store {self._path} is closed", code="journal_closed")
@@ -59,7 +60,7 @@ class Reader:
         """Read records in order."""
         return await self.use(lambda connection: self._raw(connection, tenant, run, after, limit))
 
-    def _use(self, call: Callable[[apsw.Connection], T]) -> T:
+    def _use(self, call: Callable[[Connection], T]) -> T:
         connection = None
         try:
             connection = self._take()
@@ -75,13 +76,13 @@ class Reader:
         self._idle.put(connection)
         return result
 
-    def _take(self) -> apsw.Connection:
+    def _take(self) -> Connection:
         try:
             return self._idle.get_nowait()
         except Empty:
             return self._connect()
 
-    def _raw(self, connection: apsw.Connection, tenant: str, run: str, after: int, limit: int) -> list[RawRecord]:
+    def _raw(self, connection: Connection, tenant: str, run: str, after: int, limit: int) -> list[RawRecord]:
         row: Any = connection.execute(_SQL["run_no"], (tenant, run)).fetchone()
         records: list[RawRecord] = []
         if row is None:
@@ -90,30 +91,30 @@ class Reader:
         while True:
             page = min(_PAGE, limit - len(records)) if limit else _PAGE
             rows: list[Any] = connection.execute(_SQL["events"], (row[0], after, page)).fetchall()
-            for seq, hash, stored in rows:
+            for seq, digest, stored in rows:
                 envelope = unpack(stored)
                 contents = self._contents(connection, tenant, envelope, keys)
-                records.append(RawRecord(seq, envelope, hash, contents))
+                records.append(RawRecord(seq, envelope, digest, contents))
                 after = seq
             if len(rows) < page or len(records) == limit:
                 return records
 
     def _contents(
-        self, connection: apsw.Connection, tenant: str, envelope: bytes, keys: dict[str, tuple[int, Key] | None]
+        self, connection: Connection, tenant: str, envelope: bytes, keys: dict[str, tuple[int, Key] | None]
     ) -> tuple[bytes | None, ...]:
         if b'"parts":' not in envelope:
             return ()
         contents: list[bytes | None] = []
-        for id, commit in content_ids(read_envelope(envelope)):
-            if id not in keys:
-                keys[id] = _key(connection, tenant, id)
-            key = keys[id]
+        for key_id, commit in content_ids(read_envelope(envelope)):
+            if key_id not in keys:
+                keys[key_id] = _key(connection, tenant, key_id)
+            key = keys[key_id]
             row: Any = key and connection.execute(_SQL["content"], (key[0], commit)).fetchone()
             contents.append(self._cipher.open(key[1], row[0]) if key and row else None)
         return tuple(contents)
 
 
-def _key(connection: apsw.Connection, tenant: str, id: str) -> tuple[int, Key] | None:
+def _key(connection: Connection, tenant: str, id: str) -> tuple[int, Key] | None:
     row: Any = connection.execute(_SQL["key"], (tenant, id)).fetchone()
     return row and (row[0], Key(id, row[1], row[2]))
 
@@ -125,5 +126,5 @@ def run_row(row: Any) -> RunRow:
 
 def session_row(row: Any) -> SessionRow:
     """Make a session's row."""
-    tenant, session, agent, user, run, seq, hash, *rest = row
-    return SessionRow(tenant, session, agent, user, Base(run, seq, hash) if run else None, *rest)
+    tenant, session, agent, user, run, seq, digest, *rest = row
+    return SessionRow(tenant, session, agent, user, Base(run, seq, digest) if run else None, *rest)

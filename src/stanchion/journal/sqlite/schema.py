@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import apsw
 
 from stanchion.core.errors import ConfigError
 from stanchion.journal import queries
+from stanchion.journal.sqlite.connection import Connection
 from stanchion.journal.sqlite.errors import translate
 
 VERSION = 1
@@ -20,7 +22,7 @@ BUSY_TIMEOUT_MS = 10_000
 CHECKPOINT_PAGES = 4_000
 """Of the WAL (16 MB): pages written often are then copied once for many commits."""
 
-MIGRATIONS: Mapping[int, Callable[[apsw.Connection], None]] = {}
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
 """`MIGRATIONS[v]` brings a file of schema v to v + 1, in the transaction of all of them."""
 
 
@@ -37,10 +39,11 @@ def prepare(path: Path) -> None:
         ) from error
 
 
-def connect(path: Path, *, vfs: str | None = None) -> apsw.Connection:
+def connect(path: Path, *, vfs: str | None = None) -> Connection:
     """Open a connection with our settings."""
-    connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=128)
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    opened = apsw.Connection(str(path), vfs=vfs, statementcachesize=128)
+    opened.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection = cast(Connection, opened)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -48,7 +51,7 @@ def connect(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     return connection
 
 
-def connect_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
+def connect_reader(path: Path, *, vfs: str | None = None) -> Connection:
     """Open a connection that only reads."""
     connection = connect(path, vfs=vfs)
     connection.execute("PRAGMA cache_size = -4000")
@@ -56,7 +59,7 @@ def connect_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     return connection
 
 
-def connect_writer(path: Path, *, vfs: str | None = None) -> apsw.Connection:
+def connect_writer(path: Path, *, vfs: str | None = None) -> Connection:
     """Open the writing connection and bring the file to this schema. Raises `ConfigError`, `JournalError`."""
     try:
         connection = connect(path, vfs=vfs)
@@ -73,7 +76,7 @@ def connect_writer(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     return connection
 
 
-def _check_owner(connection: apsw.Connection, path: Path) -> None:
+def _check_owner(connection: Connection, path: Path) -> None:
     found = connection.pragma("application_id")
     if found == APPLICATION_ID:
         return
@@ -81,7 +84,7 @@ def _check_owner(connection: apsw.Connection, path: Path) -> None:
         raise ConfigError(f"{path} is another program's database; name another file")
 
 
-def _migrate(connection: apsw.Connection, path: Path) -> None:
+def _migrate(connection: Connection, path: Path) -> None:
     found = int(connection.pragma("user_version"))
     if found == VERSION:
         return

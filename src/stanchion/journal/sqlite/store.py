@@ -57,14 +57,14 @@ class SqliteStore:
         vfs: str | None = None,
     ) -> SqliteStore:
         """Open a store, and make it where there is none. Raises `ConfigError`, `JournalError`."""
-        file = Path(path).expanduser().absolute()
+        return await asyncio.to_thread(cls._open, Path(path), cipher, clock, vfs)
 
-        def make() -> Writer:
-            prepare(file)
-            connection = connect_writer(file, vfs=vfs)
-            return Writer(str(file), lambda: connect_writer(file, vfs=vfs), clock, connection)
-
-        writer = await asyncio.to_thread(make)
+    @classmethod
+    def _open(cls, path: Path, cipher: Cipher, clock: Callable[[], int], vfs: str | None) -> SqliteStore:
+        file = path.expanduser().absolute()
+        prepare(file)
+        connection = connect_writer(file, vfs=vfs)
+        writer = Writer(str(file), lambda: connect_writer(file, vfs=vfs), clock, connection)
         return cls(writer, Reader(str(file), lambda: connect_reader(file, vfs=vfs), cipher), cipher, clock)
 
     async def aclose(self) -> None:
@@ -166,13 +166,14 @@ class SqliteStore:
 
     async def ledgers(self, tenant: str) -> Sequence[Ledger]:
         rows = await self._reader.rows("ledgers", tenant)
-        return [Ledger(tenant, *numbers, bool(closed)) for *numbers, closed in rows]
+        return [Ledger(tenant, row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
 
     async def add_api_key(self, key: ApiKey) -> None:
         await self._writer.write(lambda unit: unit.add_api_key(key))
 
     async def api_keys(self) -> Sequence[ApiKey]:
-        return [ApiKey(*row[:5], bool(row[5])) for row in await self._reader.rows("api_keys")]
+        rows = await self._reader.rows("api_keys")
+        return [ApiKey(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows]
 
     async def revoke_api_key(self, id: str) -> bool:
         return await self._writer.write(lambda unit: unit.revoke_api_key(id))

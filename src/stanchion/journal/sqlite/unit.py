@@ -16,6 +16,7 @@ from stanchion.core.errors import Conflict, StaleAppend
 from stanchion.core.event import Base
 from stanchion.journal.queries import named
 from stanchion.journal.sqlite import multi
+from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.sqlite.heads import Head, Heads
 from stanchion.journal.sqlite.ledgers import Ledgers
 from stanchion.journal.store import (
@@ -46,7 +47,7 @@ class Packed(msgspec.Struct, frozen=True):
 class UnitOfWork:
     """The writer's transaction and what it knows of the rows it writes."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.now_ms = 0
         self.truncate = False
@@ -56,8 +57,8 @@ class UnitOfWork:
         self._heads = Heads(connection)
         self._ledgers = Ledgers(connection)
         self._keys: dict[tuple[str, str], int] = {}
-        self._events: list[apsw.SQLiteValue] = []
-        self._contents: list[apsw.SQLiteValue] = []
+        self._events: list[Value] = []
+        self._contents: list[Value] = []
         self._version = self._data_version()
 
     # --- the transaction ---------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ class UnitOfWork:
     def _data_version(self) -> int:
         return self._row("PRAGMA data_version", ())[0]
 
-    def _row(self, sql: str, values: tuple[apsw.SQLiteValue, ...]) -> Any:
+    def _row(self, sql: str, values: tuple[Value, ...]) -> Any:
         return self.connection.execute(sql, values).fetchone()
 
     # --- runs --------------------------------------------------------------------------------------------------------
@@ -211,14 +212,14 @@ class UnitOfWork:
             values = (*place, start.agent, start.user, live, self.now_ms, self.now_ms)
             self.connection.execute(_SQL["insert_session"], values)
 
-    def _content_rows(self, tenant: str, records: tuple[Record, ...]) -> list[apsw.SQLiteValue]:
-        rows: list[apsw.SQLiteValue] = []
+    def _content_rows(self, tenant: str, records: tuple[Record, ...]) -> list[Value]:
+        rows: list[Value] = []
         for record in records:
             for content in record.contents:
                 self._add_content(rows, tenant, content)
         return rows
 
-    def _add_content(self, rows: list[apsw.SQLiteValue], tenant: str, content: Content) -> None:
+    def _add_content(self, rows: list[Value], tenant: str, content: Content) -> None:
         """Collect a content. One whose key was destroyed meanwhile is not kept: it is erased from the start."""
         place = (tenant, content.key)
         no = self._keys.get(place)
@@ -229,7 +230,7 @@ class UnitOfWork:
             no = self._keys[place] = row[0]
         rows += (no, content.commit, content.blob)
 
-    def _write(self, head: Head, packed: Packed, contents: list[apsw.SQLiteValue]) -> None:
+    def _write(self, head: Head, packed: Packed, contents: list[Value]) -> None:
         append = packed.append
         self._contents += contents
         for record, envelope in zip(append.records, packed.envelopes, strict=True):

@@ -13,12 +13,14 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import apsw
 
 from stanchion.core.errors import CommitUnknown, JournalError, StanchionError
+from stanchion.journal.sqlite.connection import Connection
 from stanchion.journal.sqlite.errors import translate
 from stanchion.journal.sqlite.unit import UnitOfWork
 
@@ -92,7 +94,7 @@ class Writer:
     """The writing thread."""
 
     def __init__(
-        self, path: str, connect: Callable[[], apsw.Connection], now_ms: Callable[[], int], connection: apsw.Connection
+        self, path: str, connect: Callable[[], Connection], now_ms: Callable[[], int], connection: Connection
     ) -> None:
         self._path = path
         self._connect = connect
@@ -160,7 +162,7 @@ class Writer:
                 self._serve(jobs)
             if self._unit is not None:
                 self._unit.connection.close()
-        except BaseException as caught:  # noqa: BLE001  (nothing may end this thread and leave the others waiting)
+        except BaseException as caught:  # (nothing may end this thread and leave the others waiting)
             error = caught
         self._end(jobs, error)
 
@@ -217,7 +219,7 @@ class Writer:
             unit.flush()
             committing = True
             unit.connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001  (a write that cannot be bound, a full disk: all must be answered)
+        except Exception as error:  # (a write that cannot be bound, a full disk: all must be answered)
             whole = isinstance(error, _DISK)
             self._roll_back(reopen=whole)
             if not whole and not alone and len(jobs) > 1:
@@ -242,10 +244,8 @@ class Writer:
         if reopen:
             # A connection whose disk failed is not trusted again.
             self._unit = None
-            try:
+            with suppress(apsw.Error):
                 unit.connection.close(True)
-            except apsw.Error:
-                pass
 
     def _fail(self, jobs: list[_Job], error: Exception, committing: bool) -> None:
         unknown = committing and isinstance(error, apsw.IOError)
