@@ -84,6 +84,7 @@ class Tool(Generic[P, R]):
         self._dry_run: _Companion | None = None
         _check_kind(options.name, function)
         self._signature = read_signature(function, tool=options.name, names=names)
+        self._why: dict[str, str] = {}
         self._guessed = self._guess_dependencies()
         self._returns = ResultType(self._signature.returns)
         arguments = [found.name for found in self._signature.parameters if found.kind == "argument"]
@@ -123,7 +124,7 @@ class Tool(Generic[P, R]):
         for found in self._signature.parameters:
             wanted = self._dependency(found, types)
             if wanted is not None and wanted not in types:
-                raise ConfigError(_no_dependency(self.name, found, wanted))
+                raise ConfigError(_no_dependency(self.name, found, wanted, self._why.get(found.name, "")))
         used = frozenset(types) & {bare(found.annotation) for found in self._signature.parameters}
         arguments = self._arguments if used <= set(self._guessed.values()) else self._read_arguments(used)
         spec = self._spec(arguments)
@@ -155,7 +156,7 @@ class Tool(Generic[P, R]):
                         f"use plain types, dataclasses, TypedDicts or models ({why})"
                     )
                 if why:
-                    guessed[found.name] = wanted
+                    guessed[found.name], self._why[found.name] = wanted, why
         return guessed
 
     def _dependency(self, found: Parameter, types: Collection[type]) -> type | None:
@@ -229,13 +230,13 @@ class Tool(Generic[P, R]):
         return self._routine(companion.function, companion.signature, types)
 
 
-def _no_dependency(tool_name: str, found: Parameter, wanted: type) -> str:
+def _no_dependency(tool_name: str, found: Parameter, wanted: type, why: str = "") -> str:
     where, add = f"tool {tool_name!r}, parameter {found.name!r}", f"deps={{{wanted.__name__}: ...}}"
     if found.kind == "dependency":
         return f"{where}: the agent has no dependency {wanted.__name__}; add it: {add}"
     return (
         f"{where}: a model cannot write a {wanted.__name__}, and the agent has no such dependency; add it: {add}, "
-        f"or use plain types, dataclasses, TypedDicts or models"
+        f"or use plain types, dataclasses, TypedDicts or models" + (f" ({why})" if why else "")
     )
 
 
