@@ -42,12 +42,14 @@ def demo_reply(ask: Ask) -> Said:
 def _wanted(ask: Ask) -> AskedTool | None:
     if ask.tool_choice == "none":
         return None
-    for tool in ask.tools:
-        if tool.name == ask.tool_choice or (
-            ask.after == "user" and re.search(rf"\b{re.escape(tool.name)}\b", ask.last_user)
-        ):
-            return tool
-    return ask.tools[0] if ask.tool_choice == "required" and ask.tools else None
+    forced = [tool for tool in ask.tools if tool.name == ask.tool_choice]
+    named = [tool for tool in ask.tools if re.search(rf"\b{re.escape(tool.name)}\b", ask.last_user)]
+    if forced or (named and ask.after == "user"):
+        return (forced or named)[0]
+    if ask.tool_choice != "required" or not ask.tools:
+        return None
+    # After a result the last tool: frameworks that force a call put their "final answer" tool there.
+    return ask.tools[-1 if ask.after == "tool" else 0]
 
 
 def sample(schema: Mapping[str, Any], text: str, root: Mapping[str, Any] | None = None) -> Any:

@@ -43,7 +43,12 @@ class Playing:
         while end < len(self._beats) and self._dues[end] <= line:
             end += 1
         data = self._beats[self.sent] if end == self.sent + 1 else b"".join(self._beats[self.sent : end])
-        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        try:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        except (OSError, RuntimeError):
+            # One connection that died in this moment must not stop the ticker of all.
+            self.finish()
+            return False
         self.sent = end
         if end < len(self._beats):
             return True
@@ -72,8 +77,8 @@ class Ticker:
 
     def start(self, transport: asyncio.Transport, beats: Sequence[bytes], pacing: Pacing, seed: str) -> Playing:
         """Plan a stream from now on."""
-        dues = _dues(self._loop.time(), len(beats), pacing, seed)
-        return Playing(transport, beats, dues, self._loop.create_future())
+        planned = dues(self._loop.time(), len(beats), pacing, seed)
+        return Playing(transport, beats, planned, self._loop.create_future())
 
     def _add(self, playing: Playing) -> None:
         line = playing.due
@@ -98,12 +103,12 @@ class Ticker:
             self._arm(min(self._lines))
 
 
-def _dues(now: float, n: int, pacing: Pacing, seed: str) -> list[int]:
+def dues(now: float, n: int, pacing: Pacing, seed: str) -> list[int]:
     """Plan the grid lines of n beats, the first an interval from now."""
     dice = random.Random(seed)
     at = now
-    dues: list[int] = []
+    lines: list[int] = []
     for _ in range(n):
         at += pacing.interval_s * (1 + pacing.jitter * dice.uniform(-1, 1) if pacing.jitter else 1)
-        dues.append(-int(-at // GRID_S))
-    return dues
+        lines.append(-int(-at // GRID_S))
+    return lines

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -26,6 +26,7 @@ from stanchion.sim.exchange import Ask, Call, Finish, Said, WireName
 from stanchion.sim.faults import FaultPlan
 
 _TEMPLATE = re.compile(r"\$\{([^}]+)\}")
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 _ROOTS = ("user", "tool", "match", "turn", "model", "system", "words")
 
 
@@ -61,12 +62,12 @@ class ReplyCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 class Pacing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Token speed. `events` deltas, one every `interval_s`, the first after `first_s`."""
 
-    first_s: float = 0.0
+    first_s: Seconds = 0.0
     """Time to the first token; for a response that is not streamed, its whole delay."""
-    interval_s: float = 0.0
-    events: int | None = None
+    interval_s: Seconds = 0.0
+    events: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Deltas in a turn, never more than its characters. None: one for each simulated token."""
-    jitter: float = 0.0
+    jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     """Each interval is drawn from 1 - jitter to 1 + jitter times its length, seeded by the request."""
 
 
@@ -160,7 +161,7 @@ def _check_templates(reply: Reply, where: str) -> None:
     text = msgspec.json.encode(reply).decode()
     for found in _TEMPLATE.findall(text):
         root = re.split(r"[.:]", found)[0]
-        if root not in _ROOTS:
+        if root not in _ROOTS or (root == "words" and not re.fullmatch(r"words:\d{1,6}", found)):
             raise ConfigError(f"{where}: ${{{found}}} is not known; use one of {', '.join(_ROOTS)}")
 
 
