@@ -260,7 +260,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.LoopDetected():
             return _say(_with(state, looped=(*state.looped, event.kind)), event.parts)
         case ev.CancelRequested():
-            return _with(state, cancelled_by=event.by or "unknown")
+            return _with(state, cancelled_by=event.by or "unknown", parked="")
         case ev.BundleChanged():
             return _with(state, bundle=event.bundle, exact_tokens=0, exact_route=-1)
         case ev.RunParked():

@@ -116,7 +116,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """A new run. `first` holds its `RunStarted` (expected_seq 0, epoch 0); a queued one has no records yet."""
+    """A new run. `first` holds its `RunStarted`, and what its driver does first; a queued one has no records yet.
+
+    With a `worker` the run starts claimed by it, under epoch 1 and as its first attempt; without one, at epoch 0.
+    """
 
     tenant: str
     run: str
@@ -133,6 +136,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     queued: bool = False
     """Put it behind the session's live run; `request` is then kept in its inbox as kind "start"."""
     request: bytes = b""
+    worker: str = ""
+    lease_ms: int = 0
     idempotency_key: str = ""
     idempotency_digest: str = ""
     """Hash of the request's body."""
@@ -293,12 +298,23 @@ class Store(Protocol):
         """List what is to be activated: runnable without a live lease, or waiting and due. By priority, then age."""
         ...
 
+    async def changed_elsewhere(self) -> bool:
+        """Say whether another process has written since this was last asked. Cheap."""
+        ...
+
+    async def seize(self, worker: str) -> bool:
+        """Become the only one that drives runs of this store, if the store is made for one: leases of others are void.
+
+        False: another process drives it. A store made for many answers True and voids nothing.
+        """
+        ...
+
     async def next_wake_ms(self) -> int:
         """When the next waiting run is due or the next lease of a runnable run ends; 0: none."""
         ...
 
     async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
-        """Put something into a run's inbox and make it runnable (a parked run only by kind "revive").
+        """Put something into a run's inbox and make it runnable (a parked run only by kinds "revive" and "cancel").
 
         Raises `NotFound`, and `Conflict` if the run is over.
         """

@@ -1,0 +1,65 @@
+"""An agent bound to code: its bundle, the registry behind its tools, the clients behind its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stanchion.core.bundle import Bundle, ToolSpec, digest_of
+from stanchion.loop.effect import View, view
+from stanchion.model.client import ModelClient
+from stanchion.tool.answer import Problem
+from stanchion.tool.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class BoundAgent:
+    """What it takes to drive an agent's runs."""
+
+    bundle: Bundle
+    digest: str
+    view: View
+    registry: Registry
+    clients: Sequence[ModelClient]
+    """One for each route."""
+
+
+class _Check:
+    """The loop's checks, by the registry's schemas and the agent's output type."""
+
+    def __init__(self, registry: Registry, output: Callable[[str], str] | None) -> None:
+        self._registry = registry
+        self._output = output
+
+    def arguments(self, tool: str, text: str) -> bytes | str:
+        """Give the arguments in canonical form, or what is wrong with them."""
+        checked = self._registry.check(tool, text)
+        return checked.text if isinstance(checked, Problem) else checked.arguments
+
+    def output(self, text: str) -> str:
+        """Say what is wrong with a final answer, or ""."""
+        return self._output(text) if self._output else ""
+
+
+def bind(
+    bundle: Bundle,
+    registry: Registry,
+    clients: Sequence[ModelClient],
+    check_output: Callable[[str], str] | None = None,
+) -> BoundAgent:
+    """Bind a bundle to code."""
+    return BoundAgent(bundle, digest_of(bundle), view(bundle, _Check(registry, check_output)), registry, clients)
+
+
+def misfits(old: Bundle, new: Bundle) -> str:
+    """Say why a run of the old bundle cannot go on under the new one, or "": same tools by name, schema and tier."""
+    now: Mapping[str, ToolSpec] = {spec.name: spec for spec in new.tools}
+    for spec in old.tools:
+        other = now.get(spec.name)
+        if other is None:
+            return f"the tool {spec.name!r} is gone"
+        if other.parameters != spec.parameters:
+            return f"the parameters of {spec.name!r} changed"
+        if other.effect != spec.effect or other.keyed != spec.keyed:
+            return f"the effect tier or key of {spec.name!r} changed"
+    return ""

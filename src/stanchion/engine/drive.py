@@ -1,0 +1,381 @@
+"""Drive one claimed run: take in what happened, decide, write, and only then act. Until it waits, parks or ends.
+
+    outcomes, inbox --> stage --> decide --> stage .. --> one append --> perform what was decided
+                          ^                                               |
+                          +------------------ outcomes -------------------+
+
+What is staged is folded at once and written as one append: the outcome of the last step and the intent of the next are
+one transaction, and nothing is performed before it is durable (invariant I2). If the append is refused by a budget,
+the staged reservation is taken back and the refusal is written instead. If it is stale, another worker has the run:
+stop, change nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.errors import StoreFull
+from stanchion.core.state import State, decisions_for, evolve
+from stanchion.engine.bound import BoundAgent
+from stanchion.engine.clock import Clock
+from stanchion.engine.live import Live
+from stanchion.engine.perform import Performer
+from stanchion.journal.record import Recorder
+from stanchion.journal.store import Append, InboxItem, Record, Refused, Reserve, Settle, Status, Store
+from stanchion.loop.decide import BUDGET_POLL_MS, decide
+from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, Moment
+
+log = logging.getLogger("stanchion.engine")
+
+LINGER_MS = 3_000
+"""A run that is to go on within so long stays in memory instead of being parked."""
+FULL_RETRY_S = 1.0
+"""How often an append is tried again while the store is full."""
+
+_inbox_decoder = msgspec.json.Decoder(ev.Event)
+_SETTLED = (ev.ModelCallFinished, ev.ModelCallFailed, ev.ToolCallFinished, ev.ToolCallFailed)
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    """Where the stage stood, to go back to."""
+
+    state: State
+    seq: int
+    hash: bytes
+    at_ms: int
+    entries: int
+    effects: int
+
+
+class Stage:
+    """What is to be written next: folded already, not durable yet."""
+
+    def __init__(self, before: State) -> None:
+        self.before = before
+        self.entries: list[ev.Entry] = []
+        self.records: list[Record] = []
+        self.effects: list[CallModel | CallTool] = []
+        self.inbox: list[int] = []
+        self.reserving: _Mark | None = None
+        """Before the decision that reserves money."""
+
+
+class Drive:
+    """One activation of a run."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        agent: BoundAgent,
+        state: State,
+        recorder: Recorder,
+        epoch: int,
+        clock: Clock,
+        live: Live,
+        first: ev.RunStarted | None = None,
+    ) -> None:
+        self.state = state
+        self.draining = False
+        self._store = store
+        self._agent = agent
+        self._recorder = recorder
+        self._epoch = epoch
+        self._clock = clock
+        self._live = live
+        self._performer: Performer | None = None
+        self._tasks: dict[asyncio.Task[list[ev.Event]], CallModel | CallTool] = {}
+        self._aborted: set[asyncio.Task[list[ev.Event]]] = set()
+        self._outcomes: list[ev.Event] = [] if first is None else [first]
+        self._inbox_taken: list[int] = []
+        self._held_back = False
+        self._signal = asyncio.Event()
+        self._inbox_unread = True
+        self._poll_budget = False
+
+    def tell(self, *events: ev.Event) -> None:
+        """Put events in front of what the run does next."""
+        self._outcomes += events
+
+    def poke(self) -> None:
+        """Say that the inbox may hold something."""
+        self._inbox_unread = True
+        self._signal.set()
+
+    @property
+    def poked(self) -> bool:
+        """Whether a poke was not answered yet."""
+        return self._inbox_unread
+
+    def drain(self) -> None:
+        """Begin nothing new; let go when what is in flight is done."""
+        self.draining = True
+        self._signal.set()
+
+    def interrupt(self) -> None:
+        """Stop the model call and the reads in flight; their outcome is still written."""
+        for task, effect in self._tasks.items():
+            if isinstance(effect, CallModel) or not effect.doubtful:
+                task.cancel()
+
+    async def run(self) -> State:
+        """Drive until the run waits, parks, ends, or must be let go. Raises `JournalError` where it is not ours any more."""
+        try:
+            while not await self._round():
+                pass
+            return self.state
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def stage_first(self) -> Stage:
+        """Stage a run's first event and what follows from it, for the transaction that starts the run."""
+        stage = Stage(self.state)
+        self._stage(stage, self._take_outcomes())
+        self.decide_into(stage)
+        return stage
+
+    def started(self, stage: Stage) -> None:
+        """The first stage is durable: perform its effects. `run` goes on from there."""
+        self._inbox_unread = False
+        self._committed(stage)
+
+    def unstage_decision(self, stage: Stage) -> None:
+        """Take the reservation of a first stage back, and what was decided with it."""
+        mark = stage.reserving
+        if mark is None:
+            raise AssertionError("there is no reservation to take back")
+        self.state = mark.state
+        self._recorder.seq, self._recorder.hash, self._recorder.at_ms = mark.seq, mark.hash, mark.at_ms
+        del stage.entries[mark.entries :], stage.records[mark.entries :], stage.effects[mark.effects :]
+        stage.reserving = None
+
+    async def _round(self) -> bool:
+        """Write and start what there is to do; then wait for something to happen. True: let go of the run."""
+        stage = Stage(self.state)
+        stage.inbox, self._inbox_taken = self._inbox_taken, []
+        self._stage(stage, self._take_outcomes())
+        if self._inbox_unread:
+            self._inbox_unread = False
+            self._take_in(stage, await self._store.inbox(self.state.tenant, self.state.run))
+        decision = self.decide_into(stage)
+        over = self._let_go(decision)
+        if stage.records or stage.inbox or over:
+            refused = await self._append(stage, over, decision)
+            if refused is not None:
+                self._take_back(stage, refused)
+                return False
+            self._committed(stage)
+        if over:
+            return True
+        for effect in decision.effects:
+            if isinstance(effect, Abort):
+                self._abort(effect)
+        await self._wait(decision)
+        return False
+
+    def decide_into(self, stage: Stage) -> Decision:
+        """Stage what the loop decides, until it decides nothing new."""
+        while True:
+            decision = decide(self.state, self._agent.view, Moment(self._clock.now_ms(), self._epoch))
+            acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
+            self._held_back = self.draining and bool(acts)
+            if not decision.events or self._held_back:
+                aborts = tuple(effect for effect in decision.effects if isinstance(effect, Abort))
+                return Decision(effects=aborts, wake_at_ms=decision.wake_at_ms)
+            if any(isinstance(effect, CallModel) and effect.reserved for effect in acts):
+                stage.reserving = self._mark(stage)
+            self._stage(stage, decision.events)
+            stage.effects += acts
+
+    def _let_go(self, decision: Decision) -> bool:
+        """Whether there is nothing to stay in memory for."""
+        if self.state.ended or self.state.parked:
+            return True
+        if self._tasks or self.state.in_flight or self._poll_budget:
+            return self.draining and not self._tasks and not self.state.in_flight
+        if self.draining:
+            return True
+        soon = decision.wake_at_ms and decision.wake_at_ms - self._clock.now_ms() <= LINGER_MS
+        return not soon
+
+    def _stage(self, stage: Stage, events: Sequence[ev.Event]) -> None:
+        if not events:
+            return
+        entries, records = self._recorder.record(events, now_ms=self._clock.now_ms(), epoch=self._epoch)
+        for entry in entries:
+            self.state = evolve(self.state, entry)
+        stage.entries += entries
+        stage.records += records
+
+    def _mark(self, stage: Stage) -> _Mark:
+        recorder = self._recorder
+        return _Mark(self.state, recorder.seq, recorder.hash, recorder.at_ms, len(stage.entries), len(stage.effects))
+
+    def _take_back(self, stage: Stage, refused: Refused) -> None:
+        """Undo the staged reservation, and put what else was staged back to be written with the refusal."""
+        mark = stage.reserving
+        if mark is None:
+            raise AssertionError("a reservation was refused that was not staged")
+        rest = [entry.event for entry in stage.entries[: mark.entries]]
+        recorder, before = self._recorder, stage.before
+        known = mark.state.refused
+        self.state = before
+        recorder.seq, recorder.hash = before.seq, before.hash
+        if known is None or known.hard != refused.hard or known.ledger != refused.ledger:
+            rest.append(
+                ev.BudgetRefused(ledger=refused.ledger, needed=refused.needed, left=refused.left, hard=refused.hard)
+            )
+        self._outcomes = rest + self._outcomes
+        self._inbox_taken = stage.inbox
+        self._poll_budget = True
+
+    async def _append(self, stage: Stage, over: bool, decision: Decision) -> Refused | None:
+        state = self.state
+        append = Append(
+            tenant=state.tenant,
+            run=state.run,
+            expected_seq=stage.before.seq,
+            epoch=self._epoch,
+            records=tuple(stage.records),
+            status=self._status(over),
+            wake_at_ms=decision.wake_at_ms if over else 0,
+            release=over,
+            progress=over or any(_progress(entry.event) for entry in stage.entries),
+            outcome=state.outcome,
+            cost=state.totals.cost,
+            reserve=reservations(stage.entries),
+            settle=settlements(stage.before, stage.entries),
+            inbox_done=tuple(stage.inbox),
+        )
+        while True:
+            try:
+                return await self._store.append(append)
+            except StoreFull as error:
+                log.error("run %s waits: %s", state.run, error)
+                await asyncio.sleep(FULL_RETRY_S)
+
+    def _status(self, over: bool) -> Status:
+        if self.state.ended:
+            return "ended"
+        if self.state.parked:
+            return "parked"
+        return "waiting" if over and not self._held_back else "runnable"
+
+    def _committed(self, stage: Stage) -> None:
+        """It is durable: tell the watchers, and perform what was decided."""
+        state = self.state
+        if self._performer is None:
+            self._performer = Performer(self._agent, state, self._clock, self._live)
+        self._poll_budget = state.refused is not None and not stage.effects
+        self._live.publish(state.tenant, state.run, stage.entries)
+        for effect in stage.effects:
+            self._perform(effect)
+
+    def _perform(self, effect: CallModel | CallTool) -> None:
+        performer = self._performer
+        if performer is None:
+            raise AssertionError("nothing is performed before something is durable")
+        work: Coroutine[Any, Any, list[ev.Event]]
+        work = performer.call_model(effect) if isinstance(effect, CallModel) else performer.call_tool(effect)
+        task = asyncio.create_task(work)
+        self._tasks[task] = effect
+        task.add_done_callback(self._performed)
+
+    def _performed(self, task: asyncio.Task[list[ev.Event]]) -> None:
+        effect = self._tasks.pop(task)
+        self._aborted.discard(task)
+        if task.cancelled() and self._performer is not None:  # before its first step
+            self._outcomes += self._performer.stopped(effect)
+        else:
+            self._outcomes += task.result()
+        self._signal.set()
+
+    def _take_outcomes(self) -> list[ev.Event]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def _abort(self, effect: Abort) -> None:
+        for task, running in self._tasks.items():
+            meant = effect.model if isinstance(running, CallModel) else running.call in effect.calls
+            if meant and task not in self._aborted:
+                self._aborted.add(task)
+                task.cancel()
+
+    def _take_in(self, stage: Stage, items: Sequence[InboxItem]) -> None:
+        """Turn what came from outside into events; what does not apply any more is dropped."""
+        for item in items:
+            if item.id in stage.inbox:
+                continue
+            stage.inbox.append(item.id)
+            if item.kind == "start":
+                continue  # it was staged as the first event
+            event = _inbox_decoder.decode(item.body)
+            if applies(self.state, event):
+                self._stage(stage, (event,))
+
+    async def _wait(self, decision: Decision) -> None:
+        """Wait for an outcome, a poke, or the time that the decision named."""
+        if self._outcomes or self._inbox_unread:
+            return
+        wake_at_ms = decision.wake_at_ms
+        if self._poll_budget:
+            poll = self._clock.now_ms() + int(BUDGET_POLL_MS * (0.5 + self._clock.draw()))
+            wake_at_ms = min(wake_at_ms, poll) if wake_at_ms else poll
+        self._signal.clear()
+        timer = None
+        if wake_at_ms:
+            delay_s = max(wake_at_ms - self._clock.now_ms(), 1) / 1000
+            timer = asyncio.get_running_loop().call_later(delay_s, self._signal.set)
+        await self._signal.wait()
+        if timer is not None:
+            timer.cancel()
+
+
+def applies(state: State, event: ev.Event) -> bool:
+    """Say whether something from outside still means anything to a run."""
+    match event:
+        case ev.CallDecided():
+            call = state.call(event.call)
+            if call is None or call.phase != "asking" or call.revision != event.revision:
+                return False
+            return event.decision in decisions_for(call)
+        case ev.CancelRequested():
+            return not state.ended and not state.cancelled_by
+        case ev.RunRevived():
+            return bool(state.parked)
+        case _:
+            return not state.ended
+
+
+def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:
+    """List what entries set aside on shared budgets."""
+    return tuple(
+        Reserve(ledger, entry.event.reserved)
+        for entry in entries
+        if isinstance(entry.event, ev.ModelCallStarted)
+        for ledger in entry.event.ledgers
+    )
+
+
+def settlements(before: State, entries: Sequence[ev.Entry]) -> tuple[Settle, ...]:
+    """List what entries settle: each ends the model call that was in flight before them."""
+    model = before.model
+    if model is None or not model.in_flight:
+        return ()
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, ev.ModelCallFinished | ev.ModelCallFailed):
+            return tuple(Settle(ledger, model.reserved, event.cost) for ledger in model.ledgers)
+    return ()
+
+
+def _progress(event: ev.Event) -> bool:
+    """Whether something was settled, so that a claim was not in vain."""
+    return isinstance(event, _SETTLED) and getattr(event, "code", "") != "lost"

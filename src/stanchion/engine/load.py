@@ -1,0 +1,66 @@
+"""Fold runs from the store: a run's own entries, on the conversation of the runs of its session before it.
+
+A cache holds what ended runs left, so that the next message of a session does not read the session again. It may be
+dropped at any time (invariant I3).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from stanchion.core import event as ev
+from stanchion.core.state import State, carry, fold
+from stanchion.journal.store import Store
+
+CACHED_BYTES = 64_000_000
+"""Content kept of ended runs at most."""
+
+
+class Loader:
+    """Folds runs of one store."""
+
+    def __init__(self, store: Store, *, cached_bytes: int = CACHED_BYTES) -> None:
+        self._store = store
+        self._left: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._size = 0
+        self._most = cached_bytes
+
+    async def load(self, tenant: str, run: str) -> State:
+        """Fold a run. One without events yet gives the empty state."""
+        entries = list(await self._store.read(tenant, run))
+        if not entries:
+            return State()
+        return fold(entries, await self.base(tenant, base_of(entries[0])))
+
+    async def base(self, tenant: str, base: ev.Base | None) -> State:
+        """Fold what a run goes on from: its session up to the run before it."""
+        behind: list[list[ev.Entry]] = []
+        while base is not None and (tenant, base.run) not in self._left:
+            entries = list(await self._store.read(tenant, base.run))
+            behind.append(entries)
+            base = base_of(entries[0]) if entries else None
+        state = State() if base is None else self._left[tenant, base.run]
+        for entries in reversed(behind):
+            state = carry(fold(entries, state))
+        return state
+
+    def keep(self, state: State) -> None:
+        """Keep what a run that ended leaves to the next."""
+        if state.content_bytes > self._most // 4:
+            return
+        key = (state.tenant, state.run)
+        self._drop(key)
+        self._left[key] = carry(state)
+        self._size += state.content_bytes
+        while self._size > self._most:
+            self._drop(next(iter(self._left)))
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        left = self._left.pop(key, None)
+        if left is not None:
+            self._size -= left.content_bytes
+
+
+def base_of(first: ev.Entry) -> ev.Base | None:
+    """Read what a run goes on from in its first entry."""
+    return first.event.base if isinstance(first.event, ev.RunStarted) else None

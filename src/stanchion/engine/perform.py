@@ -1,0 +1,180 @@
+"""Do what the loop asks, and say in events what happened. Never raises but for its own cancellation by the worker.
+
+A cancelled attempt is told too: the drive cancels the task, and the outcome says that it was stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import Route
+from stanchion.core.errors import ModelError
+from stanchion.core.message import RUNTIME, Delta, Label, Part, Text, ToolResult
+from stanchion.core.money import cost
+from stanchion.core.state import State
+from stanchion.engine.bound import BoundAgent
+from stanchion.engine.clock import Clock
+from stanchion.engine.live import Live
+from stanchion.loop.effect import CallModel, CallTool, backoff_s
+from stanchion.tool.answer import Answer, Failure, ToolContext
+
+_UNBILLED = frozenset(
+    {
+        "connect",
+        "timeout_connect",
+        "rate_limited",
+        "bad_request",
+        "context_overflow",
+        "auth",
+        "not_found",
+        "quota",
+        "unsupported",
+    }
+)
+"""Failures for which no provider bills: the request was refused or never left."""
+
+
+class Performer:
+    """Performs the effects of one run's drive."""
+
+    def __init__(self, agent: BoundAgent, state: State, clock: Clock, live: Live) -> None:
+        self._agent = agent
+        self._clock = clock
+        self._live = live
+        self._tenant, self._run = state.tenant, state.run
+        self._session, self._user = state.session, state.user
+
+    async def call_model(self, effect: CallModel) -> list[ev.Event]:
+        """Make an attempt at a model call."""
+        route = self._agent.bundle.routes[effect.route]
+        left_s = max((effect.deadline_ms - self._clock.now_ms()) / 1000, 0.001)
+        timeouts = msgspec.structs.replace(route.timeouts, total_s=min(route.timeouts.total_s, left_s))
+        began = time.monotonic()
+        first = 0.0
+
+        def on_deltas(deltas: Sequence[Delta]) -> None:
+            nonlocal first
+            first = first or time.monotonic()
+            self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, deltas)
+
+        try:
+            client = self._agent.clients[effect.route]
+            response = await client.call(effect.request, timeouts=timeouts, on_deltas=on_deltas)
+        except ModelError as error:
+            return [self._model_failed(effect, route, error)]
+        except asyncio.CancelledError:
+            return self.stopped(effect)
+        except Exception as error:  # a client that breaks its contract must not take the worker with it
+            broken = ModelError(f"{type(error).__name__}: {error}", code="garbled", retryable=False)
+            return [self._model_failed(effect, route, broken)]
+        billed = effect.reserved if response.usage is None else cost(route.price, response.usage)
+        finished = ev.ModelCallFinished(
+            turn=effect.turn,
+            attempt=effect.attempt,
+            finish=response.finish,
+            cost=billed,
+            usage=response.usage,
+            model=response.model if response.model != route.model else "",
+            response=response.id,
+            first_ms=int((first - began) * 1000) if first else 0,
+            took_ms=int((time.monotonic() - began) * 1000),
+            parts=response.parts,
+        )
+        if billed > effect.reserved:
+            return [finished, ev.BudgetOverrun(turn=effect.turn, reserved=effect.reserved, cost=billed)]
+        return [finished]
+
+    def stopped(self, effect: CallModel | CallTool) -> list[ev.Event]:
+        """Say that an attempt was stopped by us, whether or not it had left."""
+        text = "the runtime stopped this call"
+        if isinstance(effect, CallModel):
+            route = self._agent.bundle.routes[effect.route]
+            return [self._model_failed(effect, route, ModelError(text, code="cancelled", retryable=True))]
+        return [self._tool_failed(effect, Failure("cancelled", text, in_doubt=effect.doubtful, retryable=True))]
+
+    def _model_failed(self, effect: CallModel, route: Route, error: ModelError) -> ev.ModelCallFailed:
+        unbilled = not error.sent or error.code in _UNBILLED or (error.code == "overloaded" and error.status >= 400)
+        wait_s = backoff_s(route.retry, effect.attempt, self._clock.draw(), error.retry_after_s)
+        partial: tuple[Part, ...] = tuple(error.partial)
+        return ev.ModelCallFailed(
+            turn=effect.turn,
+            attempt=effect.attempt,
+            code=error.code,
+            retryable=error.retryable,
+            retry_at_ms=self._clock.now_ms() + int(wait_s * 1000) if error.retryable else 0,
+            cost=0 if unbilled else effect.reserved,
+            usage=error.usage,
+            status=error.status,
+            parts=(*partial, Text(str(error), RUNTIME)),
+        )
+
+    async def call_tool(self, effect: CallTool) -> list[ev.Event]:
+        """Make an attempt at a tool call: for real, reconciling, or pretended."""
+        context = ToolContext(
+            run=self._run,
+            session=self._session,
+            user=self._user,
+            tenant=self._tenant,
+            call=f"{self._run}/{effect.call}",
+            attempt=effect.attempt,
+            key=effect.key,
+            dry_run=effect.mode == "dry",
+            deadline_ms=effect.deadline_ms,
+        )
+        began = time.monotonic()
+        try:
+            if effect.mode == "reconcile":
+                return await self._reconcile(effect, context)
+            run = self._agent.registry.dry_run if effect.mode == "dry" else self._agent.registry.run
+            answer = await run(effect.tool, effect.arguments, context)
+        except asyncio.CancelledError:
+            return self.stopped(effect)
+        took_ms = int((time.monotonic() - began) * 1000)
+        if isinstance(answer, Answer):
+            return [self._answered(effect, answer, took_ms)]
+        if not answer.retryable and not answer.in_doubt:
+            return [_finished(effect, "error", answer.text, RUNTIME, took_ms=took_ms)]
+        return [self._tool_failed(effect, answer)]
+
+    async def _reconcile(self, effect: CallTool, context: ToolContext) -> list[ev.Event]:
+        said = await self._agent.registry.reconcile(effect.tool, effect.arguments, context)
+        told = ev.ToolCallReconciled(call=effect.call, attempt=effect.attempt, answer=said.answer)
+        if said.answer != "done":
+            return [told]
+        return [told, self._answered(effect, Answer(said.text), 0)]
+
+    def _answered(self, effect: CallTool, answer: Answer, took_ms: int) -> ev.ToolCallFinished:
+        outcome = "pretended" if effect.mode == "dry" else "ok"
+        return _finished(effect, outcome, answer.text, Label("tool", effect.tool), answer.cost_nano_usd, took_ms)
+
+    def _tool_failed(self, effect: CallTool, failure: Failure) -> ev.ToolCallFailed:
+        wait_s = backoff_s(effect.retry, effect.attempt, self._clock.draw(), failure.retry_after_s)
+        return ev.ToolCallFailed(
+            call=effect.call,
+            attempt=effect.attempt,
+            code=failure.code,
+            in_doubt=failure.in_doubt,
+            retryable=failure.retryable,
+            retry_at_ms=self._clock.now_ms() + int(wait_s * 1000) if failure.retryable else 0,
+            parts=(Text(failure.text, RUNTIME),),
+        )
+
+
+def _finished(
+    effect: CallTool, outcome: str, text: str, label: Label, cost_nano_usd: int = 0, took_ms: int = 0
+) -> ev.ToolCallFinished:
+    long = len(text) > effect.max_result_chars
+    result = ToolResult(effect.provider_id, effect.tool, text, label, error=outcome == "error")
+    return ev.ToolCallFinished(
+        call=effect.call,
+        outcome=outcome,  # type: ignore[arg-type]
+        shown=effect.max_result_chars if long else -1,
+        cost=cost_nano_usd,
+        took_ms=took_ms,
+        parts=(result,),
+    )

@@ -1,0 +1,381 @@
+"""The worker: activates runs, one task for each that is active, and finds those that nobody drives.
+
+A hint says that a run may have work. It may come late, twice or not at all: claiming decides who drives, and the sweeper
+looks for whatever is runnable and unleased. A run that waits for a person or a time has no task and no memory here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from stanchion.core import chain
+from stanchion.core import event as ev
+from stanchion.core.bundle import Bundle
+from stanchion.core.errors import JournalError, StaleAppend
+from stanchion.core.message import RUNTIME, Text
+from stanchion.core.state import State
+from stanchion.engine.bound import BoundAgent, bind, misfits
+from stanchion.engine.clock import Clock
+from stanchion.engine.drive import Drive, Stage, reservations
+from stanchion.engine.live import Live
+from stanchion.engine.load import Loader
+from stanchion.journal.record import Cipher, Recorder
+from stanchion.journal.store import Append, Claim, Refused, Start, Store
+from stanchion.tool.registry import Registry
+
+log = logging.getLogger("stanchion.engine")
+
+_start_decoder = msgspec.json.Decoder(ev.RunStarted)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker works. Seconds and counts."""
+
+    name: str
+    lease_s: float = 30.0
+    sweep_s: float = 0.5
+    """How often rows that another process wrote are looked for."""
+    max_active: int = 4_000
+    max_attempts: int = 5
+    """Claims of a run without progress before it is dead-lettered."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A run that is active here."""
+
+    task: asyncio.Task[None] | None = None
+    drive: Drive | None = None
+    poked: bool = False
+    epoch: int = 0
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Worker:
+    """Drives the runs of one store with the agents of one process."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cipher: Cipher,
+        find_agent: Callable[[str], BoundAgent | None],
+        clock: Clock,
+        live: Live,
+        loader: Loader,
+        settings: WorkerSettings,
+    ) -> None:
+        self.draining = False
+        self._store = store
+        self._cipher = cipher
+        self._find_agent = find_agent
+        self._clock = clock
+        self._live = live
+        self._loader = loader
+        self._settings = settings
+        self._slots: dict[tuple[str, str], _Slot] = {}
+        self._sweep_now = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._renewer: asyncio.Task[None] | None = None
+
+    @property
+    def active(self) -> int:
+        """How many runs are driven now."""
+        return len(self._slots)
+
+    async def open(self) -> None:
+        """Begin: everything that is runnable is activated."""
+        self._sweep_now.set()
+        self._sweeper = asyncio.create_task(self._sweep(), name="stanchion-sweeper")
+        self._renewer = asyncio.create_task(self._renew(), name="stanchion-leases")
+
+    def hint(self, tenant: str, run: str) -> None:
+        """Say that a run may have work: pokes its drive, or activates it."""
+        slot = self._slots.get((tenant, run))
+        if slot is not None:
+            slot.poked = True
+            if slot.drive is not None:
+                slot.drive.poke()
+        elif not self.draining and len(self._slots) < self._settings.max_active:
+            slot = _Slot()
+            self._slots[tenant, run] = slot
+            slot.task = asyncio.create_task(self._activate(tenant, run, slot))
+
+    async def start(self, start: Start, first: ev.RunStarted, agent: BoundAgent) -> object:
+        """Start a run and drive it: its first event and its first model call's intent are one transaction.
+
+        Returns what the store says (`Started`, `SessionBusy`, ..). A reservation that only others' reservations
+        refuse does not refuse the run, which then waits for the money.
+        """
+        state = await self._loader.base(start.tenant, start.base)
+        recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
+        slot, drive = _Slot(epoch=1), self._drive(agent, state, recorder, 1, first)
+        stage = drive.stage_first()
+        self._slots[start.tenant, start.run] = slot
+        try:
+            said = await self._store.start(self._filled(start, drive, stage))
+            if isinstance(said, Refused) and not said.hard:
+                drive.unstage_decision(stage)
+                said = await self._store.start(self._filled(start, drive, stage))
+        except BaseException:
+            del self._slots[start.tenant, start.run]
+            raise
+        if getattr(said, "run", "") != start.run or getattr(said, "existing", True):
+            del self._slots[start.tenant, start.run]
+            return said
+        slot.drive = drive
+        drive.started(stage)
+        slot.task = asyncio.create_task(self._run(start.tenant, start.run, slot, drive))
+        return said
+
+    def _filled(self, start: Start, drive: Drive, stage: Stage) -> Start:
+        state = drive.state
+        first = Append(
+            tenant=start.tenant,
+            run=start.run,
+            expected_seq=0,
+            epoch=1,
+            records=tuple(stage.records),
+            status="ended" if state.ended else "runnable",
+            release=state.ended,
+            outcome=state.outcome,
+            reserve=reservations(stage.entries),
+        )
+        lease_ms = int(self._settings.lease_s * 1000)
+        return msgspec.structs.replace(start, first=first, worker=self._settings.name, lease_ms=lease_ms)
+
+    async def drain(self, grace_s: float) -> None:
+        """Let go of all runs: what is in flight may finish within the grace, then model calls and reads are stopped."""
+        self.draining = True
+        for task in (self._sweeper, self._renewer):
+            if task is not None:
+                task.cancel()
+        for slot in self._slots.values():
+            if slot.drive is not None:
+                slot.drive.drain()
+        await self._gone(grace_s * 0.7)
+        for slot in self._slots.values():
+            if slot.drive is not None:
+                slot.drive.interrupt()
+        await self._gone(grace_s * 0.3)
+        for slot in list(self._slots.values()):
+            if slot.task is not None:
+                slot.task.cancel()
+        await self._gone(1.0)
+
+    async def _gone(self, within_s: float) -> None:
+        waiting = [slot.done.wait() for slot in self._slots.values()]
+        if waiting:
+            try:
+                async with asyncio.timeout(within_s):
+                    await asyncio.gather(*waiting)
+            except TimeoutError:
+                pass
+
+    async def _activate(self, tenant: str, run: str, slot: _Slot) -> None:
+        """Claim a run, fold it, and drive it."""
+        drive: Drive | None = None
+        try:
+            lease_ms = int(self._settings.lease_s * 1000)
+            claim = await self._store.claim(tenant, run, worker=self._settings.name, lease_ms=lease_ms)
+            if claim is not None:
+                slot.epoch = claim.epoch
+                drive = await self._prepare(claim)
+        except JournalError as error:
+            log.error("run %s was not activated: %s", run, error)
+        except Exception:
+            log.exception("run %s was not activated", run)
+        if drive is None:
+            self._release(tenant, run, slot, again=False)
+            return
+        slot.drive = drive
+        if self.draining:
+            drive.drain()
+        await self._run(tenant, run, slot, drive)
+
+    async def _run(self, tenant: str, run: str, slot: _Slot, drive: Drive) -> None:
+        again = False
+        try:
+            state = await drive.run()
+            if state.ended:
+                self._loader.keep(state)
+            again = drive.poked
+        except StaleAppend:
+            log.warning("run %s is driven elsewhere now; let go of it", run)
+        except JournalError as error:
+            log.error("run %s was let go: %s", run, error)
+        except Exception:
+            log.exception("run %s was let go", run)
+        finally:
+            self._live.close(tenant, run)
+            self._release(tenant, run, slot, again=again)
+
+    def _release(self, tenant: str, run: str, slot: _Slot, *, again: bool) -> None:
+        slot.done.set()
+        if self._slots.get((tenant, run)) is slot:
+            del self._slots[tenant, run]
+        self._sweep_now.set()
+        if again or (slot.poked and slot.drive is None):
+            self.hint(tenant, run)
+
+    async def _prepare(self, claim: Claim) -> Drive | None:
+        """Fold a claimed run and find its agent; a run that cannot go on is parked and says why."""
+        tenant, run = claim.tenant, claim.run
+        row = await self._store.run(tenant, run)
+        if row is None:
+            return None
+        state = await self._loader.load(tenant, run)
+        first = None
+        if not state.seq:
+            first = await self._queued_start(tenant, run, row.session)
+            state = await self._loader.base(tenant, first.base)
+        recorder = await self._recorder(tenant, run, row.user or row.session, state)
+        agent = self._find_agent(row.agent)
+        parked = await self._unfit(claim, state, row.agent, row.bundle, agent)
+        if agent is None or isinstance(parked, ev.RunParked):
+            agent = await self._to_cancel(claim, state.bundle or row.bundle)
+            if agent is None:
+                await self._park(claim, recorder, first, parked or _missing(row.agent))
+                return None
+            parked = None
+        drive = self._drive(agent, state, recorder, claim.epoch, first)
+        if isinstance(parked, ev.BundleChanged):
+            drive.tell(parked, ev.PrefixReset(reason="bundle"))
+        return drive
+
+    async def _queued_start(self, tenant: str, run: str, session: str) -> ev.RunStarted:
+        """Make the first event of a run that waited for its session."""
+        for item in await self._store.inbox(tenant, run):
+            if item.kind == "start":
+                found = await self._store.session(tenant, session)
+                return msgspec.structs.replace(_start_decoder.decode(item.body), base=found.head if found else None)
+        raise JournalError(f"run {run} has neither events nor a request; the store is damaged: run stanchion verify")
+
+    async def _unfit(
+        self, claim: Claim, state: State, name: str, bundle: str, agent: BoundAgent | None
+    ) -> ev.RunParked | ev.BundleChanged | None:
+        """Say why a run cannot go on as it is, or that its agent changed in a way that does not matter."""
+        if claim.attempts > self._settings.max_attempts:
+            text = (
+                f"claimed {claim.attempts - 1} times without progress: something in it keeps stopping the process. "
+                "Look at the last events, then revive or cancel the run."
+            )
+            return ev.RunParked(reason="dead_letter", parts=(Text(text, RUNTIME),))
+        if agent is None:
+            return _missing(name)
+        current = state.bundle or bundle
+        if current == agent.digest:
+            return None
+        old = await self._store.bundle(claim.tenant, current)
+        if old is None:
+            return None
+        why = misfits(msgspec.json.decode(old, type=Bundle), agent.bundle)
+        if not why:
+            return ev.BundleChanged(bundle=agent.digest)
+        text = f"the agent {name!r} changed so that this run cannot go on: {why}. Bring the old one back, or cancel the run."
+        return ev.RunParked(reason="bundle_changed", parts=(Text(text, RUNTIME),))
+
+    async def _to_cancel(self, claim: Claim, digest: str) -> BoundAgent | None:
+        """Make an agent without code for a run that only has to be wound down, because somebody cancelled it."""
+        kinds = {item.kind for item in await self._store.inbox(claim.tenant, claim.run)}
+        body = await self._store.bundle(claim.tenant, digest) if "cancel" in kinds else None
+        return None if body is None else bind(msgspec.json.decode(body, type=Bundle), Registry(), ())
+
+    async def _park(
+        self, claim: Claim, recorder: Recorder, first: ev.RunStarted | None, parked: ev.RunParked | ev.BundleChanged
+    ) -> None:
+        events = [parked] if first is None else [first, parked]
+        seq = recorder.seq
+        entries, records = recorder.record(events, now_ms=self._clock.now_ms(), epoch=claim.epoch)
+        inbox = await self._store.inbox(claim.tenant, claim.run)
+        answered = tuple(item.id for item in inbox if item.kind in ("revive", "start"))
+        await self._store.append(
+            Append(
+                tenant=claim.tenant,
+                run=claim.run,
+                expected_seq=seq,
+                epoch=claim.epoch,
+                records=tuple(records),
+                status="parked",
+                release=True,
+                progress=True,
+                inbox_done=answered,
+            )
+        )
+        self._live.publish(claim.tenant, claim.run, entries)
+        log.error("run %s is parked: %s", claim.run, getattr(parked, "reason", ""))
+
+    async def _recorder(self, tenant: str, run: str, subject: str, state: State) -> Recorder:
+        key = await self._store.key_for(tenant, subject)
+        before = state.hash or chain.genesis(tenant, run)
+        return Recorder(key, self._cipher, seq=state.seq, hash=before, at_ms=state.at_ms)
+
+    def _drive(
+        self, agent: BoundAgent, state: State, recorder: Recorder, epoch: int, first: ev.RunStarted | None
+    ) -> Drive:
+        return Drive(
+            store=self._store,
+            agent=agent,
+            state=state,
+            recorder=recorder,
+            epoch=epoch,
+            clock=self._clock,
+            live=self._live,
+            first=first,
+        )
+
+    async def _sweep(self) -> None:
+        """Activate whatever is runnable and nobody drives: at the start, when something is due, and when told."""
+        while True:
+            self._sweep_now.clear()
+            try:
+                room = self._settings.max_active - len(self._slots)
+                for ref in await self._store.runnable(limit=max(room, 0)) if room > 0 else ():
+                    self.hint(ref.tenant, ref.run)
+                if await self._store.changed_elsewhere():
+                    self._nudge()
+                due_ms = await self._store.next_wake_ms()
+            except JournalError as error:
+                log.error("the sweeper could not read the store: %s", error)
+                due_ms = 0
+            await self._until(due_ms)
+
+    def _nudge(self) -> None:
+        """Another process wrote: whoever is active here looks into his inbox, whoever watches looks for events."""
+        for slot in self._slots.values():
+            if slot.drive is not None:
+                slot.drive.poke()
+        self._live.nudge()
+
+    async def _until(self, due_ms: int) -> None:
+        wait_s = self._settings.sweep_s
+        if due_ms:
+            wait_s = min(wait_s, max((due_ms - self._clock.now_ms()) / 1000, 0.005))
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._sweep_now.wait()
+        except TimeoutError:
+            pass
+
+    async def _renew(self) -> None:
+        """Prolong the leases of what is driven here."""
+        lease_ms = int(self._settings.lease_s * 1000)
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
+            for (tenant, run), slot in list(self._slots.items()):
+                if slot.drive is not None:
+                    try:
+                        await self._store.renew(tenant, run, epoch=slot.epoch, lease_ms=lease_ms)
+                    except JournalError as error:
+                        log.warning("lease of run %s was not renewed: %s", run, error)
+
+
+def _missing(name: str) -> ev.RunParked:
+    text = f"no agent named {name!r} is served here. Serve it (its runs go on by themselves), or cancel the run."
+    return ev.RunParked(reason="agent_missing", parts=(Text(text, RUNTIME),))

@@ -1,0 +1,19 @@
+"""The facade: everything a surface (HTTP, CLI, a test) may do with runs, and the only place where all rooms meet."""
+
+from stanchion.engine.live import LiveDelta
+from stanchion.runtime.facade import Draining, Runtime
+from stanchion.runtime.files import load_agents
+from stanchion.runtime.shape import RunView, Started, VerifiedRun, Waiting, delta_json, entry_json
+
+__all__ = [
+    "Draining",
+    "LiveDelta",
+    "RunView",
+    "Runtime",
+    "Started",
+    "VerifiedRun",
+    "Waiting",
+    "delta_json",
+    "entry_json",
+    "load_agents",
+]

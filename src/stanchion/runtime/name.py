@@ -1,0 +1,44 @@
+"""Names that are made or accepted: ids of runs and sessions, API keys, budgets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+
+from stanchion.core.errors import InputError
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_SESSION = re.compile(r"[a-zA-Z0-9_.:@-]{1,128}")
+_LEDGER = re.compile(r"(all|tenant|user:[^/]{1,128}|session:[^/]{1,128})(/day|/month)?")
+
+
+def new_id(prefix: str) -> str:
+    """Make an id that sorts by time: 48 bits of milliseconds and 32 of chance, in Crockford's base 32."""
+    number = (time.time_ns() // 1_000_000) << 32 | secrets.randbits(32)
+    return prefix + "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
+
+
+def checked(value: str, field: str) -> str:
+    """Accept a name that a caller chose for a session or a user; "" is none. Raises `InputError`."""
+    if value and not _SESSION.fullmatch(value):
+        raise InputError("use 1 to 128 letters, digits and any of _ . : @ -", field=field)
+    return value
+
+
+def checked_ledger(name: str) -> str:
+    """Accept a budget's name. Raises `InputError`."""
+    if not _LEDGER.fullmatch(name):
+        raise InputError(f'{name!r} is no budget: use "all", "tenant", "user:ann" or "session:s1", with /day or /month', field="ledger")
+    return name
+
+
+def new_secret() -> str:
+    """Make an API key: 256 bits."""
+    return "sk-st-" + secrets.token_urlsafe(32)
+
+
+def secret_hash(secret: str) -> bytes:
+    """Hash an API key for keeping. A plain hash will do: the key is random and long."""
+    return hashlib.sha256(secret.encode()).digest()

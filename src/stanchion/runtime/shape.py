@@ -1,0 +1,171 @@
+"""What a caller is told: a run as it stands, an event as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stanchion.core.bundle import Bundle
+from stanchion.core.event import Entry
+from stanchion.core.message import Erased, Part, Text
+from stanchion.core.money import format_usd
+from stanchion.core.state import Call, State, decisions_for
+from stanchion.engine.live import LiveDelta
+from stanchion.journal.store import RunRow
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A run that was accepted, or that was there already under the same idempotency key."""
+
+    run: str
+    session: str
+    existing: bool = False
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A call that waits for a person."""
+
+    call: str
+    tool: str
+    revision: int
+    """What a decision binds to: an edit makes the next one."""
+    kind: str
+    """"approval", or "in_doubt": an attempt had no definite answer."""
+    arguments: Any
+    rule: str
+    reason: str
+    tier: str
+    decisions: list[str]
+    asked_ms: int
+    expires_ms: int
+
+
+class RunUsage(msgspec.Struct, frozen=True):
+    """What a run has used."""
+
+    turns: int
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """A run as it stands."""
+
+    run: str
+    session: str
+    user: str
+    agent: str
+    status: str
+    """"queued", "runnable", "waiting", "parked" or "ended"."""
+    outcome: str
+    """"" while it lives; then "done", "halted", "failed", "cancelled" or "escalated"."""
+    reason: str
+    text: str
+    """The answer, or the best that it had when it was stopped."""
+    output: Any
+    """The answer as JSON, for an agent with an output type."""
+    seq: int
+    usd: str
+    usage: RunUsage
+    waiting: list[Waiting]
+    done: list[str]
+    """Effects that were done, as "call tool"."""
+    in_doubt: list[str]
+    parked: str
+    created_ms: int
+    updated_ms: int
+
+
+class VerifiedRun(msgspec.Struct, frozen=True):
+    """What the check of a run's chain found. `error` "": all in order."""
+
+    run: str
+    events: int
+    erased: int
+    error: str = ""
+    bad_seq: int = 0
+
+
+def view_of(row: RunRow, state: State, bundle: Bundle | None, reasons: dict[str, str]) -> RunView:
+    """Show a run. `reasons`: call -> why it was asked about."""
+    effects = {spec.name for spec in bundle.tools if spec.effect != "read"} if bundle else set[str]()
+    parts = state.answer if state.ended else state.best
+    text = "".join(part.text for part in parts if isinstance(part, Text))
+    return RunView(
+        run=row.run,
+        session=row.session,
+        user=row.user,
+        agent=row.agent,
+        status=row.status,
+        outcome=state.outcome,
+        reason=state.reason,
+        text=text,
+        output=_parsed(text) if bundle is not None and bundle.output is not None and state.outcome == "done" else None,
+        seq=state.seq,
+        usd=format_usd(state.totals.cost),
+        usage=RunUsage(
+            turns=state.totals.turns,
+            tool_calls=state.totals.tool_calls,
+            input_tokens=state.totals.input_tokens,
+            output_tokens=state.totals.output_tokens,
+        ),
+        waiting=[_waiting(call, bundle, reasons) for call in state.calls if call.phase == "asking"],
+        done=[f"{call} {tool}" for call, tool in state.done if tool in effects],
+        in_doubt=list(state.doubtful),
+        parked=state.parked,
+        created_ms=row.created_ms,
+        updated_ms=row.updated_ms,
+    )
+
+
+def _waiting(call: Call, bundle: Bundle | None, reasons: dict[str, str]) -> Waiting:
+    spec = bundle.tool(call.tool) if bundle else None
+    return Waiting(
+        call=call.id,
+        tool=call.tool,
+        revision=call.revision,
+        kind="in_doubt" if call.in_doubt else "approval",
+        arguments=_parsed(call.part.arguments),
+        rule=call.rule,
+        reason=reasons.get(call.id, ""),
+        tier=spec.effect if spec else "",
+        decisions=list(decisions_for(call)),
+        asked_ms=call.asked_ms,
+        expires_ms=call.expires_ms,
+    )
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return text
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def entry_json(entry: Entry) -> bytes:
+    """Encode an entry for a client: one flat JSON object, content inline."""
+    event = entry.event
+    plain: dict[str, Any] = {"seq": entry.seq, "at_ms": entry.at_ms, "type": event.__struct_config__.tag}
+    for name in event.__struct_fields__:
+        if name != "parts":
+            plain[name] = getattr(event, name)
+    plain["parts"] = _parts(event.parts)
+    return _encode(plain)
+
+
+def _parts(parts: Sequence[Part]) -> list[Any]:
+    return [
+        {"type": "erased", "kind": part.kind, "label": part.label} if isinstance(part, Erased) else part
+        for part in parts
+    ]
+
+
+def delta_json(delta: LiveDelta) -> bytes:
+    """Encode a delta for a client."""
+    return _encode(delta)
