@@ -10,6 +10,8 @@ Winter and her two reservations are always there: the demonstration (`customer.p
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -51,11 +53,14 @@ def make_document(seed: int = 1) -> Json:
 
 
 def ensure(path: Path | str, seed: int = 1) -> AirlineDb:
-    """Open the database, making it first where there is none."""
+    """Open the database, making it first where there is none: whole or not at all, whoever else makes it too."""
     path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        return AirlineDb.create(path, make_document(seed))
+        draft = AirlineDb.create(path.with_name(f"{path.name}.{os.getpid()}.new"), make_document(seed)).path
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
     return AirlineDb(path)
 
 
