@@ -355,6 +355,12 @@ def test_read_result_is_checked_here():
     assert "offset: should be greater than or equal to 0" in refused("read_result", {"result": "a", "offset": -1})
 
 
+def test_a_flood_of_errors_is_counted_and_not_written_out():
+    """Ten thousand wrong values are one short answer."""
+    given_ = {"name": "x", "lines": [{"sku": n} for n in range(10_000)]}
+    assert refused("careful", given_).startswith("The arguments of careful do not fit in 10000 places. Expected: {")
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (

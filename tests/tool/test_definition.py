@@ -44,7 +44,7 @@ async def test_the_function_stays_callable_with_its_types():
     refunded = await refund("A-17", 5, key="k")
     assert_type(refunded, Refund)
     assert refunded == Refund(order_id="A-17", cents=5)
-    assert double.__name__ == "double"
+    assert repr(double) == "<Tool double effect=read>"
 
 
 def test_a_spec_says_what_the_function_says():

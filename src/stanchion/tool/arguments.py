@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails, from_json
 
 from stanchion.core.errors import ConfigError
 from stanchion.tool.answer import Checked, Problem
-from stanchion.tool.explain import explain
+from stanchion.tool.explain import MAX_ERRORS, explain
 from stanchion.tool.schema import Node, strict, tidy, without_nulls
 from stanchion.tool.signature import EMPTY, Parameter
 from stanchion.tool.struct import adapt, adapter_of
@@ -98,6 +98,8 @@ class Arguments:
         try:
             return self._adapter.validate_json(text, strict=True, extra="forbid")
         except ValidationError as error:
+            if error.error_count() > MAX_ERRORS:
+                raise
             if not all(_is_harmless(found) for found in error.errors(include_url=False, include_context=False)):
                 raise
         return self._adapter.validate_json(text, strict=False, extra="forbid")

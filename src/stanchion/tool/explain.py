@@ -12,6 +12,9 @@ from pydantic_core import ErrorDetails
 from stanchion.tool.schema import Node, resolve, step
 
 MAX_LINES = 8
+MAX_ERRORS = 1_000
+"""Above this the errors are counted only: to write out a million of them would hold up every other run."""
+_MAX_PATH = 120
 _MAX_GIVEN = 80
 _MAX_EXPECTED = 300
 
@@ -21,13 +24,15 @@ _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 def explain(tool: str, error: ValidationError, schema: Node) -> str:
     """Explain a refusal: one line for each field, in the order of the arguments."""
+    if error.error_count() > MAX_ERRORS:
+        return f"The arguments of {tool} do not fit in {error.error_count()} places{_expected(schema, schema)}"
     lines: dict[str, str] = {}
     for found in error.errors(include_url=False, include_context=False):
         path, node = _locate(found, schema)
         line = _line(found, node, schema)
         # Of a union there is one error for each member: the schema says it all.
         lines[path] = line if path not in lines else f"fits none of its forms{_expected(node, schema)}"
-    said = [f"- {path or 'the arguments'}: {line}" for path, line in lines.items()]
+    said = [f"- {_shorten(path, _MAX_PATH) or 'the arguments'}: {line}" for path, line in lines.items()]
     if len(said) > MAX_LINES:
         said = [*said[:MAX_LINES], f"- and {len(said) - MAX_LINES} more"]
     return f"The arguments of {tool} do not fit:\n" + "\n".join(said) + "\nCorrect these and call again."
@@ -55,7 +60,7 @@ def _line(error: ErrorDetails, node: Node, schema: Node) -> str:
     if error["type"] in _UNKNOWN:
         return _unknown(str(error["loc"][-1]), node, schema)
     said = error["msg"].removeprefix("Input ").removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return f"{said}; given: {_shorten(_json(error['input']), _MAX_GIVEN)}{_expected(node, schema)}"
+    return f"{_shorten(said, _MAX_EXPECTED)}; given: {_shorten(_json(error['input']), _MAX_GIVEN)}{_expected(node, schema)}"
 
 
 def _unknown(name: str, node: Node, schema: Node) -> str:

@@ -52,6 +52,8 @@ _CUT = frozenset(
     }
 )
 _MAX_RETRY_AFTER_S = 86_400.0
+_MAX_CHARS = 4_000
+"""Of an exception's message: some hold a whole page."""
 
 
 def timed_out(spec: ToolSpec, *, released: bool) -> Failure:
@@ -99,9 +101,10 @@ def _http_failure(error: BaseException, status: int, *, doubt: bool, again: bool
 def say(error: BaseException) -> str:
     """Say an exception in words: its message, or its type where it has none or cannot say it."""
     try:
-        return str(error) or type(error).__name__
+        text = str(error) or type(error).__name__
     except Exception:
         return type(error).__name__
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}.."
 
 
 def _sole(error: BaseException) -> BaseException:

@@ -68,9 +68,10 @@ class Threads:
             self._unfinished += 1
             grow = self._unfinished > self._threads and self._threads < self._size
             self._threads += grow
+            jobs = self._jobs
         if grow:
-            threading.Thread(target=self._work, name="stanchion-tool", daemon=True).start()
-        self._jobs.put(job)
+            threading.Thread(target=self._work, args=(jobs,), name="stanchion-tool", daemon=True).start()
+        jobs.put(job)
         try:
             value, error = await job.future
         except asyncio.CancelledError:
@@ -83,12 +84,13 @@ class Threads:
     def close(self) -> None:
         """Let idle threads end; those at work end when their function returns."""
         with self._lock:
+            jobs, self._jobs = self._jobs, queue.SimpleQueue()
             ended, self._threads = self._threads, 0
         for _ in range(ended):
-            self._jobs.put(None)
+            jobs.put(None)
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+    def _work(self, jobs: queue.SimpleQueue[Job | None]) -> None:
+        while (job := jobs.get()) is not None:
             job.run()
             with self._lock:
                 self._unfinished -= 1
