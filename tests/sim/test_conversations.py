@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import lzma
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,3 +156,24 @@ async def test_names_on_the_bill_hide_keys(sim: SimServer) -> None:
     assert bill["simulated"] is True
     assert "sk-real-secret" not in str(bill)
     assert bill["lines"][0]["key"].startswith("key-")
+
+
+async def test_every_recorded_trajectory_plays(sim: SimServer, shared_data: Path) -> None:
+    """Each assistant turn of the shared conversations comes back as recorded, with the history before it taken."""
+    wrong: list[str] = []
+    with lzma.open(shared_data / "tau-airline-trajectories.jsonl.xz", "rt") as lines:
+        trajectories = [json.loads(line)["traj"] for line in lines]
+    async with client(sim) as session:
+        for i, messages in enumerate(trajectories):
+            async with session.put(f"/sim/conversations/t{i}", json=messages) as response:
+                assert response.status == 200
+            history = without_names(messages)
+            for at in (at for at, message in enumerate(messages) if message["role"] == "assistant"):
+                request = {"model": f"sim/t{i}", "messages": history[:at]}
+                async with session.post("/v1/chat/completions", json=request) as response:
+                    got = await response.json()
+                spoken = got.get("choices", [{"message": got}])[0]["message"]
+                wanted = (messages[at].get("content") or None, messages[at].get("tool_calls"))
+                if (spoken.get("content"), spoken.get("tool_calls")) != wanted:
+                    wrong.append(f"t{i}[{at}]: {spoken} is not {wanted}")
+    assert wrong == []
