@@ -9,6 +9,9 @@ INSERT INTO runs (tenant, run, session, agent, bundle, user, status, outcome, ep
     lease_until_ms, worker, attempts, priority, parent, root, cost, created_ms, updated_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?, '', 0, 0, x'', 0, 0, '', 0, ?, ?, ?, 0, ?, ?)
 
+-- name: void_leases
+UPDATE runs SET lease_until_ms = 0, worker = '' WHERE lease_until_ms > 0 AND worker <> ?
+
 -- name: next_queued
 SELECT run FROM runs WHERE tenant = ? AND session = ? AND status = 'queued' ORDER BY no LIMIT 1
 

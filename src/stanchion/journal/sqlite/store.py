@@ -12,6 +12,7 @@ from stanchion.journal.record import Cipher, Identity, read_entry
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.sqlite.read import Reader, run_row, session_row
 from stanchion.journal.sqlite.schema import connect_reader, connect_writer, prepare
+from stanchion.journal.sqlite.seat import Seat
 from stanchion.journal.sqlite.unit import Packed
 from stanchion.journal.sqlite.writer import Writer
 from stanchion.journal.store import (
@@ -41,8 +42,9 @@ def _wall_ms() -> int:
 class SqliteStore:
     """A `Store` in one SQLite file."""
 
-    def __init__(self, writer: Writer, reader: Reader, cipher: Cipher, clock: Callable[[], int]) -> None:
+    def __init__(self, writer: Writer, reader: Reader, seat: Seat, cipher: Cipher, clock: Callable[[], int]) -> None:
         self._writer = writer
+        self._seat = seat
         self._reader = reader
         self._sealed = not isinstance(cipher, Identity)
         self._clock = clock
@@ -65,22 +67,31 @@ class SqliteStore:
         prepare(file)
         connection = connect_writer(file, vfs=vfs)
         writer = Writer(str(file), lambda: connect_writer(file, vfs=vfs), clock, connection)
-        return cls(writer, Reader(str(file), lambda: connect_reader(file, vfs=vfs), cipher), cipher, clock)
+        reader = Reader(str(file), lambda: connect_reader(file, vfs=vfs), cipher)
+        return cls(writer, reader, Seat(file.with_name(file.name + "-driver")), cipher, clock)
 
     async def aclose(self) -> None:
         await self._reader.aclose()
         await self._writer.aclose()
+        self._seat.leave()
 
     async def now_ms(self) -> int:
         return self._clock()
 
     async def changed_elsewhere(self) -> bool:
-        """Tell whether another process has written to the file since the last call. Cheap enough to poll."""
         return await self._writer.changed_elsewhere()
+
+    async def seize(self, worker: str) -> bool:
+        if not await asyncio.to_thread(self._seat.take):
+            return False
+        await self._writer.write(lambda unit: unit.void_leases(worker))
+        return True
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
     async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+        if start.first.epoch != int(bool(start.worker and not start.queued)):
+            raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         packed = _packed(start.first)
         weight = _weight(packed) + len(start.request)
         return await self._writer.write(lambda unit: unit.start(start, packed.envelopes), weight)

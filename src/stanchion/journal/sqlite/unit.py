@@ -141,6 +141,12 @@ class UnitOfWork:
         self._heads.touch(head)
         return True
 
+    def void_leases(self, worker: str) -> None:
+        """Take the leases that others hold."""
+        self.flush()
+        self._heads.forget()
+        self.connection.execute(_SQL["void_leases"], (worker,))
+
     def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
         head = self._heads.get(tenant, run)
         if head.status == "ended":
@@ -150,7 +156,7 @@ class UnitOfWork:
         if head.status == "waiting":
             head.put("runnable")
             self._heads.touch(head)
-        elif head.status == "parked" and kind == "revive":
+        elif head.status == "parked" and kind in ("revive", "cancel"):
             head.put("runnable")
             head.attempts = 0
             self._heads.touch(head)
@@ -177,6 +183,9 @@ class UnitOfWork:
         self._insert_run(start, queued=bool(live))
         self._insert_session(start, session is not None, live or start.run)
         head = self._heads.get(start.tenant, start.run)
+        if start.worker and not start.queued:
+            head.epoch = head.attempts = 1
+            head.lease(start.worker, self.now_ms + start.lease_ms)
         self._write(head, Packed(start.first, envelopes), contents)
         if not live:
             self._settle_status(start.first, head)

@@ -1,0 +1,37 @@
+"""The conformance suite of the store's port: whatever holds journals must pass it.
+
+    await exercise_store(lambda: MyStore.open(...))
+
+Each check gets a new, empty store, whatever its clock; none looks behind the port. `CHECKS` is the same as a list, for a
+test runner that wants one test per check.
+"""
+
+from __future__ import annotations
+
+from stanchion.testing import store_budgets, store_contents, store_runs, store_sessions
+from stanchion.testing.store_driver import Check, MakeStore
+
+CHECKS: tuple[Check, ...] = (
+    *store_runs.CHECKS,
+    *store_sessions.CHECKS,
+    *store_budgets.CHECKS,
+    *store_contents.CHECKS,
+)
+
+
+async def exercise_store(make_store: MakeStore) -> int:
+    """Run every check on a new store of its own; return how many. Raises `AssertionError` with the check's name."""
+    for check in CHECKS:
+        await exercise(check, make_store)
+    return len(CHECKS)
+
+
+async def exercise(check: Check, make_store: MakeStore) -> None:
+    """Run one check."""
+    store = await make_store()
+    try:
+        await check(store)
+    except AssertionError as error:
+        raise AssertionError(f"{check.__name__}: {error}") from error
+    finally:
+        await store.aclose()
