@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, assert_type
+from typing import Annotated, Any, assert_type, cast
 
 import pytest
 from pydantic import BaseModel, Field
@@ -151,7 +151,7 @@ class _WithSelf:
     def method(self, a: str): ...
 
 
-REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (_untyped, {}, r"tool '_untyped', parameter 'a': has no type; annotate it, like `a: str`"),
     (_rest, {}, r"tool '_rest', parameter 'values': takes any number of values; take a list"),
     (_fields, {}, r"tool '_fields', parameter 'values': takes fields without names"),
@@ -166,6 +166,8 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (_WithSelf.method, {}, r"tool 'method', parameter 'self': make a tool of the bound method"),
     (lambda: None, {}, r"tool '<lambda>': a tool's name is 1 to 64 of .* set it with name="),
     (_WithSelf, {}, r"tool '_WithSelf': .* is not a function"),
+    (5, {"name": "five"}, r"tool 'five': 5 is not a function"),
+    (_fine, {"retries": RetryPolicy(attempts=0)}, r"retries.attempts=0 must be a whole number of at least 1"),
     (
         _fine,
         {"effect": "wirte"},
@@ -192,6 +194,8 @@ def test_what_cannot_work_is_refused_where_it_is_defined(
     """The error names the tool, the parameter and the way to mend it."""
     with pytest.raises(ConfigError, match=message):
         tool(**options)(function)
+    with pytest.raises(ConfigError, match=message):
+        cast("Any", tool)(function, **options)
 
 
 def test_names_are_unique():

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from stanchion.core.bundle import READ_RESULT, EffectTier, RetryPolicy, ToolSpec
+from stanchion.core.bundle import EffectTier, RetryPolicy, ToolSpec
 from stanchion.core.errors import ConfigError
-from stanchion.tool.answer import ToolContext
 from stanchion.tool.arguments import Arguments, refuse_unknown_type
 from stanchion.tool.call import Call, Routine
 from stanchion.tool.docstring import read_docstring
+from stanchion.tool.options import Options, read_options
 from stanchion.tool.result import ResultType
 from stanchion.tool.signature import EMPTY, Parameter, Signature, bare, read_signature
 
@@ -27,29 +26,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
-EFFECTS: tuple[str, ...] = get_args(EffectTier)
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_MAX_TIMEOUT_S = 86_400.0
 _PYTHON_KINDS = {
     inspect.isgeneratorfunction: "a generator; return the whole result (a list)",
     inspect.isasyncgenfunction: "an async generator; return the whole result (a list)",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a tool's author said of it besides its signature."""
-
-    name: str
-    effect: EffectTier
-    timeout_s: float
-    retry: RetryPolicy
-    repeatable: bool
-    max_result_chars: int
-    strict: bool
-    ends_run: bool
-    version: str
-    max_concurrency: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +91,22 @@ class Tool(Generic[P, R]):
 
         It takes any of the tool's parameters by name, the key among them. Raising `NotDone` is `Undone()`.
         """
-        self._reconciler = self._read_companion("reconciler", function, _names_of_caller())
+        self.add(function, None, _names_of_caller())
         return function
 
     def dry_run(self, function: AnyFunction) -> AnyFunction:
         """Register the function that answers in a dry run instead of the tool. It must have no effect."""
-        self._dry_run = self._read_companion("dry run", function, _names_of_caller())
+        self.add(None, function, _names_of_caller())
         return function
+
+    def add(
+        self, reconcile: Callable[..., Any] | None, dry_run: Callable[..., Any] | None, names: Mapping[str, Any]
+    ) -> None:
+        """Register the functions beside the tool's; `names` are the local names their annotations may use."""
+        if reconcile is not None:
+            self._reconciler = self._read_companion("reconciler", reconcile, names)
+        if dry_run is not None:
+            self._dry_run = self._read_companion("dry run", dry_run, names)
 
     def bind(self, types: Collection[type]) -> Bound:
         """Bind the tool to the types an agent has dependencies of; raises `ConfigError` for one that it has not."""
@@ -304,40 +293,37 @@ def tool(
     conversation afterwards. `max_concurrency`: calls of it at once in this process; 0: any number.
     """
 
+    options = functools.partial(
+        read_options,
+        effect=effect,
+        timeout_s=timeout_s,
+        retries=retries,
+        repeatable=repeatable,
+        max_result_chars=max_result_chars,
+        strict=strict,
+        ends_run=ends_run,
+        version=version,
+        max_concurrency=max_concurrency,
+    )
+
     def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
-        called = name or _name_of(function)
-        retry = (
-            retries
-            if isinstance(retries, RetryPolicy)
-            else RetryPolicy(attempts=_whole(called, "retries", retries) + 1)
-        )
-        options = Options(
-            name=called,
-            effect=effect,
-            timeout_s=timeout_s,
-            retry=retry,
-            repeatable=repeatable,
-            max_result_chars=_whole(called, "max_result_chars", max_result_chars, least=1),
-            strict=strict,
-            ends_run=ends_run,
-            version=version,
-            max_concurrency=_whole(called, "max_concurrency", max_concurrency),
-        )
-        _check_options(options)
-        made: Tool[..., Any] = Tool(function, options, _names_of_caller())
-        if reconcile is not None:
-            made.reconciler(reconcile)
-        if dry_run is not None:
-            made.dry_run(dry_run)
-        return made
+        return _make(function, options(name=name or _name_of(function)), _names_of_caller(), reconcile, dry_run)
 
     if function is None:
         return decorate
-    options = Options(
-        _name_of(function), "read", timeout_s, RetryPolicy(), False, max_result_chars, False, False, "", 0
-    )
-    _check_options(options)
-    return Tool(function, options, _names_of_caller())
+    return _make(function, options(name=name or _name_of(function)), _names_of_caller(), reconcile, dry_run)
+
+
+def _make(
+    function: Callable[..., Any],
+    options: Options,
+    names: Mapping[str, Any],
+    reconcile: Callable[..., Any] | None,
+    dry_run: Callable[..., Any] | None,
+) -> Tool[..., Any]:
+    made: Tool[..., Any] = Tool(function, options, names)
+    made.add(reconcile, dry_run, names)
+    return made
 
 
 def _names_of_caller() -> Mapping[str, Any]:
@@ -348,30 +334,4 @@ def _names_of_caller() -> Mapping[str, Any]:
 
 
 def _name_of(function: Any) -> str:
-    return getattr(function, "__name__", "")
-
-
-def _whole(tool_name: str, option: str, value: object, *, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"tool {tool_name!r}: {option}={value!r} must be a whole number of at least {least}")
-    return value
-
-
-def _check_options(options: Options) -> None:
-    name = options.name
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"tool {name!r}: a tool's name is 1 to 64 of a-z, A-Z, 0-9, _ and -; set it with name=")
-    if name == READ_RESULT:
-        raise ConfigError(f"tool {name!r}: this name is the built-in tool's; set another with name=")
-    if options.effect not in EFFECTS:
-        raise ConfigError(f"tool {name!r}: effect={options.effect!r} is none of {', '.join(map(repr, EFFECTS))}")
-    seconds = cast("object", options.timeout_s)
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds <= _MAX_TIMEOUT_S:
-        raise ConfigError(
-            f"tool {name!r}: timeout_s={seconds!r} must be a number of seconds, above 0 and at most a day"
-        )
-    if options.retry.attempts < 1:
-        raise ConfigError(f"tool {name!r}: retries must leave at least one attempt")
-
-
-__all__ = ["EFFECTS", "Bound", "Tool", "ToolContext", "tool"]
+    return getattr(function, "__name__", "") if callable(function) else repr(function)

@@ -19,7 +19,8 @@ from stanchion.core.errors import ConfigError
 from stanchion.tool.answer import Answer, Checked, Failure, Problem, Reconciled, ToolContext
 from stanchion.tool.arguments import Arguments
 from stanchion.tool.dependency import Dependencies
-from stanchion.tool.function import EFFECTS, Bound, Tool
+from stanchion.tool.function import Bound, Tool
+from stanchion.tool.options import EFFECTS
 from stanchion.tool.signature import EMPTY, Parameter
 from stanchion.tool.threads import Threads
 
