@@ -1,0 +1,75 @@
+"""Stanchion: the production runtime for LLM agents.
+
+The public names, each imported when it is first used, so that `import stanchion` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stanchion.agent import Agent, Approve, Limits, Model
+    from stanchion.core.bundle import LoopRules
+    from stanchion.core.errors import ConfigError, InputError, NotDone, StanchionError, ToolError
+    from stanchion.core.money import price_usd
+    from stanchion.runtime import Runtime, RunView
+    from stanchion.tool.answer import Done, Inject, Partial, Result, ToolContext, Undone, Unknown
+    from stanchion.tool.function import tool
+
+_HOMES = {
+    "Agent": "stanchion.agent",
+    "Approve": "stanchion.agent",
+    "ConfigError": "stanchion.core.errors",
+    "Done": "stanchion.tool.answer",
+    "Inject": "stanchion.tool.answer",
+    "InputError": "stanchion.core.errors",
+    "Limits": "stanchion.agent",
+    "LoopRules": "stanchion.core.bundle",
+    "Model": "stanchion.agent",
+    "NotDone": "stanchion.core.errors",
+    "Partial": "stanchion.tool.answer",
+    "Result": "stanchion.tool.answer",
+    "RunView": "stanchion.runtime",
+    "Runtime": "stanchion.runtime",
+    "StanchionError": "stanchion.core.errors",
+    "ToolContext": "stanchion.tool.answer",
+    "ToolError": "stanchion.core.errors",
+    "Undone": "stanchion.tool.answer",
+    "Unknown": "stanchion.tool.answer",
+    "price_usd": "stanchion.core.money",
+    "tool": "stanchion.tool.function",
+}
+
+__all__ = [  # noqa: RUF022 - sorted by what a reader meets first
+    "Agent",
+    "Limits",
+    "Model",
+    "Approve",
+    "LoopRules",
+    "price_usd",
+    "tool",
+    "ToolContext",
+    "Inject",
+    "Result",
+    "Partial",
+    "Done",
+    "Undone",
+    "Unknown",
+    "Runtime",
+    "RunView",
+    "StanchionError",
+    "ConfigError",
+    "InputError",
+    "ToolError",
+    "NotDone",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'stanchion' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value

@@ -239,7 +239,9 @@ def _output_schema(agent: str, output: Any) -> OutputSchema | None:
     try:
         schema = TypeAdapter[Any](output).json_schema()
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise ConfigError(f"agent {agent!r}: output {output!r} has no JSON schema; use a pydantic model or a dataclass") from error
+        raise ConfigError(
+            f"agent {agent!r}: output {output!r} has no JSON schema; use a pydantic model or a dataclass"
+        ) from error
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(output, "__name__", "answer"))[:64]
     return OutputSchema(name, _closed(schema))
 
@@ -268,6 +270,8 @@ class OutputCheck:
         try:
             self._adapter.validate_json(text)
         except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, e['loc'])) or 'the answer'}: {e['msg']}" for e in error.errors(include_url=False)]
+            wrong = [
+                f"{'.'.join(map(str, e['loc'])) or 'the answer'}: {e['msg']}" for e in error.errors(include_url=False)
+            ]
             return "; ".join(wrong[:5])
         return ""

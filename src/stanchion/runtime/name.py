@@ -30,7 +30,10 @@ def checked(value: str, field: str) -> str:
 def checked_ledger(name: str) -> str:
     """Accept a budget's name. Raises `InputError`."""
     if not _LEDGER.fullmatch(name):
-        raise InputError(f'{name!r} is no budget: use "all", "tenant", "user:ann" or "session:s1", with /day or /month', field="ledger")
+        raise InputError(
+            f'{name!r} is no budget: use "all", "tenant", "user:ann" or "session:s1", with /day or /month',
+            field="ledger",
+        )
     return name
 
 
