@@ -7,9 +7,10 @@ import json
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from stanchion.core.errors import InputError
-from stanchion.sim import Fault, FaultPlan, Pacing, Reply, ReplyCall, Script, running_sim
+from stanchion.sim import Fault, FaultPlan, Pacing, Reply, ReplyCall, Script, running_sim, start_sim_process
 from stanchion.sim.exchange import WireName
 from stanchion.sim.faults import FaultLog, Strike, parse_plan
 from tests.sim.raw import PATHS, WIRES, body_of, client, post, post_bytes, said
@@ -247,3 +248,38 @@ async def test_paced_cut_bills_what_was_sent() -> None:
         with pytest.raises(aiohttp.ClientError):
             await post_bytes(sim, "openai_chat", body_of("openai_chat", stream=True))
         assert sim.bill.view().total.output_tokens == 50
+
+
+@pytest.mark.parametrize("own_process", [False, True])
+async def test_a_cut_is_a_reset_and_a_close_is_not(own_process: bool) -> None:
+    """On the socket itself: a cut is a TCP RST, a close is an end of file without the last chunk; on either loop."""
+    async with running_sim() as inside:
+        process = await start_sim_process() if own_process else None
+        try:
+            url = URL((process or inside).base_url)
+            assert await raw_turn(url, "cut") == "reset"
+            assert await raw_turn(url, "cut_close") == "eof"
+            assert await raw_turn(url, "cut_first_byte") == "reset"
+            assert await raw_turn(url, "early_end") == "complete"
+        finally:
+            if process is not None:
+                await process.stop()
+
+
+async def raw_turn(url: URL, fault: str) -> str:
+    """Post by hand; say how the connection ended: reset, eof, or complete by HTTP's rules."""
+    assert url.host is not None
+    assert url.port is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    body = json.dumps(body_of("openai_chat", stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\nx-sim-fault: {fault}\r\n"
+    writer.write(f"{head}connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+    got = b""
+    try:
+        while data := await reader.read(65536):
+            got += data
+    except ConnectionResetError:
+        return "reset"
+    finally:
+        writer.close()
+    return "complete" if got.endswith(b"0\r\n\r\n") else "eof"

@@ -279,3 +279,17 @@ async def test_says_that_it_is_simulated(sim: SimServer) -> None:
         )
     assert raw.headers["x-simulated"] == "true"
     assert "simulated" in raw.headers["server"]
+
+
+async def test_stop_sequences() -> None:
+    """A stop sequence ends the answer before it, and Anthropic's wire says which."""
+    async with running_sim(Script(default=Reply(text="one, two; three"))) as sim, claude(sim) as a, gpt(sim) as o:
+        message = await a.messages.create(
+            model="m", max_tokens=99, messages=[{"role": "user", "content": "x"}], stop_sequences=[";", "two"]
+        )
+        chat = await o.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stop=";")
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "two")
+    assert message.content[0].type == "text"
+    assert message.content[0].text == "one, "
+    assert chat.choices[0].message.content == "one, two"
+    assert chat.choices[0].finish_reason == "stop"

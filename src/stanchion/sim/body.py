@@ -26,14 +26,28 @@ def kind_of(value: object) -> str:
 
 
 class Field:
-    """A value of a body with its path and the wire's way to complain."""
+    """A value of a body, where it stands, and the wire's way to complain.
 
-    __slots__ = ("path", "style", "value")
+    The path is put together only for a complaint: a long history has thousands of fields, and nearly all are right.
+    """
 
-    def __init__(self, value: Any, path: str, style: Callable[[str, str], Refusal]) -> None:
+    __slots__ = ("_key", "_parent", "style", "value")
+
+    def __init__(
+        self, value: Any, style: Callable[[str, str], Refusal], parent: Field | None = None, key: str | int = ""
+    ) -> None:
         self.value: Any = value
-        self.path = path
         self.style = style
+        self._parent = parent
+        self._key = key
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the body."""
+        before = self._parent.path if self._parent is not None else ""
+        if isinstance(self._key, int) and self.style is not anthropic_refusal:
+            return f"{before}[{self._key}]"
+        return f"{before}.{self._key}" if before else str(self._key)
 
     def fail(self, message: str) -> Refusal:
         """Make the refusal of this field."""
@@ -42,7 +56,7 @@ class Field:
     def get(self, name: str) -> Field:
         """Take a member; None where it is absent."""
         members = self.object()
-        return Field(members.get(name), f"{self.path}.{name}" if self.path else name, self.style)
+        return Field(members.get(name), self.style, self, name)
 
     def has(self, name: str) -> bool:
         """Say whether a member is there and not null."""
@@ -61,7 +75,7 @@ class Field:
         if not isinstance(array, list):
             raise self._wrong("an array")
         for i, value in enumerate(cast("list[Any]", array)):
-            yield Field(value, self._index(i), self.style)
+            yield Field(value, self.style, self, i)
 
     def text(self) -> str:
         """Read a string."""
@@ -118,9 +132,6 @@ class Field:
             return self.fail(f"Missing or null: expected {wanted}")
         return self.fail(f"Invalid type: expected {wanted}, but got {kind_of(self.value)} instead")
 
-    def _index(self, i: int) -> str:
-        return f"{self.path}.{i}" if self.style is anthropic_refusal else f"{self.path}[{i}]"
-
 
 def anthropic_refusal(path: str, message: str) -> Refusal:
     """Complain as Anthropic does: the path before the message."""
@@ -138,7 +149,7 @@ def read_body(body: bytes, style: Callable[[str, str], Refusal]) -> Field:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise style("", f"We could not parse the JSON body of your request: {error}") from None
-    field = Field(value, "", style)
+    field = Field(value, style)
     field.object()
     return field
 

@@ -77,6 +77,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """The sealed form of the thinking is asked for (Responses)."""
     usage_in_stream: bool = True
     output_schema: Mapping[str, Any] | None = None
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer before them."""
     names: tuple[str, ...] = ()
     """Values of the body's user fields, which may name a conversation."""
     body: Mapping[str, Any] = {}
@@ -143,6 +145,8 @@ class Said(msgspec.Struct, frozen=True):
     thinking: str = ""
     calls: tuple[Call, ...] = ()
     finish: Finish = "stop"
+    stopped_by: str = ""
+    """The stop sequence that ended it, if one did."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -189,6 +193,15 @@ def output_tokens(said: Said) -> tuple[int, int]:
     thinking = count_text(said.thinking)
     calls = sum(count_text(c.name) + count_text(c.arguments) for c in said.calls)
     return thinking + count_text(said.text) + calls, thinking
+
+
+def stop_at(said: Said, stops: tuple[str, ...]) -> Said:
+    """End a reply before the first stop sequence in its text."""
+    found = [(said.text.find(stop), stop) for stop in stops if stop and stop in said.text]
+    if not found:
+        return said
+    at, stop = min(found)
+    return Said(said.text[:at], said.thinking, finish="stop", stopped_by=stop)
 
 
 def shorten(said: Said, max_tokens: int | None) -> Said:

@@ -61,6 +61,7 @@ def read(body: bytes, *, counting: bool = False) -> Ask:
         tool_choice=choice,
         max_tokens=max_tokens,
         thinking=thinking in ("enabled", "adaptive"),
+        stop=tuple(stop.text() for stop in _list(top, "stop_sequences")),
         output_schema=_output_schema(top),
         names=_names(top),
         digest=digest_of(PATH, body),
@@ -158,15 +159,15 @@ def _messages(messages: Field, pieces: list[Piece]) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     seen: set[str] = set()
     pending: list[str] = []
-    for path, role, blocks in _combined(messages):
+    for message, role, blocks in _combined(messages):
         if role == "system":
             pieces.extend(json_piece("message", role, _bare(b.object()), _ttl(b)) for b in blocks)
         elif role == "assistant":
             if pending:
-                raise _unanswered(path, pending)
+                raise _unanswered(message.path, pending)
             pending = _assistant(blocks, seen, turns, pieces)
         else:
-            _answers(path, pending, blocks)
+            _answers(message, pending, blocks)
             _user(blocks, pending, turns, pieces)
             pending = []
     if pending:
@@ -174,12 +175,12 @@ def _messages(messages: Field, pieces: list[Piece]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def _combined(messages: Field) -> list[tuple[str, str, list[Field]]]:
-    """Read messages as path, role and blocks; neighbours of one role are one message, as the provider documents."""
+def _combined(messages: Field) -> list[tuple[Field, str, list[Field]]]:
+    """Read messages as the first of them, role and blocks; neighbours of one role are one message, as the provider documents."""
     entries = list(messages.items())
     if not entries:
         raise messages.fail("at least one message is required")
-    combined: list[tuple[str, str, list[Field]]] = []
+    combined: list[tuple[Field, str, list[Field]]] = []
     for i, message in enumerate(entries):
         role = message.get("role").one_of("user", "assistant", "system")
         message.known(frozenset(("role", "content")), "Extra inputs are not permitted")
@@ -189,7 +190,7 @@ def _combined(messages: Field) -> list[tuple[str, str, list[Field]]]:
         if combined and combined[-1][1] == role:
             combined[-1][2].extend(blocks)
         else:
-            combined.append((message.path, role, blocks))
+            combined.append((message, role, blocks))
     return combined
 
 
@@ -202,7 +203,8 @@ def _blocks(message: Field, role: str, *, last: bool) -> list[Field]:
             )
         if last and role == "assistant" and content.value != content.value.rstrip():
             raise message.fail("final assistant content cannot end with trailing whitespace")
-        return [Field({"type": "text", "text": content.value}, content.path, content.style)] if content.value else []
+        block = {"type": "text", "text": content.value}
+        return [Field(block, message.style, message, "content")] if content.value else []
     blocks = list(content.items())
     if not blocks and not (last and role == "assistant"):
         raise message.fail("all messages must have non-empty content except for the optional final assistant message")
@@ -217,15 +219,13 @@ def _unanswered(path: str, ids: list[str]) -> Exception:
     )
 
 
-def _answers(path: str, pending: list[str], blocks: list[Field]) -> None:
+def _answers(message: Field, pending: list[str], blocks: list[Field]) -> None:
     given = [str(b.get("tool_use_id").value) for b in blocks if b.get("type").value == "tool_result"]
     missing = [call for call in pending if call not in given]
     if missing:
-        raise _unanswered(path, missing)
+        raise _unanswered(message.path, missing)
     if len(given) != len(set(given)):
-        raise anthropic_refusal(
-            path, "each tool_use must have a single result. Found multiple `tool_result` blocks with one id"
-        )
+        raise message.fail("each tool_use must have a single result. Found multiple `tool_result` blocks with one id")
 
 
 def _user(blocks: list[Field], pending: list[str], turns: list[Turn], pieces: list[Piece]) -> None:

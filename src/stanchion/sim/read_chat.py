@@ -49,6 +49,7 @@ def read(body: bytes) -> Ask:
         max_tokens=_max_tokens(top, model),
         thinking=not top.has("reasoning_effort") or top.get("reasoning_effort").value != "none",
         usage_in_stream=_usage_in_stream(top, stream),
+        stop=_stop(top),
         output_schema=_output_schema(top),
         names=tuple(top.get(n).text() for n in ("safety_identifier", "user") if top.has(n)),
         digest=digest_of(PATH, body),
@@ -151,6 +152,16 @@ def _max_tokens(top: Field, model: str) -> int | None:
             )
         return top.get("max_tokens").integer(least=1)
     return top.get("max_completion_tokens").integer(least=1) if top.has("max_completion_tokens") else None
+
+
+def _stop(top: Field) -> tuple[str, ...]:
+    if not top.has("stop"):
+        return ()
+    stop = top.get("stop")
+    stops = (stop.text(),) if isinstance(stop.value, str) else tuple(s.text() for s in stop.items())
+    if len(stops) > 4:
+        raise stop.fail("Invalid value: array too long. Expected an array with maximum length 4")
+    return stops
 
 
 def _usage_in_stream(top: Field, stream: bool) -> bool:

@@ -35,6 +35,7 @@ from stanchion.sim.exchange import (
     digest_of,
     output_tokens,
     shorten,
+    stop_at,
 )
 from stanchion.sim.faults import STATUS, UNBILLED, Fault, FaultLog, FaultPlan, Strike, parse_plan, refusal_of
 from stanchion.sim.pace import Ticker
@@ -170,7 +171,7 @@ class SimServer:
 
     def _settle(self, ask: Ask, played: Played, plan: FaultPlan | None) -> Answer:
         said = _spoilt(_allowed(played.said, ask), plan)
-        said = shorten(said, ask.max_tokens)
+        said = shorten(stop_at(said, ask.stop), ask.max_tokens)
         output, reasoning = output_tokens(said)
         override = played.usage
         usage = Usage(

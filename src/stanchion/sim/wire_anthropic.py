@@ -145,7 +145,9 @@ def _call_id(answer: Answer, i: int) -> str:
 
 
 def _ending(answer: Answer) -> dict[str, Any]:
-    return {"stop_reason": _STOP[answer.said.finish], "stop_sequence": None, "stop_details": None}
+    said = answer.said
+    reason = "stop_sequence" if said.stopped_by and said.finish == "stop" else _STOP[said.finish]
+    return {"stop_reason": reason, "stop_sequence": said.stopped_by or None, "stop_details": None}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
