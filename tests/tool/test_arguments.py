@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, field_validator
 from typing_extensions import TypedDict
 
-from stanchion.tool.answer import Checked, Problem
+from stanchion.tool.answer import Answer, Checked, Problem, ToolContext
 from stanchion.tool.function import tool
 from stanchion.tool.registry import Registry
 
@@ -339,6 +339,26 @@ def test_strict_mode_takes_null_for_what_may_be_left_out():
         {"sku": "a", "count": 1}
     ]
     assert "name: should be a valid string; given: null" in refused("careful", {"name": None})
+
+
+async def test_any_name_may_be_a_parameters():
+    """Names that mean something to pydantic or dataclasses, and aliases, are names like others."""
+
+    @tool
+    async def odd_names(
+        _x: str, model_config: int, self_: int, key: str, al: Annotated[int, Field(alias="theAlias")] = 3
+    ) -> str:
+        return f"{_x} {model_config} {self_} {key} {al}"
+
+    registry = Registry([odd_names])
+    found = registry.check("odd_names", '{"_x":"a","model_config":1,"self_":2,"key":"k","theAlias":5}')
+    assert isinstance(found, Checked)
+    assert await registry.run("odd_names", found.arguments, ToolContext()) == Answer("a 1 2 k 5")
+
+
+def test_a_number_beyond_json_is_refused_anywhere():
+    """A free value cannot smuggle an infinity in."""
+    assert "Out of range float" in refused("shape", '{"free": [1e999]}')
 
 
 def test_an_unknown_tool_is_named_with_what_there_is():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -215,150 +213,6 @@ async def test_an_unknown_tool_is_a_failure():
         assert (await registry.reconcile("gone", b"{}", CONTEXT)).answer == "unknown"
 
 
-# --- dependencies -----------------------------------------------------------------------------------------------------
-
-
-async def test_every_form_of_dependency():
-    """A value, a manager for the process, factories per call: sync, async, with the context, and held during the call."""
-    seen: list[str] = []
-
-    class Pool(Db): ...
-
-    class Tenant(Db): ...
-
-    class Later(Db): ...
-
-    class Session(Db): ...
-
-    class Made(Db): ...
-
-    class Sync(Db): ...
-
-    @asynccontextmanager
-    async def pool() -> AsyncIterator[Pool]:
-        seen.append("pool opened")
-        yield Pool("pool")
-        seen.append("pool closed")
-
-    async def later() -> Later:
-        return Later("later")
-
-    @asynccontextmanager
-    async def session(context: ToolContext) -> AsyncIterator[Session]:
-        seen.append(f"session of {context.call} opened")
-        yield Session("session")
-        seen.append("session closed")
-
-    @contextmanager
-    def sync() -> Iterator[Sync]:
-        yield Sync("sync")
-
-    @tool
-    async def look(
-        a: Inject[Db], b: Inject[Pool], c: Tenant, d: Later, e: Session | None, f: Made, g: Inject[Sync]
-    ) -> str:
-        assert e is not None
-        seen.append("called")
-        return " ".join(found.name for found in (a, b, c, d, e, f, g))
-
-    deps: dict[type, Any] = {
-        Db: Db(),
-        Pool: pool(),
-        Tenant: lambda context: Tenant(context.tenant),
-        Later: later,
-        Session: session,
-        Made: Made,
-        Sync: sync(),
-    }
-    registry = Registry([look], deps)
-    assert registry.specs[0].parameters["properties"] == {}
-    async with registry:
-        assert await registry.run("look", b"{}", CONTEXT) == Answer("db pool acme later session db sync")
-    assert seen == ["pool opened", "session of c1 opened", "called", "session closed", "pool closed"]
-
-
-async def test_a_dependency_that_fails_leaves_nothing_in_doubt():
-    """The function was never called, so nothing was done, and it may be tried again."""
-
-    def broken() -> Db:
-        raise OSError("no such host")
-
-    @tool(effect="irreversible")
-    async def pay(db: Inject[Db]) -> str:
-        raise AssertionError("must not run")
-
-    outcome = failed(await call(pay, deps={Db: broken}))
-    assert (outcome.code, outcome.in_doubt, outcome.retryable) == ("dependency_failed", False, True)
-    assert "What pay needs could not be had: OSError: no such host" in outcome.text
-
-
-async def test_a_transaction_that_fails_at_its_end_is_in_doubt():
-    """The function returned, but what it did may not have been kept."""
-
-    @asynccontextmanager
-    async def transaction() -> AsyncIterator[Db]:
-        yield Db()
-        raise OSError("commit failed")
-
-    @tool(effect="write")
-    async def put(db: Inject[Db]) -> str:
-        return "written"
-
-    outcome = failed(await call(put, deps={Db: transaction}))
-    assert (outcome.code, outcome.in_doubt) == ("tool_crashed", True)
-
-
-async def test_a_dependency_that_swallows_is_in_doubt():
-    """A manager that hides the tool's exception leaves no answer."""
-
-    @asynccontextmanager
-    async def quiet() -> AsyncIterator[Db]:
-        try:
-            yield Db()
-        except ZeroDivisionError:
-            return
-
-    @tool(effect="write")
-    async def put(db: Inject[Db]) -> float:
-        return 1 / 0
-
-    outcome = failed(await call(put, deps={Db: quiet}))
-    assert (outcome.code, outcome.in_doubt) == ("tool_crashed", True)
-
-
-async def test_a_manager_that_does_not_open_says_which():
-    """The error at start-up names the dependency."""
-
-    @asynccontextmanager
-    async def broken() -> AsyncIterator[Db]:
-        raise OSError("refused")
-        yield Db()
-
-    @tool
-    async def look(db: Inject[Db]) -> str:
-        return ""
-
-    with pytest.raises(OSError, match="refused") as caught:
-        await call(look, deps={Db: broken()})
-    assert "while opening the dependency Db" in caught.value.__notes__[0]
-
-
-async def test_a_registry_that_is_not_open_says_so():
-    """A call outside `async with` is a definite failure."""
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Db]:
-        yield Db()
-
-    @tool(effect="write")
-    async def put(db: Inject[Db]) -> str:
-        return ""
-
-    outcome = failed(await Registry([put], {Db: opened()}).run("put", b"{}", CONTEXT))
-    assert "use the registry in `async with`" in outcome.text
-    assert outcome.in_doubt is False
-
-
 # --- time and cancellation --------------------------------------------------------------------------------------------
 
 
@@ -422,7 +276,7 @@ async def test_a_thread_that_times_out_goes_on_and_holds_its_place():
 
     ran = threading.Event()
 
-    @tool(effect="write", timeout_s=0.05)
+    @tool(effect="write", timeout_s=0.4)
     def waiting() -> str:
         ran.set()
         return "ran"
@@ -431,7 +285,7 @@ async def test_a_thread_that_times_out_goes_on_and_holds_its_place():
         first = asyncio.create_task(registry.run("stuck", b"{}", CONTEXT))
         await asyncio.to_thread(started.wait)
         second = await registry.run("waiting", b"{}", CONTEXT)
-        assert second == Failure("tool_busy", "waiting could not be started within 0.05 s.", False, True)
+        assert second == Failure("tool_busy", "waiting could not be started within 0.4 s.", False, True)
         assert failed(await first).in_doubt is True
         release.set()
         assert await registry.run("waiting", b"{}", CONTEXT) == Answer("ran")

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import json
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -21,6 +22,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from pydantic_core import ErrorDetails, from_json
 
 from stanchion.core.errors import ConfigError
@@ -152,13 +154,22 @@ def _is_described(annotation: Any) -> bool:
     return any(isinstance(extra, FieldInfo) and extra.description for extra in extras)
 
 
+def _adapter_of_one(annotation: Any) -> TypeAdapter[Any]:
+    """Make an adapter of one parameter's type alone, where what is said of the field (an alias) has no place."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsupportedFieldAttributeWarning)
+        return adapter_of(annotation)
+
+
 def _dump_default(parameter: Parameter) -> Any:
-    return adapter_of(parameter.annotation).dump_python(parameter.default, mode="json", by_alias=True, warnings=False)
+    return _adapter_of_one(parameter.annotation).dump_python(
+        parameter.default, mode="json", by_alias=True, warnings=False
+    )
 
 
 def _check_default(tool: str, parameter: Parameter) -> None:
     try:
-        adapter_of(parameter.annotation).validate_json(_encode(_dump_default(parameter)))
+        _adapter_of_one(parameter.annotation).validate_json(_encode(_dump_default(parameter)))
     except Exception as error:
         raise ConfigError(
             f"tool {tool!r}, parameter {parameter.name!r}: the default {parameter.default!r} is no value of its type; "
@@ -169,7 +180,7 @@ def _check_default(tool: str, parameter: Parameter) -> None:
 def refuse_unknown_type(tool: str, parameter: Parameter) -> str:
     """Say why pydantic makes no schema of a parameter's type, or "" where it does."""
     try:
-        adapter_of(parameter.annotation).json_schema(mode="validation")
+        _adapter_of_one(parameter.annotation).json_schema(mode="validation")
     except PydanticUserError as error:
         return _first_line(error)
     except Exception as error:
