@@ -4,7 +4,7 @@
 
 All names and numbers are invented. The shape is the one `store.AirlineDb.create` takes. The airline's clock stands at
 2024-05-15 15:00, so flights before that have landed, those of the day are under way, and later ones can be booked. Nora
-Winter and her two reservations are always there: the demonstration (`customer.py`, `script.json`) is about them.
+Winter and her three reservations are always there: the demonstration (`customer.py`, `script.json`) is about them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ PRICES = {"basic_economy": (50, 100), "economy": (100, 200), "business": (200, 5
 
 DEMO_USER = "nora_winter_2041"
 DEMO_BUSINESS = "NWBUS7"  # business: can always be cancelled
+DEMO_RETURN = "NWRET8"  # business too: the way back
 DEMO_BASIC = "NWBAS3"  # basic economy, bought a week ago, no insurance: cannot
 
 
@@ -190,7 +191,7 @@ def _store(document: Json, reservation: Reservation) -> None:
 
 
 def _add_demo(document: Json) -> None:
-    """Add Nora Winter, who is in every airline: her business trip can be cancelled, her basic economy one cannot."""
+    """Add Nora Winter, who is in every airline: her business trips can be cancelled, her basic economy one cannot."""
     methods: list[PaymentMethod] = [
         {"source": "credit_card", "brand": "visa", "last_four": "4410", "id": "credit_card_2041001"},
         {"source": "gift_card", "amount": 120, "id": "gift_card_2041002"},
@@ -198,7 +199,11 @@ def _add_demo(document: Json) -> None:
     document["users"][DEMO_USER] = _user("Nora", "Winter", DEMO_USER, "silver", methods)
     traveller = _passenger("Nora", "Winter", document["users"][DEMO_USER]["dob"])
     routes = {(flight["origin"], flight["destination"]): flight for flight in document["flights"].values()}
-    trips = ((DEMO_BUSINESS, "business", "DEN", "SEA", 388), (DEMO_BASIC, "basic_economy", "SEA", "ORD", 74))
+    trips = (
+        (DEMO_BUSINESS, "business", "DEN", "SEA", 388),
+        (DEMO_RETURN, "business", "SEA", "DEN", 412),
+        (DEMO_BASIC, "basic_economy", "SEA", "ORD", 74),
+    )
     for code, cabin, origin, destination, price in trips:
         leg = _leg(cast(Json, routes[origin, destination]), TODAY + timedelta(days=7), price)
         _store(

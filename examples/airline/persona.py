@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from examples.airline.data import DEMO_BASIC, DEMO_BUSINESS, DEMO_USER
+from examples.airline.data import DEMO_BASIC, DEMO_BUSINESS, DEMO_RETURN, DEMO_USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ CANCELS = Persona(
 
 REJECTED = Persona(
     name="rejected",
-    about="Nora Winter cancels her business trip, and the colleague who must approve it says no.",
+    about="Nora Winter cancels her business trip back, and the colleague who must approve it says no.",
     lines=(
-        Line(f"Please cancel my reservation {DEMO_BUSINESS}. I am {DEMO_USER}."),
-        Line(f"Yes, cancel {DEMO_BUSINESS}.", after=r"shall I|confirm|would you like|\byes\b"),
+        Line(f"Please cancel my reservation {DEMO_RETURN}. I am {DEMO_USER}."),
+        Line(f"Yes, cancel {DEMO_RETURN}.", after=r"shall I|confirm|would you like|\byes\b"),
         Line("Then let me talk to a human."),
     ),
     approves=False,
