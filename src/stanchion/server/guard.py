@@ -1,0 +1,56 @@
+"""The outermost layer of the application: who may call at all, no exception gets out, and the access log.
+
+Plain ASGI, because a middleware that wraps responses would buffer streams.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stanchion.server.edge import Edge
+from stanchion.server.failure import failure_of
+
+access = logging.getLogger("stanchion.access")
+
+_UNCHECKED = frozenset({"/health"})
+"""Never touches the store, which says whether the door is open."""
+
+
+class Guard:
+    """Wraps an application."""
+
+    def __init__(self, app: ASGIApp, edge: Edge) -> None:
+        self._app = app
+        self._edge = edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.monotonic()
+        status = 0
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if scope["path"] not in _UNCHECKED:
+                await self._edge.door.check_browser(scope["method"], Headers(scope=scope))
+            await self._app(scope, receive, note)
+        except Exception as error:
+            response = failure_of(error, at=f"{scope['method']} {scope['path']}")
+            if not status:
+                await response(scope, receive, note)
+        finally:
+            if self._edge.settings.access_log:
+                took_ms = round((time.monotonic() - began_s) * 1000)
+                facts = {"method": scope["method"], "path": scope["path"], "status": status, "took_ms": took_ms}
+                access.info("request", extra=facts)

@@ -1,0 +1,412 @@
+"""What a client may send and what it gets, as pydantic models. Only this edge uses pydantic.
+
+A request model refuses what it does not know. A response model is documentation: responses are encoded from the
+runtime's own structs, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
+
+from stanchion.core.message import USER, Media, Part, Text
+from stanchion.core.money import Amount, parse_usd
+
+MAX_SEQ = 2**53 - 1
+"""The largest seq that every JSON reader takes exactly."""
+
+
+def _usd(value: Amount) -> str:
+    parse_usd(value, field="")
+    return f"{value}"
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError('write a time with its zone, like "2026-11-20T12:00:00Z"')
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment.year < 1970:
+        raise ValueError('write a time with its zone, like "2026-11-20T12:00:00Z"')
+    return moment
+
+
+Usd = Annotated[
+    str,
+    BeforeValidator(_usd),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}], "examples": ["0.50"]}),
+]
+Name = Annotated[str, Field(max_length=200)]
+Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+
+
+class Body(BaseModel):
+    """A request body: strict types, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class TextPart(Body):
+    """Text said by the user."""
+
+    type: Literal["text"]
+    text: str = Field(min_length=1)
+
+    def part(self) -> Part:
+        """Give the part as the journal holds it."""
+        return Text(self.text, USER)
+
+
+class MediaPart(Body):
+    """An image, a document, audio or video: by exactly one of `data`, `url` and `file_id`."""
+
+    type: Literal["media"]
+    mime: str = Field(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$", max_length=100, examples=["image/png"])
+    data: str = Field("", description="Base64.")
+    url: str = Field("", max_length=2000, pattern="^(https?://.+)?$")
+    file_id: str = Field("", max_length=500, description="A file already at the model's provider.")
+    name: str = Field("", max_length=200)
+    max_input_tokens: int = Field(
+        0, ge=0, le=10_000_000, description="What it is billed as at most. Needed under a budget."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MediaPart:
+        if sum(map(bool, (self.data, self.url, self.file_id))) != 1:
+            raise ValueError("give exactly one of data, url and file_id")
+        try:
+            base64.b64decode(self.data, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("data is not valid base64") from None
+        return self
+
+    def part(self) -> Part:
+        """Give the part as the journal holds it."""
+        return Media(self.mime, USER, self.data, self.url, self.file_id, self.name, self.max_input_tokens)
+
+
+def _form(value: object) -> str | None:
+    return "text" if isinstance(value, str) else "parts" if isinstance(value, list) else None
+
+
+Input = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")]
+    | Annotated[
+        list[Annotated[TextPart | MediaPart, Field(discriminator="type")]],
+        Field(min_length=1, max_length=100),
+        Tag("parts"),
+    ],
+    Discriminator(
+        _form, custom_error_type="input_form", custom_error_message="Give a string, or a list of text and media parts"
+    ),
+]
+
+
+def said(given: str | list[TextPart | MediaPart]) -> str | list[Part]:
+    """Give an input as the runtime takes it."""
+    return given if isinstance(given, str) else [item.part() for item in given]
+
+
+class LimitsBody(Body):
+    """Limits of this run, which can only narrow the agent's own."""
+
+    usd: Usd | None = Field(None, description="What the run may cost.")
+    turns: Count | None = Field(None, description="Model calls.")
+    tool_calls: Count | None = None
+    tool_calls_per_turn: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    wall_s: Seconds | None = Field(None, description="Seconds from the start, without the waiting for people.")
+
+
+class StartRun(Body):
+    """A run to start."""
+
+    agent: str = Field(min_length=1, max_length=200, description="Name of an agent; `GET /v1/agents` lists them.")
+    input: Input = Field(description="What the user says.")
+    session: Name = Field("", description="Conversation to go on with; a new one if it is left out.")
+    user: Name = Field("", description="Who it is for: budgets and erasure go by it.")
+    limits: LimitsBody | None = None
+    if_busy: Literal["reject", "queue"] = Field("reject", description="What to do while the session has a live run.")
+    dry_run: bool = Field(False, description="Read for real, and only pretend to have effects.")
+    deadline: Moment | None = Field(None, description="The run ends at this time at the latest.")
+    mode: Literal["submit", "wait", "stream"] | None = Field(
+        None,
+        description="submit: 202 at once (the default). wait: until it ends or needs a person. stream: its events.",
+    )
+    wait_s: Seconds | None = Field(None, description="How long `wait` waits at most.")
+
+
+class Cancel(Body):
+    """Why a run is to stop."""
+
+    by: str = Field("", max_length=200)
+    reason: str = Field("", max_length=10_000)
+
+
+class Decide(Body):
+    """A person's decision on a call that waits."""
+
+    call: str = Field(min_length=1, max_length=100, description="The call, as the run's `waiting` names it.")
+    decision: Literal["approve", "edit", "reject", "retry", "record", "fail"] = Field(
+        description="approve, edit (needs `arguments`), reject a proposal; retry, record (needs `result`), fail a call in doubt."
+    )
+    revision: int | None = Field(
+        None, ge=0, le=1_000_000, description="The revision that was decided on; 409 if it is another."
+    )
+    arguments: dict[str, Any] | None = None
+    result: str | None = Field(None, max_length=1_000_000)
+    reason: str = Field("", max_length=10_000, description="The model is told it.")
+    by: str = Field("", max_length=200, description="Who decided.")
+
+
+class Say(Body):
+    """Something more to say to a live run."""
+
+    input: Input
+    by: str = Field("", max_length=200)
+
+
+class Revive(Body):
+    """Who sets a parked run going again."""
+
+    by: str = Field("", max_length=200)
+
+
+class SetBudget(Body):
+    """A budget's limit; null takes it away. Setting one opens a budget that an overrun had closed."""
+
+    usd: Usd | None
+
+
+# --- queries ------------------------------------------------------------------------------------------------------------
+
+
+class Query(BaseModel):
+    """Parameters of a query: unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PageQuery(Query):
+    """A page of a list, newest first."""
+
+    before: str = Field("", max_length=200, description="The last item of the page before.")
+    limit: int = Field(50, ge=1, le=200)
+
+
+class RunsQuery(PageQuery):
+    """Which runs to list."""
+
+    session: str = Field("", max_length=200)
+    agent: str = Field("", max_length=200)
+    user: str = Field("", max_length=200)
+    status: Literal["", "queued", "runnable", "waiting", "parked", "ended"] = ""
+
+
+class EventsQuery(Query):
+    """Where in a run's journal to begin, and in which form."""
+
+    after: int = Field(0, ge=0, le=MAX_SEQ, description="Events behind this seq. `Last-Event-ID` goes before it.")
+    deltas: bool = Field(True, description="Also the text of the model call in the making.")
+    format: Literal["", "sse", "json"] = Field("", description="json: one page instead of a stream.")
+    limit: int = Field(100, ge=1, le=1000, description="Events of a JSON page.")
+
+
+# --- responses, for the documentation -----------------------------------------------------------------------------------
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(examples=["not_found"])
+    message: str
+    field: str = Field(description='Path of the offending field ("limits.usd"), or "".')
+    retryable: bool
+    id: str = Field("", description="Where the fault is ours: what the server's log has it under.")
+
+
+class ErrorBody(BaseModel):
+    """An error."""
+
+    error: ErrorDetail
+
+
+class StartedModel(BaseModel):
+    """A run that was accepted."""
+
+    run: str
+    session: str
+    existing: bool = Field(description="It was there already, under the same `Idempotency-Key` and body.")
+
+
+class AcceptedModel(BaseModel):
+    """What was asked is durable, and the run will take it in."""
+
+    run: str
+
+
+class UsageModel(BaseModel):
+    """What a run has used."""
+
+    turns: int
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+
+
+class WaitingModel(BaseModel):
+    """A call that waits for a person."""
+
+    call: str
+    tool: str
+    revision: int
+    kind: Literal["approval", "in_doubt"]
+    arguments: dict[str, Any]
+    rule: str
+    reason: str
+    tier: str
+    decisions: list[str] = Field(description="What may be decided on it.")
+    asked_ms: int
+    expires_ms: int
+
+
+class RunModel(BaseModel):
+    """A run as it stands."""
+
+    run: str
+    session: str
+    user: str
+    agent: str
+    status: Literal["queued", "runnable", "waiting", "parked", "ended"]
+    outcome: str = Field(description='How it ended; "" while it is live.')
+    reason: str
+    text: str = Field(description="The answer, or the best so far.")
+    seq: int = Field(description="Of its last event.")
+    usd: str
+    usage: UsageModel
+    waiting: list[WaitingModel]
+    done: list[str]
+    in_doubt: list[str]
+    created_ms: int
+    updated_ms: int
+    output: Any = Field(description="A structured answer, parsed.")
+    parked: str
+
+
+class RunItem(BaseModel):
+    """A run in a list."""
+
+    run: str
+    session: str
+    agent: str
+    user: str
+    status: Literal["queued", "runnable", "waiting", "parked", "ended"]
+    outcome: str
+    seq: int
+    usd: str
+    attempts: int = Field(description="Times it was taken up without getting on.")
+    parent: str
+    root: str
+    created_ms: int
+    updated_ms: int
+
+
+class RunPage(BaseModel):
+    """Runs, newest first."""
+
+    runs: list[RunItem]
+    before: str = Field(description='Give it as `before` for the next page; "": there is none.')
+
+
+class EventPage(BaseModel):
+    """Events of a run, in order."""
+
+    events: list[dict[str, Any]]
+    after: int = Field(description="Give it as `after` for the next page.")
+    more: bool = Field(description="There are more events already.")
+
+
+class SessionItem(BaseModel):
+    """A session: a chain of runs."""
+
+    session: str
+    agent: str
+    user: str
+    live: str = Field(description='The run that is not over, or "".')
+    last: str = Field(description='The last run that ended, or "".')
+    runs: int
+    created_ms: int
+    updated_ms: int
+
+
+class SessionPage(BaseModel):
+    """Sessions, newest first."""
+
+    sessions: list[SessionItem]
+    before: str
+
+
+class MessagesModel(BaseModel):
+    """A conversation as it stands."""
+
+    messages: list[dict[str, Any]]
+
+
+class ToolItem(BaseModel):
+    """A tool of an agent."""
+
+    name: str
+    effect: Literal["read", "write", "irreversible", "destructive"]
+    description: str
+
+
+class AgentItem(BaseModel):
+    """An agent that this server runs."""
+
+    name: str
+    models: list[str] = Field(description="The model, then its fallbacks.")
+    tools: list[ToolItem]
+
+
+class AgentsModel(BaseModel):
+    """The agents of this server."""
+
+    agents: list[AgentItem]
+
+
+class LedgerModel(BaseModel):
+    """A budget: its limit, and what of it is spent and set aside."""
+
+    ledger: str
+    limit_usd: str | None
+    settled_usd: str
+    reserved_usd: str
+    closed: bool = Field(description="A bill was above its reservation; set the limit again to open it.")
+
+
+class LedgersModel(BaseModel):
+    """Budgets."""
+
+    budgets: list[LedgerModel]
+
+
+class HealthModel(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class ReadyModel(BaseModel):
+    """The server takes new runs."""
+
+    ready: Literal[True]
