@@ -1,0 +1,190 @@
+"""`stanchion decide`: a person's decision on a call that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import msgspec
+import typer
+
+from stanchion.cli.desk import Decided, Desk, Json, Where, open_desk, user_name
+from stanchion.cli.options import ApiKey, By, Data, Output, Tenant, Url
+from stanchion.cli.output import Column, one_line, print_json, say, table, when
+from stanchion.cli.runs import with_hint
+from stanchion.cli.show import arguments_text
+from stanchion.core.errors import Conflict, InputError, NotFound
+
+DECISIONS = ("approve", "edit", "reject", "retry", "record", "fail")
+
+COLUMNS: tuple[Column, ...] = (
+    ("run", lambda row: row["run"]),
+    ("call", lambda row: row["call"]),
+    ("tool", lambda row: row["tool"]),
+    ("arguments", lambda row: one_line(arguments_text(row["arguments"]), 60)),
+    ("tier", lambda row: row["tier"]),
+    ("waits for", lambda row: "approval" if row["kind"] == "approval" else "what became of it"),
+    ("since", lambda row: when(row["asked_ms"])),
+    ("decisions", lambda row: "|".join(row["decisions"])),
+)
+
+
+def decide(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")] = "",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CALL] DECISION", help="approve, edit, reject; retry, record, fail for a call in doubt."
+        ),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List every call that waits for a person.")] = False,
+    arguments: Annotated[
+        str, typer.Option(metavar="JSON|@FILE", help="edit: the arguments to call it with instead.")
+    ] = "",
+    result: Annotated[str | None, typer.Option(metavar="TEXT|@FILE", help="record: what the call brought.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; the model is told it.")] = "",
+    revision: Annotated[
+        int | None, typer.Option(help="The revision you were shown; another is refused.", min=0, show_default=False)
+    ] = None,
+    by: By = "",
+    data: Data = "",
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    output: Output = "text",
+) -> None:
+    """Decide on a tool call that waits for a person. Without CALL: on the only one of the run that waits.
+
+    \b
+    approve   run it as it was proposed
+    edit      run it with other --arguments, checked and judged again
+    reject    do not run it; the model reads the --reason
+    retry     (in doubt) run it once more
+    record    (in doubt) it was done: --result is what it brought
+    fail      (in doubt) tell the model that it failed
+
+    \b
+    Examples:
+        stanchion decide --list
+        stanchion decide run_01 approve
+        stanchion decide run_01 4.0 edit --arguments '{"order_id": "A-17", "cents": 900}'
+        stanchion decide run_01 reject --reason "not without an invoice"
+        stanchion decide run_01 record --result @receipt.json
+    """
+    where = Where(data, url, api_key, tenant)
+    given = words or []
+    if list_ or not given:
+        if given or (list_ and run) or not (list_ or run):
+            raise InputError("say RUN [CALL] DECISION, or --list, or only RUN to see what waits in it")
+        asyncio.run(_list(where, run, output))
+        return
+    call, decision = _words(given)
+    decided = Decided(
+        call,
+        cast("Any", decision),
+        revision,
+        _arguments(arguments, decision),
+        _result(result, decision),
+        reason,
+        user_name(by),
+    )
+    done = asyncio.run(_decide(where, run, decided))
+    if output == "json":
+        print_json({"run": run, "call": done.call, "revision": done.revision, "decision": decision})
+    else:
+        say(f"{run} {done.call}: {decision}")
+
+
+def _words(words: Sequence[str]) -> tuple[str, str]:
+    decision = words[-1]
+    if len(words) > 2:
+        raise InputError(f"say RUN [CALL] DECISION, not {len(words) + 1} words")
+    if decision not in DECISIONS:
+        raise InputError(f"{decision!r} is no decision; it is one of {', '.join(DECISIONS)}", field="DECISION")
+    return (words[0] if len(words) == 2 else ""), decision
+
+
+def _arguments(arguments: str, decision: str) -> dict[str, Any] | None:
+    if decision != "edit":
+        if arguments:
+            raise InputError(f"only `edit` takes it, not {decision!r}", field="--arguments")
+        return None
+    if not arguments:
+        raise InputError("`edit` needs it: the arguments to call the tool with, as JSON", field="--arguments")
+    try:
+        return msgspec.json.decode(_text(arguments, "--arguments"), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise InputError(f"this is no JSON object: {error}", field="--arguments") from None
+
+
+def _result(result: str | None, decision: str) -> str | None:
+    if decision != "record":
+        if result is not None:
+            raise InputError(f"only `record` takes it, not {decision!r}", field="--result")
+        return None
+    if result is None:
+        raise InputError("`record` needs it: what the call brought, as the model is to read it", field="--result")
+    return _text(result, "--result")
+
+
+def _text(value: str, field: str) -> str:
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text()
+    except OSError as error:
+        raise InputError(f"cannot read {value[1:]!r}: {error.strerror}", field=field) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{value[1:]!r} is not text in UTF-8", field=field) from None
+
+
+async def _decide(where: Where, run: str, decided: Decided) -> Decided:
+    """Find the call that is meant, bind the decision to the revision that waits now, and post it."""
+    async with open_desk(where) as desk:
+        try:
+            view = await desk.view(run)
+        except NotFound as error:
+            raise NotFound(with_hint(str(error))) from None
+        ask = _meant(view, decided.call)
+        revision = ask["revision"] if decided.revision is None else decided.revision
+        bound = msgspec.structs.replace(decided, call=ask["call"], revision=revision)
+        await desk.decide(run, bound)
+        return bound
+
+
+def _meant(view: Json, call: str) -> Json:
+    waiting = view["waiting"]
+    if not waiting:
+        state = f"is over ({view['outcome']})" if view["status"] == "ended" else f"is {view['status']}"
+        raise Conflict(f"{view['run']} {state} and waits for no decision; `stanchion decide --list` shows what waits")
+    found = [ask for ask in waiting if ask["call"] == call] if call else waiting
+    if len(found) == 1:
+        return found[0]
+    calls = ", ".join(f"{ask['call']} ({ask['tool']})" for ask in waiting)
+    if call:
+        raise NotFound(f"{view['run']} has no call {call!r} that waits; there are: {calls}")
+    raise InputError(f"{len(found)} calls of {view['run']} wait; name one: {calls}", field="CALL")
+
+
+async def _list(where: Where, run: str, output: str) -> None:
+    async with open_desk(where) as desk:
+        try:
+            views = [await desk.view(run)] if run else [view async for view in _waiting(desk)]
+        except NotFound as error:
+            raise NotFound(with_hint(str(error))) from None
+    rows = [{"run": view["run"], "agent": view["agent"], **ask} for view in views for ask in view["waiting"]]
+    if output == "json":
+        print_json(rows)
+    else:
+        table(rows, COLUMNS, empty="nothing waits for a person")
+
+
+async def _waiting(desk: Desk) -> AsyncIterator[Json]:
+    """Every run that waits, a page at a time."""
+    before = ""
+    while rows := await desk.runs(status="waiting", before=before, limit=200):
+        for row in rows:
+            yield await desk.view(row["run"])
+        before = rows[-1]["run"]

@@ -1,0 +1,264 @@
+"""Where a command finds the runs: in a data file, or at a server.
+
+`open_desk` gives one or the other, with the same methods. A data file is opened to look and to post only, so it works
+beside the server that drives it. Runs, events and listings are plain dicts of their JSON: what a server sends is shown
+as it came, whatever its version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import msgspec
+
+from stanchion.core.errors import InputError, NotFound
+from stanchion.core.money import format_usd
+
+if TYPE_CHECKING:
+    from stanchion.agent import Limits
+    from stanchion.runtime import Runtime
+
+Json = Mapping[str, Any]
+TailItem = tuple[Literal["event", "delta"], Json]
+DEFAULT_DATA = "stanchion.db"
+
+
+class Where(msgspec.Struct, frozen=True):
+    """What the options say about where the data is; "" is what was not said."""
+
+    data: str = ""
+    url: str = ""
+    api_key: str = ""
+    tenant: str = ""
+
+    def in_a_file(self) -> Where:
+        """The same in a data file, whatever server the environment names."""
+        return Where(data=self.data or _default_data(), tenant=self.tenant)
+
+    def resolve(self) -> Where:
+        """Fill in the environment. An option beats it; a URL and a file together are a mistake."""
+        if self.data and self.url:
+            raise InputError("--data and --url are two places; give one of them")
+        url = self.url or ("" if self.data else os.environ.get("STANCHION_URL", ""))
+        if url and self.tenant:
+            raise InputError("--tenant does not go with a server: its API key says whose data is meant")
+        data = self.data or _default_data()
+        key = self.api_key or os.environ.get("STANCHION_API_KEY", "")
+        return Where(data=data, url=url.rstrip("/"), api_key=key, tenant=self.tenant or "default")
+
+
+def _default_data() -> str:
+    return os.environ.get("STANCHION_DATA", "") or DEFAULT_DATA
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """A person's decision on a call that waits."""
+
+    call: str
+    decision: Literal["approve", "edit", "reject", "retry", "record", "fail"]
+    revision: int | None = None
+    arguments: dict[str, Any] | None = None
+    result: str | None = None
+    reason: str = ""
+    by: str = ""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A run to start."""
+
+    agent: str
+    input: str
+    session: str = ""
+    user: str = ""
+    usd: str = ""
+    dry_run: bool = False
+
+
+class Desk(Protocol):
+    """What commands do with runs. Every method raises `StanchionError`."""
+
+    async def start(self, ask: Ask) -> str: ...
+    async def view(self, run: str) -> Json: ...
+    async def wait(self, run: str, *, timeout_s: float | None = None) -> Json: ...
+    def tail(self, run: str, *, after: int = 0, deltas: bool = True) -> AsyncIterator[TailItem]: ...
+    async def send(self, run: str, text: str, *, by: str) -> None: ...
+    async def cancel(self, run: str, *, by: str, reason: str) -> None: ...
+    async def decide(self, run: str, decided: Decided) -> None: ...
+    async def revive(self, run: str, *, by: str) -> None: ...
+    async def runs(
+        self, *, session: str = "", agent: str = "", user: str = "", status: str = "", before: str = "", limit: int = 50
+    ) -> Sequence[Json]: ...
+    def verify(self, run: str = "") -> AsyncIterator[Json]: ...
+    async def budgets(self) -> Sequence[Json]: ...
+    async def set_budget(self, ledger: str, usd: str | None) -> Json: ...
+    async def add_key(self, name: str) -> tuple[Json, str]: ...
+    async def keys(self) -> Sequence[Json]: ...
+    async def revoke_key(self, id: str) -> bool: ...
+
+
+@contextlib.asynccontextmanager
+async def open_desk(where: Where, *, create: bool = False) -> AsyncGenerator[Desk]:
+    """Open the data file, or a client of the server. `create`: the file need not exist yet."""
+    where = where.resolve()
+    if where.url:
+        from stanchion.cli.remote import Remote
+
+        async with Remote(where.url, where.api_key) as remote:
+            yield remote
+        return
+    from stanchion.runtime import Runtime
+
+    check_data(where.data, create=create)
+    runtime = await Runtime.open(data=where.data, drive=False)
+    try:
+        yield FileDesk(runtime, where.tenant)
+    finally:
+        await runtime.aclose()
+
+
+def check_data(data: str, *, create: bool) -> None:
+    """Say clearly what a data file lacks, before it is opened."""
+    path = Path(data.removeprefix("sqlite:///"))
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a directory; name a file in it, like {str(path / DEFAULT_DATA)!r}")
+    if not create and not path.exists():
+        raise NotFound(
+            f"there is no data file {str(path)!r}; name it with --data FILE or STANCHION_DATA, "
+            "or ask a server with --url (`stanchion run` and `stanchion serve` make one)"
+        )
+
+
+def user_name(by: str) -> str:
+    """Who does it: what was said, or the user of this terminal."""
+    if by:
+        return by
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "cli"
+
+
+class FileDesk:
+    """The desk over a data file."""
+
+    def __init__(self, runtime: Runtime, tenant: str) -> None:
+        self._runtime = runtime
+        self._tenant = tenant
+
+    async def start(self, ask: Ask) -> str:
+        started = await self._runtime.start(
+            ask.agent,
+            ask.input,
+            tenant=self._tenant,
+            session=ask.session,
+            user=ask.user,
+            limits=limits_of(ask),
+            dry_run=ask.dry_run,
+        )
+        return started.run
+
+    async def view(self, run: str) -> Json:
+        return plain(await self._runtime.view(run, tenant=self._tenant))
+
+    async def wait(self, run: str, *, timeout_s: float | None = None) -> Json:
+        return plain(await self._runtime.wait(run, tenant=self._tenant, timeout_s=timeout_s))
+
+    async def tail(self, run: str, *, after: int = 0, deltas: bool = True) -> AsyncIterator[TailItem]:
+        from stanchion.core.event import Entry
+        from stanchion.runtime import delta_json, entry_json
+
+        async for item in self._runtime.tail(run, tenant=self._tenant, after=after, deltas=deltas):
+            if isinstance(item, Entry):
+                yield "event", msgspec.json.decode(entry_json(item))
+            else:
+                yield "delta", msgspec.json.decode(delta_json(item))
+
+    async def send(self, run: str, text: str, *, by: str) -> None:
+        await self._runtime.send(run, text, by=by, tenant=self._tenant)
+
+    async def cancel(self, run: str, *, by: str, reason: str) -> None:
+        await self._runtime.cancel(run, by=by, reason=reason, tenant=self._tenant)
+
+    async def decide(self, run: str, decided: Decided) -> None:
+        await self._runtime.decide(
+            run,
+            decided.call,
+            decided.decision,
+            revision=decided.revision,
+            arguments=decided.arguments,
+            result=decided.result,
+            reason=decided.reason,
+            by=decided.by,
+            tenant=self._tenant,
+        )
+
+    async def revive(self, run: str, *, by: str) -> None:
+        await self._runtime.revive(run, by=by, tenant=self._tenant)
+
+    async def runs(
+        self, *, session: str = "", agent: str = "", user: str = "", status: str = "", before: str = "", limit: int = 50
+    ) -> Sequence[Json]:
+        rows = await self._runtime.runs(
+            tenant=self._tenant, session=session, agent=agent, user=user, status=status, before=before, limit=limit
+        )
+        return [_listed(plain(row)) for row in rows]
+
+    async def verify(self, run: str = "") -> AsyncIterator[Json]:
+        async for verified in self._runtime.verify(run, tenant=self._tenant):
+            yield plain(verified)
+
+    async def budgets(self) -> Sequence[Json]:
+        return [_priced(plain(ledger)) for ledger in await self._runtime.budgets(tenant=self._tenant)]
+
+    async def set_budget(self, ledger: str, usd: str | None) -> Json:
+        return _priced(plain(await self._runtime.set_budget(ledger, usd, tenant=self._tenant)))
+
+    async def add_key(self, name: str) -> tuple[Json, str]:
+        key, secret = await self._runtime.add_key(self._tenant, name)
+        return _key(plain(key)), secret
+
+    async def keys(self) -> Sequence[Json]:
+        return [_key(plain(key)) for key in await self._runtime.keys()]
+
+    async def revoke_key(self, id: str) -> bool:
+        return await self._runtime.revoke_key(id)
+
+
+def plain(struct: Any) -> Json:
+    """Give a struct as the dict of its JSON."""
+    return cast("Json", msgspec.to_builtins(struct))
+
+
+def _listed(row: Json) -> Json:
+    """Choose what a listing shows of a run's row: not its lease, its hash or its worker."""
+    shown = ("run", "session", "user", "agent", "status", "outcome", "seq", "attempts", "parent", "root")
+    kept = {name: row[name] for name in shown}
+    return kept | {"usd": format_usd(row["cost"]), "created_ms": row["created_ms"], "updated_ms": row["updated_ms"]}
+
+
+def _priced(ledger: Json) -> Json:
+    return {
+        "ledger": ledger["ledger"],
+        "limit_usd": None if ledger["limit"] < 0 else format_usd(ledger["limit"]),
+        "spent_usd": format_usd(ledger["settled"]),
+        "reserved_usd": format_usd(ledger["reserved"]),
+        "closed": ledger["closed"],
+    }
+
+
+def _key(key: Json) -> Json:
+    return {name: key[name] for name in ("id", "tenant", "name", "created_ms", "revoked")}
+
+
+def limits_of(ask: Ask) -> Limits | None:
+    """What the run is held to beside its agent's own limits."""
+    if not ask.usd:
+        return None
+    from stanchion.agent import Limits
+
+    return Limits(usd=ask.usd, turns=None, tool_calls_per_turn=None)

@@ -1,0 +1,205 @@
+"""The desk over HTTP: a small client of a Stanchion server, with the same methods as over a data file.
+
+An event stream that breaks off is attached again where it was. Errors of the server come as the errors they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, cast
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+
+from stanchion.cli.desk import Ask, Decided, Json, TailItem
+from stanchion.cli.errors import Unreachable
+from stanchion.core.errors import ConfigError, Conflict, InputError, NotFound, StanchionError, Unauthorized
+
+POLL_S = (0.05, 1.0)
+"""How often a run that is waited for is looked at: at first, and at most."""
+RECONNECTS = 10
+MAX_EVENT_BYTES = 64_000_000
+
+
+class Remote:
+    """A server. Use it as an async context manager."""
+
+    def __init__(self, url: str, api_key: str = "") -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InputError(f"{url!r} is not an address like http://127.0.0.1:8420", field="--url")
+        self._url = url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def __aenter__(self) -> Remote:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, read_bufsize=2**20)
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._session.close()
+
+    async def start(self, ask: Ask) -> str:
+        body: dict[str, Any] = {"agent": ask.agent, "input": ask.input, "session": ask.session, "user": ask.user}
+        body |= {"dry_run": ask.dry_run} | ({"limits": {"usd": ask.usd}} if ask.usd else {})
+        return (await self._call("POST", "/v1/runs", body))["run"]
+
+    async def view(self, run: str) -> Json:
+        return await self._call("GET", f"/v1/runs/{_segment(run)}")
+
+    async def wait(self, run: str, *, timeout_s: float | None = None) -> Json:
+        """Look again and again, ever slower, until it ended, needs a person, or the time is over."""
+        pause_s, most_s = POLL_S
+        until = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        while True:
+            view = await self.view(run)
+            if view["status"] in ("ended", "parked") or view["waiting"]:
+                return view
+            if until is not None and asyncio.get_running_loop().time() >= until:
+                return view
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, most_s)
+
+    async def tail(self, run: str, *, after: int = 0, deltas: bool = True) -> AsyncIterator[TailItem]:
+        """Stream events, gapless by seq; a broken connection is made again where it was."""
+        tries = 0
+        while tries < RECONNECTS:
+            try:
+                async for kind, item in self._stream(run, after, deltas=deltas):
+                    if kind == "end":
+                        if item["reason"] == "finished":
+                            return
+                        if item["reason"] == "error":
+                            raise StanchionError(
+                                f"the server broke the stream off; its log says why ({item.get('id')})"
+                            )
+                        break  # it drains: another may take its place
+                    after, tries = (item["seq"], 0) if kind == "event" else (after, tries)
+                    yield kind, item
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            tries += 1
+            await asyncio.sleep(min(0.2 * 2**tries, 5.0))
+        raise Unreachable(f"the stream of {run} broke off at event {after} and {self._url} does not answer")
+
+    async def _stream(
+        self, run: str, after: int, *, deltas: bool
+    ) -> AsyncIterator[tuple[Literal["event", "delta", "end"], Json]]:
+        query = {"after": str(after), "deltas": "true" if deltas else "false"}
+        path = f"/v1/runs/{_segment(run)}/events"
+        headers = {"accept": "text/event-stream"}
+        async with self._session.get(self._url + path, params=query, headers=headers) as response:
+            if response.status != 200:
+                raise error_of(response.status, await response.read())
+            kind, buffer = "", b""
+            async for chunk in response.content.iter_any():
+                buffer += chunk
+                *lines, buffer = buffer.split(b"\n")
+                if len(buffer) > MAX_EVENT_BYTES:
+                    raise StanchionError("the server sent an event without an end")
+                for line in lines:
+                    if line.startswith(b"event: "):
+                        kind = line[7:].decode()
+                    elif line.startswith(b"data: "):
+                        name: Literal["event", "delta", "end"] = "event"
+                        if kind == "delta" or kind == "end":
+                            name = kind
+                        yield name, msgspec.json.decode(line[6:])
+
+    async def send(self, run: str, text: str, *, by: str) -> None:
+        await self._call("POST", f"/v1/runs/{_segment(run)}/messages", {"input": text, "by": by})
+
+    async def cancel(self, run: str, *, by: str, reason: str) -> None:
+        await self._call("POST", f"/v1/runs/{_segment(run)}/cancel", {"by": by, "reason": reason})
+
+    async def decide(self, run: str, decided: Decided) -> None:
+        body = {name: value for name, value in msgspec.structs.asdict(decided).items() if value is not None}
+        await self._call("POST", f"/v1/runs/{_segment(run)}/decisions", body)
+
+    async def revive(self, run: str, *, by: str) -> None:
+        await self._call("POST", f"/v1/runs/{_segment(run)}/revive", {"by": by})
+
+    async def runs(
+        self, *, session: str = "", agent: str = "", user: str = "", status: str = "", before: str = "", limit: int = 50
+    ) -> Sequence[Json]:
+        asked = {"session": session, "agent": agent, "user": user, "status": status, "before": before}
+        query = {name: value for name, value in asked.items() if value} | {"limit": str(min(limit, 200))}
+        return (await self._call("GET", "/v1/runs", query=query))["runs"]
+
+    async def verify(self, run: str = "") -> AsyncIterator[Json]:
+        raise ConfigError(
+            "a server is not asked whether its own journal is in order: give the data file with --data, "
+            "on its machine (beside the server that runs) or from a copy"
+        )
+        yield {}
+
+    async def budgets(self) -> Sequence[Json]:
+        return (await self._call("GET", "/v1/budgets"))["budgets"]
+
+    async def set_budget(self, ledger: str, usd: str | None) -> Json:
+        return await self._call("PUT", f"/v1/budgets/{quote(ledger, safe='/:')}", {"usd": usd})
+
+    async def add_key(self, name: str) -> tuple[Json, str]:
+        raise _keys_are_local()
+
+    async def keys(self) -> Sequence[Json]:
+        raise _keys_are_local()
+
+    async def revoke_key(self, id: str) -> bool:
+        raise _keys_are_local()
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Mapping[str, str] | None = None
+    ) -> Any:
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if data is None else {"content-type": "application/json"}
+        try:
+            async with self._session.request(
+                method, self._url + path, data=data, headers=headers, params=query
+            ) as response:
+                raw = await response.read()
+        except TimeoutError:
+            raise Unreachable(
+                f"{self._url} does not answer in time; is it busy, or something else than Stanchion?"
+            ) from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise Unreachable(f"{self._url} cannot be reached ({error}); does `stanchion serve` run there?") from None
+        if response.status >= 400:
+            raise error_of(response.status, raw)
+        try:
+            return msgspec.json.decode(raw)
+        except msgspec.DecodeError:
+            raise Unreachable(f"{self._url} answers, and not as a Stanchion server does; check --url") from None
+
+
+def error_of(status: int, raw: bytes) -> StanchionError:
+    """Make the error that a server's answer says."""
+    try:
+        said = cast("dict[str, Any]", msgspec.json.decode(raw))["error"]
+        message, code, field = str(said["message"]), str(said["code"]), str(said.get("field", ""))
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return Unreachable(f"the answer was HTTP {status}, and not as a Stanchion server's; check --url")
+    message = message.removeprefix(f"{field}: ") if field else message
+    match status:
+        case 401 | 403:
+            return Unauthorized(f"{message} (--api-key or STANCHION_API_KEY)", code=code)
+        case 404:
+            return NotFound(message, code=code)
+        case 409:
+            return Conflict(message, code=code)
+        case _ if status < 500 and code != "rate_limited":
+            return InputError(message, field=field, code=code)
+        case _:
+            return StanchionError(message, code=code)
+
+
+def _segment(name: str) -> str:
+    """Write a name as one segment of a path."""
+    return quote(name, safe="")
+
+
+def _keys_are_local() -> ConfigError:
+    return ConfigError("API keys are made on the server's own machine; use --data with its data file")

@@ -1,0 +1,129 @@
+"""`stanchion serve`: agents over HTTP, until it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stanchion.cli.desk import Where, check_data
+from stanchion.cli.loop import run_loop
+from stanchion.cli.options import Data, Model, Output, SimScript, Simulated, SimulatedIfNoKey
+from stanchion.cli.output import print_line, print_text, say
+from stanchion.core.errors import InputError
+
+if TYPE_CHECKING:
+    from stanchion.agent import Agent
+
+
+def serve(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="AGENT..", help="Files that hold agents: agent.py, or agent.py:name for one of them."),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but the loopback needs an API key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8420,
+    data: Data = "",
+    grace_s: Annotated[
+        float, typer.Option(help="Seconds from SIGTERM to the end: what is in flight finishes or is journaled.", min=0)
+    ] = 10.0,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Write a line per request to stderr.")] = False,
+    model: Model = "",
+    simulated: Simulated = False,
+    simulated_if_no_key: SimulatedIfNoKey = False,
+    sim_script: SimScript = "",
+    try_: Annotated[
+        str, typer.Option("--try", metavar="TEXT", help="What the printed examples say to the agent.")
+    ] = "hello",
+    output: Output = "text",
+) -> None:
+    """Serve agents over HTTP. What a killed server left unfinished goes on when it starts again.
+
+    \b
+    SIGTERM and Ctrl-C drain: no new runs, steps in flight finish or are journaled, streams end with their reason.
+
+    \b
+    Examples:
+        stanchion serve agent.py
+        stanchion serve agent.py --simulated
+        stanchion serve support.py billing.py --data /srv/agents/stanchion.db --port 8080
+        stanchion serve agent.py --model openai-chat:gpt-5
+    """
+    if not (grace_s < float("inf")):
+        raise InputError("give a number of seconds", field="--grace-s")
+    where = Where(data=data).in_a_file()
+    check_data(where.data, create=True)
+    run_loop(
+        _serve(
+            files,
+            model,
+            where.data,
+            simulated=simulated,
+            if_no_key=simulated_if_no_key,
+            script=sim_script,
+            settings={"host": host, "port": port, "grace_s": grace_s, "access_log": access_log},
+            said=try_,
+            as_json=output == "json",
+        )
+    )
+
+
+async def _serve(
+    files: Sequence[str],
+    model: str,
+    data: str,
+    *,
+    simulated: bool,
+    if_no_key: bool,
+    script: str,
+    settings: dict[str, object],
+    said: str,
+    as_json: bool,
+) -> None:
+    from stanchion.cli.agents import load, model_provider
+    from stanchion.runtime import Runtime
+    from stanchion.server.serve import serve as serve_http
+    from stanchion.server.settings import Settings
+
+    agents = load(files, model)
+    async with model_provider(agents, simulated=simulated, if_no_key=if_no_key, script=script) as provider:
+        runtime = await Runtime.open(*agents, data=data, environment=provider.environment)
+
+        def announce(address: str) -> None:
+            names = [agent.name for agent in agents]
+            if as_json:
+                print_line({"url": address, "agents": names, "data": data, "simulated": bool(provider.simulated)})
+            else:
+                print_text(welcome(address, agents, data, said, simulated=bool(provider.simulated)))
+
+        try:
+            await serve_http(runtime, settings=Settings(**settings), ready_callback=announce)  # pyright: ignore[reportArgumentType]
+        finally:
+            await runtime.aclose(grace_s=0)
+    say("stopped; what was not finished goes on when it is served again")
+
+
+def welcome(address: str, agents: Sequence[Agent], data: str, said: str, *, simulated: bool) -> str:
+    """Say where it listens, and three things to try."""
+    agent = agents[0].name
+    body = shlex.quote(json.dumps({"agent": agent, "input": said, "mode": "wait"}))
+    asked = shlex.quote(said)
+    lines = [
+        f"serving {', '.join(each.name for each in agents)} at {address} (data: {data})",
+        *(
+            ["SIMULATED: the model's part is played by a script; no model is asked, nothing is paid"]
+            if simulated
+            else []
+        ),
+        "",
+        "three things to try, each one command:",
+        f"  stanchion run {agent} {asked} --url {address}",
+        f"  curl -s {address}/v1/runs -H 'content-type: application/json' -d {body}",
+        f"  stanchion runs ls --url {address}",
+    ]
+    return "\n".join(lines)
