@@ -33,8 +33,8 @@ from examples.airline.recordings import (
 )
 from examples.airline.store import AirlineDb, BadDatabase
 from examples.airline.tools import TOOLS
-from stanchion.tool.answer import Failure, Problem, ToolContext
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.answer import Failure, Problem, ToolContext
+from stanchion.toolbox.registry import Registry
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from examples.airline.records import (
 )
 from examples.airline.store import AirlineDb, Desk
 from stanchion.core.errors import ToolError
-from stanchion.tool.function import Tool, tool
+from stanchion.toolbox.function import Tool, tool
 
 Record = dict[str, Any]
 

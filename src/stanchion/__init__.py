@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from stanchion.core.errors import ConfigError, InputError, NotDone, StanchionError, ToolError
     from stanchion.core.money import price_usd
     from stanchion.runtime import Runtime, RunView
-    from stanchion.tool.answer import Done, Inject, Partial, Result, ToolContext, Undone, Unknown
-    from stanchion.tool.function import tool
+    from stanchion.toolbox.answer import Done, Inject, Partial, Result, ToolContext, Undone, Unknown
+    from stanchion.toolbox.function import tool
 
 _HOMES = {
     "Agent": "stanchion.agent",
     "Approve": "stanchion.agent",
     "ConfigError": "stanchion.core.errors",
-    "Done": "stanchion.tool.answer",
-    "Inject": "stanchion.tool.answer",
+    "Done": "stanchion.toolbox.answer",
+    "Inject": "stanchion.toolbox.answer",
     "InputError": "stanchion.core.errors",
     "Limits": "stanchion.agent",
     "LoopRules": "stanchion.core.bundle",
     "Model": "stanchion.agent",
     "NotDone": "stanchion.core.errors",
-    "Partial": "stanchion.tool.answer",
-    "Result": "stanchion.tool.answer",
+    "Partial": "stanchion.toolbox.answer",
+    "Result": "stanchion.toolbox.answer",
     "RunView": "stanchion.runtime",
     "Runtime": "stanchion.runtime",
     "StanchionError": "stanchion.core.errors",
-    "ToolContext": "stanchion.tool.answer",
+    "ToolContext": "stanchion.toolbox.answer",
     "ToolError": "stanchion.core.errors",
-    "Undone": "stanchion.tool.answer",
-    "Unknown": "stanchion.tool.answer",
+    "Undone": "stanchion.toolbox.answer",
+    "Unknown": "stanchion.toolbox.answer",
     "price_usd": "stanchion.core.money",
-    "tool": "stanchion.tool.function",
+    "tool": "stanchion.toolbox.function",
 }
 
 __all__ = [  # noqa: RUF022 - sorted by what a reader meets first

@@ -30,7 +30,7 @@ from stanchion.core.message import OutputSchema
 from stanchion.core.money import Amount, Price, parse_usd
 from stanchion.core.prices import Prices, find_price
 from stanchion.model.providers import split_model
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.registry import Registry
 
 N = TypeVar("N", int, float)
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")

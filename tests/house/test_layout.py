@@ -42,7 +42,7 @@ def test_an_import_against_the_layers_is_refused(tmp_path: Path) -> None:
     """Up, sideways, and a room that no layer names: the rules of pyproject.toml find each."""
     files = {
         "core/up.py": "import stanchion.model.side",
-        "model/side.py": "import stanchion.tool.other",
+        "model/side.py": "import stanchion.toolbox.other",
         "tool/other.py": "",
         "attic/__init__.py": "",
     }
@@ -60,7 +60,7 @@ def test_an_import_against_the_layers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "src/stanchion/attic").rmdir()
     said = lint_imports(tmp_path)
     assert "stanchion.core.up -> stanchion.model.side" in said
-    assert "stanchion.model.side -> stanchion.tool.other" in said
+    assert "stanchion.model.side -> stanchion.toolbox.other" in said
 
 
 def lint_imports(root: Path) -> str:

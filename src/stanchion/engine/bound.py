@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from stanchion.core.bundle import Bundle, ToolSpec, digest_of
 from stanchion.loop.effect import View, view
 from stanchion.model.client import ModelClient
-from stanchion.tool.answer import Problem
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.answer import Problem
+from stanchion.toolbox.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

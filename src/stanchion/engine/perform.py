@@ -21,7 +21,7 @@ from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.live import Live
 from stanchion.loop.effect import CallModel, CallTool, backoff_s
-from stanchion.tool.answer import Answer, Failure, ToolContext
+from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
 _UNBILLED = frozenset(
     {

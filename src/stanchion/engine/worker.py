@@ -26,7 +26,7 @@ from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.journal.record import Cipher, Recorder
 from stanchion.journal.store import Append, Claim, Refused, Start, Store
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.registry import Registry
 
 log = logging.getLogger("stanchion.engine")
 

@@ -51,7 +51,7 @@ from stanchion.model.client import ModelClient
 from stanchion.model.providers import open_client, resolve_endpoint
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, view_of
-from stanchion.tool.answer import Problem
+from stanchion.toolbox.answer import Problem
 
 IfBusy = Literal["reject", "queue"]
 _LOOK_S = 0.25

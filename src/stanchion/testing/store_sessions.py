@@ -39,6 +39,17 @@ async def a_start_can_claim(store: Store) -> None:
     same([entry.epoch for entry in await store.read(TENANT, "r1")], [1, 1], "epochs")
 
 
+async def a_start_can_be_the_end(store: Store) -> None:
+    """A run that cannot even begin ends in its first append, and its session is free again."""
+    driver = await Driver.started(
+        store, "r1", session="s1", worker="w1", first={"status": "ended", "outcome": "halted"}
+    )
+    row = await driver.row()
+    same((row.status, row.outcome, row.seq, row.lease_until_ms), ("ended", "halted", 1, 0), "row")
+    session = await store.session(TENANT, "s1")
+    same(session and (session.live, session.head), ("", Base("r1", 1, row.hash.hex())), "session")
+
+
 async def a_run_id_is_used_once(store: Store) -> None:
     """A second start under the same id is refused and changes nothing."""
     await Driver.started(store, "r1")
@@ -200,6 +211,7 @@ async def a_child_run_names_its_parent(store: Store) -> None:
 CHECKS = (
     a_start_is_a_run_and_a_session,
     a_start_can_claim,
+    a_start_can_be_the_end,
     a_run_id_is_used_once,
     the_end_moves_the_session,
     a_live_run_makes_its_session_busy,

@@ -10,8 +10,8 @@ import pytest
 from examples.airline import domain
 from examples.airline.store import AirlineDb
 from examples.airline.tools import TOOLS
-from stanchion.tool.answer import Answer, Checked, Failure, Problem, ToolContext
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.answer import Answer, Checked, Failure, Problem, ToolContext
+from stanchion.toolbox.registry import Registry
 
 WRITING = {
     "book_reservation",

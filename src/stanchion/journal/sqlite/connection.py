@@ -19,6 +19,10 @@ class Connection(Protocol):
         """Read or set a pragma."""
         ...
 
+    def set_busy_timeout(self, milliseconds: int, /) -> None:
+        """Set how long to wait for another's lock."""
+        ...
+
     def changes(self) -> int:
         """Rows that the last statement changed."""
         ...

@@ -41,9 +41,8 @@ def prepare(path: Path) -> None:
 
 def connect(path: Path, *, vfs: str | None = None) -> Connection:
     """Open a connection with our settings."""
-    opened = apsw.Connection(str(path), vfs=vfs, statementcachesize=128)
-    opened.set_busy_timeout(BUSY_TIMEOUT_MS)
-    connection = cast(Connection, opened)
+    connection = cast(Connection, apsw.Connection(str(path), vfs=vfs, statementcachesize=128))
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA trusted_schema = OFF")

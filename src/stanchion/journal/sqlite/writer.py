@@ -22,9 +22,13 @@ import apsw
 from stanchion.core.errors import CommitUnknown, JournalError, StanchionError
 from stanchion.journal.sqlite.connection import Connection
 from stanchion.journal.sqlite.errors import translate
+from stanchion.journal.sqlite.schema import BUSY_TIMEOUT_MS
 from stanchion.journal.sqlite.unit import UnitOfWork
 
 T = TypeVar("T")
+ERASURE_WAIT_MS = 250
+RETRY_S = 1.0
+"""How long the cutting of the WAL waits for a reader, and when it is tried again."""
 GROUP_JOBS = 1_024
 GROUP_BYTES = 8 << 20
 """Bounds of one transaction."""
@@ -160,15 +164,20 @@ class Writer:
             while open_:
                 jobs, open_ = self._take()
                 self._serve(jobs)
-            if self._unit is not None:
-                self._unit.connection.close()
         except BaseException as caught:  # (nothing may end this thread and leave the others waiting)
             error = caught
+        if self._unit is not None:
+            with suppress(apsw.Error):
+                self._unit.connection.close(True)
         self._end(jobs, error)
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for a write, then take all there are. False: the last."""
-        first = self._queue.get()
+        try:
+            first = self._queue.get(timeout=RETRY_S if self._truncate else None)
+        except Empty:
+            self._empty_wal(self._open())
+            return [], True
         if first is None:
             return [], False
         jobs, size = [first], first.weight
@@ -260,11 +269,12 @@ class Writer:
 
     def _empty_wal(self, unit: UnitOfWork) -> None:
         """Copy the WAL into the file and cut it, so that erased text lies in neither. A reader may put it off."""
-        try:
-            busy, _, _ = unit.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() or (1, 0, 0)
+        self._truncate = True
+        with suppress(apsw.Error):
+            unit.connection.set_busy_timeout(ERASURE_WAIT_MS)
+            busy, _, _ = unit.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            unit.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             self._truncate = bool(busy)
-        except apsw.Error:
-            self._truncate = True
 
     def _end(self, jobs: list[_Job], error: BaseException | None) -> None:
         """Fail what is still waiting, and what will come."""

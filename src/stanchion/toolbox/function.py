@@ -15,12 +15,12 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from stanchion.core.bundle import EffectTier, RetryPolicy, ToolSpec
 from stanchion.core.errors import ConfigError
-from stanchion.tool.arguments import Arguments, refuse_unknown_type
-from stanchion.tool.call import Call, Routine
-from stanchion.tool.docstring import read_docstring
-from stanchion.tool.options import Options, read_options
-from stanchion.tool.result import ResultType
-from stanchion.tool.signature import EMPTY, Parameter, Signature, bare, read_signature
+from stanchion.toolbox.arguments import Arguments, refuse_unknown_type
+from stanchion.toolbox.call import Call, Routine
+from stanchion.toolbox.docstring import read_docstring
+from stanchion.toolbox.options import Options, read_options
+from stanchion.toolbox.result import ResultType
+from stanchion.toolbox.signature import EMPTY, Parameter, Signature, bare, read_signature
 
 P = ParamSpec("P")
 R = TypeVar("R")

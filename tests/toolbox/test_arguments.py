@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, field_validator
 from typing_extensions import TypedDict
 
-from stanchion.tool.answer import Answer, Checked, Problem, ToolContext
-from stanchion.tool.function import tool
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.answer import Answer, Checked, Problem, ToolContext
+from stanchion.toolbox.function import tool
+from stanchion.toolbox.registry import Registry
 
 
 class Colour(enum.Enum):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from stanchion.core.errors import ConfigError
-from stanchion.tool.answer import ToolContext
+from stanchion.toolbox.answer import ToolContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from stanchion.tool.schema import Node, resolve, step
+from stanchion.toolbox.schema import Node, resolve, step
 
 MAX_LINES = 8
 MAX_ERRORS = 1_000

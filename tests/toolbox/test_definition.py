@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 
 from stanchion.core.bundle import RetryPolicy
 from stanchion.core.errors import ConfigError
-from stanchion.tool.answer import Inject, ToolContext
-from stanchion.tool.function import Tool, tool
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.answer import Inject, ToolContext
+from stanchion.toolbox.function import Tool, tool
+from stanchion.toolbox.registry import Registry
 
 
 class Db:

@@ -26,11 +26,11 @@ from pydantic.warnings import UnsupportedFieldAttributeWarning
 from pydantic_core import ErrorDetails, from_json
 
 from stanchion.core.errors import ConfigError
-from stanchion.tool.answer import Checked, Problem
-from stanchion.tool.explain import MAX_ERRORS, explain
-from stanchion.tool.schema import Node, strict, tidy, without_nulls
-from stanchion.tool.signature import EMPTY, Parameter
-from stanchion.tool.struct import adapt, adapter_of
+from stanchion.toolbox.answer import Checked, Problem
+from stanchion.toolbox.explain import MAX_ERRORS, explain
+from stanchion.toolbox.schema import Node, strict, tidy, without_nulls
+from stanchion.toolbox.signature import EMPTY, Parameter
+from stanchion.toolbox.struct import adapt, adapter_of
 
 MAX_CHARS = 1_000_000
 """Of the arguments' text."""

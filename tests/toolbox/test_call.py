@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from stanchion.core.errors import NotDone, ToolError, ToolTimeout
-from stanchion.tool.answer import (
+from stanchion.toolbox.answer import (
     Answer,
     Checked,
     Done,
@@ -26,8 +26,8 @@ from stanchion.tool.answer import (
     Undone,
     Unknown,
 )
-from stanchion.tool.function import Tool, tool
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.function import Tool, tool
+from stanchion.toolbox.registry import Registry
 
 CONTEXT = ToolContext(run="run_1", session="s", user="u", tenant="acme", call="c1", attempt=2, key="k1")
 

@@ -10,9 +10,9 @@ import pytest
 from pydantic import BaseModel, Field
 
 from stanchion.core.errors import ConfigError
-from stanchion.tool.docstring import read_docstring
-from stanchion.tool.function import tool
-from stanchion.tool.schema import strict, tidy
+from stanchion.toolbox.docstring import read_docstring
+from stanchion.toolbox.function import tool
+from stanchion.toolbox.schema import strict, tidy
 
 
 class Point(BaseModel):

@@ -13,9 +13,9 @@ from pydantic_core import to_json
 from stanchion.core.bundle import ToolSpec
 from stanchion.core.errors import InputError
 from stanchion.core.money import parse_usd
-from stanchion.tool.answer import Answer, Failure, Result
-from stanchion.tool.signature import EMPTY
-from stanchion.tool.struct import adapter_of
+from stanchion.toolbox.answer import Answer, Failure, Result
+from stanchion.toolbox.signature import EMPTY
+from stanchion.toolbox.struct import adapter_of
 
 MAX_CHARS = 10_000_000
 """Of a result that is kept at all. How much of it the model is shown at once is the tool's `max_result_chars`."""

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from stanchion.core.errors import ConfigError
-from stanchion.tool.answer import Answer, Failure, Inject, ToolContext
-from stanchion.tool.function import Tool, tool
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.answer import Answer, Failure, Inject, ToolContext
+from stanchion.toolbox.function import Tool, tool
+from stanchion.toolbox.registry import Registry
 
 CONTEXT = ToolContext(run="run_1", tenant="acme", call="c1", key="k1")
 

@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from stanchion.tool.answer import Failure, ToolContext
-from stanchion.tool.function import tool
-from stanchion.tool.registry import Registry
+from stanchion.toolbox.answer import Failure, ToolContext
+from stanchion.toolbox.function import tool
+from stanchion.toolbox.registry import Registry
 
 CONTEXT = ToolContext(key="k1")
 

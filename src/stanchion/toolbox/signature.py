@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic.fields import FieldInfo
 
 from stanchion.core.errors import ConfigError
-from stanchion.tool.answer import Inject, InjectMarker, ToolContext
+from stanchion.toolbox.answer import Inject, InjectMarker, ToolContext
 
 Kind = Literal["argument", "key", "context", "dependency"]
 EMPTY: Any = inspect.Parameter.empty

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from stanchion.core.bundle import ToolSpec
 from stanchion.core.errors import NotDone, ToolError, ToolTimeout
-from stanchion.tool.answer import Failure
+from stanchion.toolbox.answer import Failure
 
 _CLIENTS = ("aiohttp", "httpcore", "httpx", "httpx2", "requests", "urllib3")
 _NEVER_SENT = frozenset(

@@ -16,13 +16,13 @@ from pydantic import Field
 
 from stanchion.core.bundle import READ_RESULT, ToolSpec
 from stanchion.core.errors import ConfigError
-from stanchion.tool.answer import Answer, Checked, Failure, Problem, Reconciled, ToolContext
-from stanchion.tool.arguments import Arguments
-from stanchion.tool.dependency import Dependencies
-from stanchion.tool.function import Bound, Tool
-from stanchion.tool.options import EFFECTS
-from stanchion.tool.signature import EMPTY, Parameter
-from stanchion.tool.threads import Threads
+from stanchion.toolbox.answer import Answer, Checked, Failure, Problem, Reconciled, ToolContext
+from stanchion.toolbox.arguments import Arguments
+from stanchion.toolbox.dependency import Dependencies
+from stanchion.toolbox.function import Bound, Tool
+from stanchion.toolbox.options import EFFECTS
+from stanchion.toolbox.signature import EMPTY, Parameter
+from stanchion.toolbox.threads import Threads
 
 THREADS = 32
 """Plain functions that run at once in a process."""

@@ -17,12 +17,12 @@ from typing import Any
 
 from stanchion.core.bundle import ToolSpec
 from stanchion.core.errors import NotDone, ToolError
-from stanchion.tool.answer import Answer, Done, Failure, Problem, Reconciled, ToolContext, Undone, Unknown
-from stanchion.tool.arguments import Arguments
-from stanchion.tool.dependency import Dependencies
-from stanchion.tool.failure import failure_of, say, timed_out
-from stanchion.tool.result import ResultType
-from stanchion.tool.threads import Threads
+from stanchion.toolbox.answer import Answer, Done, Failure, Problem, Reconciled, ToolContext, Undone, Unknown
+from stanchion.toolbox.arguments import Arguments
+from stanchion.toolbox.dependency import Dependencies
+from stanchion.toolbox.failure import failure_of, say, timed_out
+from stanchion.toolbox.result import ResultType
+from stanchion.toolbox.threads import Threads
 
 
 @dataclass(frozen=True, slots=True)
