@@ -82,7 +82,7 @@ SELECT no FROM keys WHERE tenant = ? AND id = ?
 SELECT no FROM keys WHERE tenant = ? AND subject = ?
 
 -- name: erase_contents
-DELETE FROM contents WHERE key = ?
+UPDATE contents SET blob = zeroblob(length(blob)) WHERE key = ?
 
 -- name: delete_key
 DELETE FROM keys WHERE no = ?

@@ -294,6 +294,11 @@ class UnitOfWork:
         return key
 
     def destroy_key(self, tenant: str, subject: str) -> bool:
+        """Overwrite all content of a key in its place, and delete the key.
+
+        The rows stay: deleting them would have SQLite move their neighbours to other pages and leave copies behind,
+        which no later erasure would find.
+        """
         row = self._row(_SQL["subject_no"], (tenant, subject))
         if row is None:
             return False
