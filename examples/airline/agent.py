@@ -19,8 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `examples.airlin
 from examples.airline import data
 from examples.airline.store import AirlineDb
 from examples.airline.tools import TOOLS
-from stanchion.agent import Agent, Approve, Limits, Model
-from stanchion.core.bundle import LoopRules
+from stanchion import Agent, Approve, Limits, LoopRules, Model
 
 POLICY = Path(__file__).with_name("policy.md")
 ANTHROPIC_MODEL = "anthropic:claude-sonnet-4-6"

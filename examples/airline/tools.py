@@ -22,8 +22,7 @@ from examples.airline.records import (
     YesNo,
 )
 from examples.airline.store import AirlineDb, Desk
-from stanchion.core.errors import ToolError
-from stanchion.toolbox.function import Tool, tool
+from stanchion import ToolError, tool
 
 Record = dict[str, Any]
 
@@ -187,7 +186,7 @@ def transfer_to_human_agents(summary: str, *, db: AirlineDb, key: str) -> str:
     return "Transfer successful"
 
 
-TOOLS: tuple[Tool[..., Any], ...] = (
+TOOLS = (
     book_reservation,
     calculate,
     cancel_reservation,
