@@ -1,0 +1,1 @@
+"""Kill it, and count what happened: `python -m tests.chaos [--short]`."""
