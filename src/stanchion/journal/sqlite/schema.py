@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
@@ -60,26 +61,44 @@ def connect_reader(path: Path, *, vfs: str | None = None) -> Connection:
 
 def connect_writer(path: Path, *, vfs: str | None = None) -> Connection:
     """Open the writing connection and bring the file to this schema. Raises `ConfigError`, `JournalError`."""
+    end = time.monotonic() + BUSY_TIMEOUT_MS / 1_000
+    while True:
+        try:
+            return _connect_writer(path, vfs)
+        except apsw.NotADBError as error:
+            raise ConfigError(f"{path} is not a SQLite database; name another file") from error
+        except apsw.Error as error:
+            # SQLite does not wait for another process that makes the file or its WAL at this moment.
+            if not isinstance(error, apsw.BusyError) or time.monotonic() > end:
+                raise translate(error, str(path)) from error
+        time.sleep(0.01)
+
+
+def _connect_writer(path: Path, vfs: str | None) -> Connection:
+    connection = connect(path, vfs=vfs)
     try:
-        connection = connect(path, vfs=vfs)
-        _check_owner(connection, path)
-        if connection.pragma("journal_mode", "wal") != "wal":
-            raise ConfigError(f"{path}: its file system has no shared memory for SQLite's WAL; put it on a local disk")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
-        _migrate(connection, path)
-    except apsw.NotADBError as error:
-        raise ConfigError(f"{path} is not a SQLite database; name another file") from error
-    except apsw.Error as error:
-        raise translate(error, str(path)) from error
+        _set_up(connection, path)
+    except BaseException:
+        connection.close(True)
+        raise
     return connection
 
 
+def _set_up(connection: Connection, path: Path) -> None:
+    _check_owner(connection, path)
+    if connection.pragma("journal_mode", "wal") != "wal":
+        raise ConfigError(f"{path}: its file system has no shared memory for SQLite's WAL; put it on a local disk")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
+    _migrate(connection, path)
+
+
 def _check_owner(connection: Connection, path: Path) -> None:
-    found = connection.pragma("application_id")
-    if found == APPLICATION_ID:
-        return
-    if found or connection.execute("SELECT count(*) FROM sqlite_schema").get:
+    connection.execute("BEGIN")  # both are read from one snapshot: another process may be making the file
+    application = connection.pragma("application_id")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    connection.execute("COMMIT")
+    if application != APPLICATION_ID and (application or tables):
         raise ConfigError(f"{path} is another program's database; name another file")
 
 
