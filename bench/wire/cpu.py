@@ -26,6 +26,9 @@ from stanchion.core.message import USER, Delta, Message, ModelRequest, Text
 from stanchion.model.client import Endpoint, Timeouts
 from stanchion.model.providers import open_client
 
+SPREAD_S = 3.4
+"""Turns begin evenly over the length of one: in step with each other they would share wake-ups as no real load does."""
+
 REQUEST = ModelRequest("paced", (Message("user", (Text("x" * 2000, USER),)),), 1000)
 
 
@@ -41,9 +44,14 @@ async def measure(turn: Callable[[], Awaitable[None]], turns: int, rounds: int) 
     began, walls = cpu_s(), [0.0]
     for _ in range(rounds):
         at = time.monotonic()
-        await asyncio.gather(*(turn() for _ in range(turns)))
+        await asyncio.gather(*(_after(i * SPREAD_S / turns, turn) for i in range(turns)))
         walls.append(time.monotonic() - at)
     return {"cpu_ms": round((cpu_s() - began) / (turns * rounds) * 1000, 2), "wall_s": round(max(walls), 2)}
+
+
+async def _after(delay_s: float, turn: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.sleep(delay_s)
+    await turn()
 
 
 async def bare(base_url: str, turns: int, rounds: int) -> dict[str, float]:

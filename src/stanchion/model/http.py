@@ -268,8 +268,12 @@ class Answer:
         """Leave the socket alone for a while; the wheel comes back to it."""
         connection = self._response.connection
         protocol = connection.protocol if connection is not None else None
-        if protocol is not None and not self._response.content.is_eof():
-            protocol.pause_reading()
+        transport = protocol.transport if protocol is not None else None
+        if protocol is None or transport is None or self._response.content.is_eof():
+            return
+        if transport.is_reading():
+            # The transport, not the protocol: that would stop the parser as well, after each chunk.
+            transport.pause_reading()
             self._wheel.resume_after(protocol, self._pause_s)
 
     async def rest(self) -> bytes:
