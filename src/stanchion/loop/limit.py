@@ -120,7 +120,9 @@ def allow_call(state: State, route: Route, bound_tokens: int) -> Allowance:
 
 
 def _reservation(route: Route, bound_tokens: int, output: int) -> int:
-    return bound(route.price, bound_tokens, output, cache_writes="none") + route.max_extra_nano_usd
+    # Anthropic writes a cache only where a request marks it, and none does yet; others may write one unasked.
+    writes = "none" if route.provider == "anthropic" else "short"
+    return bound(route.price, bound_tokens, output, cache_writes=writes) + route.max_extra_nano_usd
 
 
 def _affordable(route: Route, bound_tokens: int, left: int) -> int:
