@@ -149,8 +149,8 @@ async def throughput(folder: Path, group: int, seconds: float) -> dict[str, Any]
     await asyncio.gather(*(run.start() for run in runs))
     latencies: list[float] = []
     counts = {"appends": 0, "events": 0}
-    end = time.perf_counter() + seconds
     turns = [turn_of(turn, Speech(turn)) for turn in range(200)]
+    end = time.perf_counter() + seconds
 
     async def drive(run: Run, number: int) -> None:
         turn = number

@@ -9,11 +9,14 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
+import pytest
+
 from stanchion.journal.record import verify
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.testing.store_driver import TENANT
 
-KILLS = 1_000 if os.environ.get("STANCHION_CHAOS") else 20
+CHAOS = bool(os.environ.get("STANCHION_CHAOS"))
+KILLS = 1_000 if CHAOS else 20
 APPENDER = Path(__file__).with_name("appender.py")
 
 
@@ -31,6 +34,7 @@ async def acknowledged_until_killed(process: Process, after_s: float) -> dict[st
     return {run: int(seq) for run, seq in (line.split() for line in said if line.count(" ") == 1 and line.split()[1])}
 
 
+@pytest.mark.timeout(3_600 if CHAOS else 120)
 async def test_no_acknowledged_event_is_lost(tmp_path: Path) -> None:
     """Two processes append to one file and are killed again and again; what they had been told is in it."""
     path, chance = tmp_path / "journal.db", random.Random(7)

@@ -232,6 +232,22 @@ async def test_a_cancelled_writer_in_the_queue_takes_no_room(tmp_path: Path, mon
     await store.aclose()
 
 
+async def test_who_waits_for_room_goes_in_the_order_of_arrival(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later writes do not overtake those that wait."""
+    monkeypatch.setattr(writer, "LANE_JOBS", 2)
+    store = await SqliteStore.open(tmp_path / "journal.db")
+    drivers = [await Driver.driving(store, f"r{number:02}") for number in range(12)]
+    written: list[str] = []
+
+    async def one(driver: Driver) -> None:
+        await driver.append(said("x"))
+        written.append(driver.run)
+
+    await asyncio.gather(*(one(driver) for driver in drivers))
+    assert written == sorted(written)
+    await store.aclose()
+
+
 def test_two_event_loops(tmp_path: Path) -> None:
     """Loops in two threads use one store; each gets its own results."""
     opened = asyncio.run(SqliteStore.open(tmp_path / "journal.db"))

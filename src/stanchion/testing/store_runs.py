@@ -196,6 +196,17 @@ async def a_wake_time_makes_runnable(store: Store) -> None:
     same((await driver.is_runnable(), await store.next_wake_ms()), (False, 0), "without a time")
 
 
+async def a_due_run_is_listed_when_its_lease_has_ended(store: Store) -> None:
+    """A driver that waits without giving its lease back keeps it; the next wake is when somebody may claim."""
+    driver = await Driver.started(store, "r1")
+    await driver.claim(lease_ms=60)
+    until_ms = (await driver.row()).lease_until_ms
+    await driver.append(status="waiting", wake_at_ms=1)
+    same((await driver.is_runnable(), await store.next_wake_ms()), (False, until_ms), "due and leased")
+    await pass_ms(store, 61)
+    same(await driver.is_runnable(), True, "due, and the lease has ended")
+
+
 async def the_next_wake_is_the_earliest(store: Store) -> None:
     """Of many times, leases included, the earliest is given."""
     now_ms = await store.now_ms()
@@ -296,6 +307,7 @@ CHECKS = (
     waiting_ends_by_the_inbox,
     a_post_is_never_lost_to_waiting,
     a_wake_time_makes_runnable,
+    a_due_run_is_listed_when_its_lease_has_ended,
     the_next_wake_is_the_earliest,
     runnable_by_priority_then_age,
     parked_only_by_revive_or_cancel,

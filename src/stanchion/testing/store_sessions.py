@@ -125,6 +125,20 @@ async def queued_in_a_free_session_is_live(store: Store) -> None:
     same([item.kind for item in await store.inbox(TENANT, "r1")], ["start"], "inbox")
 
 
+async def a_queued_run_that_ends_unheard_moves_nothing(store: Store) -> None:
+    """A queued run that is ended without an event leaves the head and the live run of its session as they are."""
+    live = await Driver.driving(store, "r1", session="s1")
+    queued = await Driver.make(store, "r2", session="s1")
+    await queued.start(queued=True, request=b"r2")
+    await store.append(queued.of([], 0, 0, status="ended", outcome="cancelled"))
+    session = await store.session(TENANT, "s1")
+    same(session and (session.head, session.live), (None, "r1"), "session")
+    base = await live.end()
+    session = await store.session(TENANT, "s1")
+    same(session and (session.head, session.live), (base, ""), "session after the end of the live run")
+    same(list(await store.runnable(limit=9)), [], "runnable")
+
+
 async def an_idempotency_key_is_one_run(store: Store) -> None:
     """The same key with the same body is the same run, live or ended; with another body it is refused."""
     fields: dict[str, Any] = {"idempotency_key": "k", "idempotency_digest": "d1"}
@@ -218,6 +232,7 @@ CHECKS = (
     one_of_many_racing_starts_wins,
     queued_runs_follow_in_order,
     queued_in_a_free_session_is_live,
+    a_queued_run_that_ends_unheard_moves_nothing,
     an_idempotency_key_is_one_run,
     a_refused_start_does_not_consume_its_key,
     racing_starts_under_one_key_are_one_run,

@@ -13,7 +13,7 @@ from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.store import Status
 
 _SQL = named("sqlite.sql")
-_KEPT = 20_000
+_KEPT = 5_000
 """Heads in the cache; above it those that are not being changed are let go."""
 
 

@@ -35,6 +35,7 @@ from stanchion.journal.store import (
 )
 
 _SQL = named("sqlite.sql")
+_KEYS_KEPT = 10_000
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -88,6 +89,8 @@ class UnitOfWork:
             multi.execute(self.connection, multi.INSERT_EVENTS, events)
         self._heads.flush(self.now_ms)
         self._ledgers.flush()
+        if len(self._keys) > _KEYS_KEPT:
+            self._keys.clear()
 
     def forget(self) -> None:
         """Drop everything that is not in the file."""

@@ -64,34 +64,48 @@ class _Lane:
         self.loop = loop
         self.jobs = 0
         self.bytes = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+
+    @property
+    def full(self) -> bool:
+        """Whether the next has to wait."""
+        return self.jobs >= LANE_JOBS or self.bytes >= LANE_BYTES
 
     async def enter(self, weight: int) -> None:
-        """Wait until there is room."""
-        while self.jobs >= LANE_JOBS or self.bytes >= LANE_BYTES:
-            turn: asyncio.Future[None] = self.loop.create_future()
-            self.waiting.append(turn)
+        """Wait until there is room, in the order of arrival."""
+        if not (self.full or self.waiting):
+            self.jobs += 1
+            self.bytes += weight
+            return
+        turn: asyncio.Future[None] = self.loop.create_future()
+        self.waiting.append((turn, weight))
+        try:
             await turn
-        self.jobs += 1
-        self.bytes += weight
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(weight)
+            raise
+
+    def leave(self, weight: int) -> None:
+        """Give back the room of one, and let in who waits."""
+        self.jobs -= 1
+        self.bytes -= weight
+        while self.waiting and not self.full:
+            turn, wanted = self.waiting.popleft()
+            if not turn.done():
+                self.jobs += 1
+                self.bytes += wanted
+                turn.set_result(None)
 
     def settle(self, jobs: list[_Job]) -> None:
-        """Hand out results and let in who waits."""
+        """Hand out results."""
         for job in jobs:
-            self.jobs -= 1
-            self.bytes -= job.weight
-            if job.future.done():
-                continue
-            if job.error is None:
-                job.future.set_result(job.result)
-            else:
-                job.future.set_exception(job.error)
-        room = LANE_JOBS - self.jobs if self.bytes < LANE_BYTES else 0
-        while self.waiting and room > 0:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                room -= 1
+            if not job.future.done():
+                if job.error is None:
+                    job.future.set_result(job.result)
+                else:
+                    job.future.set_exception(job.error)
+            self.leave(job.weight)
 
 
 class Writer:
@@ -127,7 +141,7 @@ class Writer:
             if ended is None:
                 self._queue.put(job)
         if ended is not None:
-            lane.settle([job])
+            lane.leave(weight)
             raise type(ended)(str(ended), code=ended.code)
         return await job.future
 
