@@ -103,7 +103,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="profile our wire alone, to standard error")
     given = parser.parse_args()
-    server = subprocess.Popen([sys.executable, str(Path(__file__).parent / "pace.py")], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "pace.py")], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout is not None
         base_url = f"http://127.0.0.1:{int(server.stdout.readline())}"
