@@ -15,7 +15,7 @@ from stanchion.core.errors import StanchionError
 from stanchion.runtime import Runtime
 from stanchion.server.auth import Door
 from stanchion.server.settings import Settings
-from stanchion.server.sse import EventStream
+from stanchion.server.sse import EventStream, nothing
 
 
 class Edge:
@@ -42,11 +42,18 @@ class Edge:
             )  # fmt: skip
 
     def stream(
-        self, run: str, *, tenant: str, after: int = 0, deltas: bool = True, headers: Mapping[str, str] | None = None
+        self,
+        run: str,
+        *,
+        tenant: str,
+        after: int = 0,
+        deltas: bool = True,
+        over: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> EventStream:
-        """Stream a run's events behind a seq."""
+        """Stream a run's events behind a seq. `over`: there are none behind it and there will be none."""
         response = EventStream(
-            self.runtime.tail(run, tenant=tenant, after=after, deltas=deltas),
+            nothing() if over else self.runtime.tail(run, tenant=tenant, after=after, deltas=deltas),
             after=after,
             heartbeat_s=self.settings.heartbeat_s,
             send_timeout_s=self.settings.send_timeout_s,

@@ -102,17 +102,21 @@ def place_of(request: Request) -> str:
 # --- what the framework refuses -----------------------------------------------------------------------------------------
 
 
-def field_path(location: Sequence[str | int], data: object) -> str:
-    """Write where in a document an error is (`input[2].mime`), without the steps that are only in the schema."""
-    path, here = "", data
+def field_path(location: Sequence[str | int], data: object, *, missing: bool = False) -> str:
+    """Write where in a document an error is (`input[2].mime`), without the steps that are only in the schema.
+
+    Those are the names of a union's members: what is not in the document, and a part's own type behind its index.
+    """
+    path, here, before = "", data, None
     for step in location:
         if isinstance(step, int):
             items = cast("list[object]", here) if isinstance(here, list) else []
             path, here = f"{path}[{step}]", items[step] if step < len(items) else None
-        elif isinstance(here, dict) and step in here:
-            path, here = f"{path}.{step}", cast("dict[str, object]", here)[step]
-        elif isinstance(here, dict) and step == location[-1]:
-            path, here = f"{path}.{step}", None
+        elif isinstance(here, dict) and not (isinstance(before, int) and step == cast("Any", here).get("type")):
+            inside = cast("dict[str, object]", here)
+            if step in inside or missing:
+                path, here = f"{path}.{step}", inside.get(step)
+        before = step
     return path.lstrip(".")
 
 
@@ -134,7 +138,9 @@ def refusal(errors: Sequence[Any], data: object, *, known: Sequence[str] = (), c
         case _:
             message = str(first["msg"])
             message = message[:1].lower() + message[1:]
-    return InputError(message + more, field=field_path(first["loc"], data), code=code)
+    return InputError(
+        message + more, field=field_path(first["loc"], data, missing=first["type"] == "missing"), code=code
+    )
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from stanchion.core.errors import InputError
 from stanchion.core.message import USER, Media, Part, Text
 from stanchion.core.money import Amount, parse_usd
 
@@ -21,7 +22,10 @@ MAX_SEQ = 2**53 - 1
 
 
 def _usd(value: Amount) -> str:
-    parse_usd(value, field="")
+    try:
+        parse_usd(value, field="")
+    except InputError as error:
+        raise ValueError(str(error)) from None
     return f"{value}"
 
 

@@ -45,6 +45,12 @@ def encode(item: Entry | LiveDelta) -> bytes:
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (item.seq, name, entry_json(item))
 
 
+async def nothing() -> AsyncIterator[Entry | LiveDelta]:
+    """Tail a run that is over, from its last event on."""
+    return
+    yield
+
+
 def end(reason: str, seq: int, **more: str) -> bytes:
     """Encode the last event of a stream. `seq` is the last one sent: attach again after it."""
     return b"event: end\ndata: " + msgspec.json.encode({"reason": reason, "seq": seq} | more) + b"\n\n"

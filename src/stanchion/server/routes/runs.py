@@ -109,7 +109,8 @@ async def get_events(
     if wants_page(query, request.headers.get("accept", "")):
         return await page(edge, run, tenant=tenant, after=after, limit=query.limit)
     edge.check_room()
-    return edge.stream(run, tenant=tenant, after=after, deltas=query.deltas)
+    over = row.status == "ended" and after == row.seq
+    return edge.stream(run, tenant=tenant, after=after, deltas=query.deltas, over=over)
 
 
 def parse_seq(text: str) -> int:
