@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stanchion.cli.output import say
 from stanchion.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -68,7 +67,6 @@ async def model_provider(
         yield Provider(os.environ)
         return
     async with _simulator(script) as base_url:
-        say(f"SIMULATED: no model is asked and nothing is paid; {base_url} plays the model")
         yield Provider(simulated_environment(agents, base_url), base_url)
 
 

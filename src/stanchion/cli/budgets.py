@@ -19,7 +19,7 @@ app = typer.Typer(
 COLUMNS: tuple[Column, ...] = (
     ("ledger", lambda ledger: ledger["ledger"]),
     ("limit", lambda ledger: "none" if ledger["limit_usd"] is None else f"${ledger['limit_usd']}"),
-    ("spent", lambda ledger: f"${ledger['spent_usd']}"),
+    ("spent", lambda ledger: f"${ledger['settled_usd']}"),
     ("reserved", lambda ledger: f"${ledger['reserved_usd']}"),
     ("", lambda ledger: "closed: a bill was above its reservation; set a limit to open it" if ledger["closed"] else ""),
 )

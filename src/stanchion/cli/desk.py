@@ -236,7 +236,7 @@ def plain(struct: Any) -> Json:
 
 def _listed(row: Json) -> Json:
     """Choose what a listing shows of a run's row: not its lease, its hash or its worker."""
-    shown = ("run", "session", "user", "agent", "status", "outcome", "seq", "attempts", "parent", "root")
+    shown = ("run", "session", "user", "agent", "status", "outcome", "seq", "parent")
     kept = {name: row[name] for name in shown}
     return kept | {"usd": format_usd(row["cost"]), "created_ms": row["created_ms"], "updated_ms": row["updated_ms"]}
 
@@ -245,7 +245,7 @@ def _priced(ledger: Json) -> Json:
     return {
         "ledger": ledger["ledger"],
         "limit_usd": None if ledger["limit"] < 0 else format_usd(ledger["limit"]),
-        "spent_usd": format_usd(ledger["settled"]),
+        "settled_usd": format_usd(ledger["settled"]),
         "reserved_usd": format_usd(ledger["reserved"]),
         "closed": ledger["closed"],
     }

@@ -232,7 +232,7 @@ def data_file(data: Path) -> Finding:
     try:
         connection = apsw.Connection(str(data), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(2000)
-        said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+        said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]  # pyright: ignore[reportUnknownMemberType]
         connection.close()
     except apsw.Error as error:
         return Finding(name, "fail", f"{data}: {error}", "restore it from a backup, or name another with --data")

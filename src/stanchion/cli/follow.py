@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import msgspec
@@ -149,7 +149,7 @@ class Follower:
 
 
 @contextlib.contextmanager
-def _on_interrupt(call: Callable[[], None]) -> Iterator[None]:
+def _on_interrupt(call: Callable[[], None]) -> Generator[None]:
     """Handle SIGINT on the loop, where the system can."""
     loop = asyncio.get_running_loop()
     try:
@@ -231,13 +231,8 @@ async def _details(lines: Lines, ask: Json, decision: str, by: str) -> Decided |
             return base
 
 
-async def approve_all(ask: Json, by: str) -> Decided | None:
-    """Approve what waits for approval. A call in doubt is not approved by anybody unseen."""
+def approve(ask: Json, by: str) -> Decided | None:
+    """Approve what waits for approval. A call in doubt is not decided by anybody unseen."""
     if ask["kind"] != "approval":
         return None
     return Decided(ask["call"], "approve", ask["revision"], by=by)
-
-
-async def leave(_: Json) -> Decided | None:
-    """Leave what waits."""
-    return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stanchion.cli.options import Output
-from stanchion.cli.output import print_json, table
+from stanchion.cli.output import Row, print_json, table
 from stanchion.core.errors import InputError, NotFound
 
 if TYPE_CHECKING:
@@ -67,9 +68,12 @@ def _tiers(price: Price) -> list[dict[str, Any]]:
     return [_rates(tier) | {"above": tier.above} for tier in price.tiers]
 
 
-def _above(row: Any) -> str:
+def _above(row: Row) -> str:
     return f"{row['above']:,} tokens" if row["above"] else "-"
 
 
-def _dollars(rate: str) -> Any:
-    return lambda row: f"${row[rate]}"
+def _dollars(rate: str) -> Callable[[Row], str]:
+    def write(row: Row) -> str:
+        return f"${row[rate]}"
+
+    return write

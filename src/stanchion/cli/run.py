@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stanchion.cli.desk import Ask, Desk, Json, Where, check_data, open_desk, user_name
+from stanchion.cli.desk import Ask, Decided, Desk, Json, Where, check_data, open_desk, user_name
 from stanchion.cli.errors import OUTCOMES, ExitCode
 from stanchion.cli.loop import run_loop
 from stanchion.cli.options import ApiKey, By, Data, Model, Output, SimScript, Simulated, SimulatedIfNoKey, Tenant, Url
@@ -119,17 +119,18 @@ def _check_usd(usd: str) -> None:
 
 
 async def _run(wanted: Wanted) -> ExitCode:
-    from stanchion.cli.follow import Follower, Lines, approve_all, ask_person, leave
+    from stanchion.cli.follow import Follower, Lines, approve, ask_person
     from stanchion.cli.show import Screen
 
     async with _desk(wanted) as (desk, ask, simulated):
         run = await desk.start(ask)
         lines = Lines()
-        on_waiting = {
-            True: lambda waiting: approve_all(waiting, wanted.by),
-            False: leave,
-            None: lambda waiting: ask_person(lines, waiting, wanted.by),
-        }[wanted.answer]
+
+        async def on_waiting(waiting: Json) -> Decided | None:
+            if wanted.answer is None:
+                return await ask_person(lines, waiting, wanted.by)
+            return approve(waiting, wanted.by) if wanted.answer else None
+
         screen = Screen(quiet=wanted.as_json)
         follower = Follower(desk, run, screen, on_waiting, by=wanted.by, lines=wanted.as_json and wanted.events)
         view = await follower.follow()
@@ -160,6 +161,8 @@ async def _desk(wanted: Wanted) -> AsyncGenerator[tuple[Desk, Ask, bool]]:
         runtime = await Runtime.open(*agents, data=where.data, environment=provider.environment)
         try:
             ask = msgspec.structs.replace(wanted.ask, agent=agents[0].name)
+            if provider.simulated:
+                say(f"SIMULATED: no model is asked and nothing is paid; {provider.simulated} plays the model")
             yield FileDesk(runtime, where.tenant or "default"), ask, bool(provider.simulated)
         finally:
             await runtime.aclose(grace_s=LEAVE_S)

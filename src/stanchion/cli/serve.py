@@ -38,8 +38,8 @@ def serve(
     simulated_if_no_key: SimulatedIfNoKey = False,
     sim_script: SimScript = "",
     try_: Annotated[
-        str, typer.Option("--try", metavar="TEXT", help="What the printed examples say to the agent.")
-    ] = "hello",
+        list[str] | None, typer.Option("--try", metavar="TEXT", help="What the printed examples say; twice for two.")
+    ] = None,
     output: Output = "text",
 ) -> None:
     """Serve agents over HTTP. What a killed server left unfinished goes on when it starts again.
@@ -67,7 +67,7 @@ def serve(
             if_no_key=simulated_if_no_key,
             script=sim_script,
             settings={"host": host, "port": port, "grace_s": grace_s, "access_log": access_log},
-            said=try_,
+            said=try_ or (),
             as_json=output == "json",
         )
     )
@@ -82,7 +82,7 @@ async def _serve(
     if_no_key: bool,
     script: str,
     settings: dict[str, object],
-    said: str,
+    said: Sequence[str],
     as_json: bool,
 ) -> None:
     from stanchion.cli.agents import load, model_provider
@@ -99,7 +99,7 @@ async def _serve(
             if as_json:
                 print_line({"url": address, "agents": names, "data": data, "simulated": bool(provider.simulated)})
             else:
-                print_text(welcome(address, agents, data, said, simulated=bool(provider.simulated)))
+                print_text(welcome(address, agents, data, said, provider.simulated))
 
         try:
             await serve_http(runtime, settings=Settings(**settings), ready_callback=announce)  # pyright: ignore[reportArgumentType]
@@ -108,22 +108,20 @@ async def _serve(
     say("stopped; what was not finished goes on when it is served again")
 
 
-def welcome(address: str, agents: Sequence[Agent], data: str, said: str, *, simulated: bool) -> str:
+def welcome(address: str, agents: Sequence[Agent], data: str, said: Sequence[str], simulated: str) -> str:
     """Say where it listens, and three things to try."""
     agent = agents[0].name
-    body = shlex.quote(json.dumps({"agent": agent, "input": said, "mode": "wait"}))
-    asked = shlex.quote(said)
+    texts = [*said, "hello"]
+    asked, posted = texts[0], texts[1] if len(texts) > 2 else texts[0]
+    body = json.dumps({"agent": agent, "input": posted, "mode": "wait"}, ensure_ascii=False)
+    played = f"SIMULATED: no model is asked and nothing is paid; {simulated} plays the model"
     lines = [
         f"serving {', '.join(each.name for each in agents)} at {address} (data: {data})",
-        *(
-            ["SIMULATED: the model's part is played by a script; no model is asked, nothing is paid"]
-            if simulated
-            else []
-        ),
+        *([played] if simulated else []),
         "",
         "three things to try, each one command:",
-        f"  stanchion run {agent} {asked} --url {address}",
-        f"  curl -s {address}/v1/runs -H 'content-type: application/json' -d {body}",
+        f"  stanchion run {agent} {shlex.quote(asked)} --url {address}",
+        f"  curl -s {address}/v1/runs -H 'content-type: application/json' -d {shlex.quote(body)}",
         f"  stanchion runs ls --url {address}",
     ]
     return "\n".join(lines)

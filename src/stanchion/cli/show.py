@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from stanchion.cli.desk import Json
-from stanchion.cli.output import clean, dim, is_terminal, one_line, say, size, took
+from stanchion.cli.output import clean, dim, is_terminal, one_line, say, size, took, usd
 
+NOTHING: tuple[Any, ...] = ("", 0, -1, None, [], {})
+MONEY = ("cost", "reserved", "needed", "left")
 HIDDEN = {"seq", "at_ms", "epoch", "type", "parts", "hash"}
 
 
@@ -143,7 +145,8 @@ def call_line(event: Json, calls: Calls) -> str:
 
 def event_line(event: Json, calls: Calls, *, short: bool = False) -> str:
     """Say an event in one line."""
-    fields = {name: value for name, value in event.items() if name not in HIDDEN and value not in ("", 0, None, [], {})}
+    fields = {name: value for name, value in event.items() if name not in HIDDEN and value not in NOTHING}
+    fields |= {name: usd(fields[name]) for name in MONEY if name in fields}
     if "call" in fields and str(calls[fields["call"]].name) != fields["call"]:
         fields["tool"] = calls[fields["call"]].name
     said = " ".join(
@@ -179,7 +182,7 @@ def state_of(view: Json) -> str:
 
 def summary(view: Json, *, simulated: bool = False) -> str:
     """Say in one line what a run came to and what it cost."""
-    usage = view.get("usage") or {}
+    usage: Json = view.get("usage") or {}
     pieces = [
         state_of(view),
         _counted(usage.get("turns", 0), "turn"),
@@ -206,8 +209,12 @@ def waiting_lines(waiting: Json) -> Sequence[str]:
     return [*lines, f"  why        {clean(why)}"] if why else lines
 
 
+NEEDS = {"edit": " --arguments JSON", "record": " --result TEXT", "reject": " --reason TEXT", "fail": " --reason TEXT"}
+
+
 def how_to_decide(run: str, waiting: Sequence[Json], where: str) -> str:
     """Say which command decides on the first call that waits."""
     first = waiting[0]
     words = f"{run} {first['call']}" if len(waiting) > 1 else run
-    return "\n".join(f"    stanchion decide {words} {decision}{where}" for decision in first["decisions"])
+    said = (f"{decision}{NEEDS.get(decision, '')}" for decision in first["decisions"])
+    return "\n".join(f"    stanchion decide {words} {each}{where}" for each in said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -80,7 +80,7 @@ class _Counter:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def _progress() -> Generator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _runs, _events: None
         return

@@ -1,0 +1,175 @@
+"""`stanchion run`: the answer, what is shown of the way to it, approvals, Ctrl-C, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+
+from tests.cli.conftest import SIMULATED, Cli
+
+
+def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(cli: Cli) -> None:
+    """A pipe gets the answer alone; a person also reads that it was simulated, and what it would have cost."""
+    done = cli.run("run", "agent.py", "hi", *SIMULATED)
+    assert (done.returncode, done.stdout) == (0, "hello there\n")
+    assert "SIMULATED" in done.stderr
+    assert "done · 1 turn · 0 tool calls" in done.stderr
+    assert "$0.00" in done.stderr
+
+
+def test_input_can_come_from_stdin(cli: Cli) -> None:
+    """`-` is the convention."""
+    done = cli.run("run", "agent.py", "-", *SIMULATED, "-o", "json", input="hi\n")
+    assert json.loads(done.stdout)["text"] == "hello there"
+
+
+def test_a_run_that_waits_says_how_to_decide_and_goes_on_when_it_is_decided(cli: Cli) -> None:
+    """Exit code 4, a decision posted to the data file, and the run ends with the next process that has its agent."""
+    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED)
+    assert done.returncode == 4
+    assert 'lookup_order(order_id="A-17")  ok  14 chars' in done.stderr
+    [row] = cli.json("runs", "ls")
+    assert f"stanchion decide {row['run']} approve" in done.stderr
+    assert not (cli.directory / "refunds.txt").exists()
+    assert cli.call("decide", row["run"], "approve", "--by", "ann").returncode == 0
+    assert cli.run("run", "agent.py", "hi", *SIMULATED).returncode == 0
+    view = cli.json("runs", "show", row["run"])
+    assert (view["outcome"], view["text"]) == ("done", "It is settled: refunded 1250 cents of A-17")
+    assert (cli.directory / "refunds.txt").read_text() == "A-17 1250\n"
+
+
+def test_yes_approves(cli: Cli) -> None:
+    """With --yes nobody is asked, and the tool's line says what it brought."""
+    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--yes")
+    assert done.returncode == 0
+    assert done.stdout == "It is settled: refunded 1250 cents of A-17\n"
+    assert 'refund(order_id="A-17", cents=1250)  ok  27 chars' in done.stderr
+
+
+def test_a_person_approves_with_other_arguments(cli: Cli) -> None:
+    """A word that is no decision and arguments that do not fit are asked about again; the edit is run as edited."""
+    answers = "what\nedit\n{\nedit\n{\"order_id\": 1}\ned\n{\"order_id\": \"A-17\", \"cents\": 5}\n"
+    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input=answers)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "It is settled: refunded 5 cents of A-17\n"
+    assert "refund waits for approval" in done.stderr
+    assert "error: this is no JSON object" in done.stderr
+    assert "error: arguments:" in done.stderr
+
+
+def test_a_person_rejects_and_the_model_reads_why(cli: Cli) -> None:
+    """The reason is the result of the call."""
+    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input="r\nnot today\n")
+    assert done.returncode == 0
+    assert "not today" in done.stdout
+    assert not (cli.directory / "refunds.txt").exists()
+
+
+def test_a_person_who_goes_away_leaves_it_waiting(cli: Cli) -> None:
+    """`later`, and the end of the input, decide nothing."""
+    assert cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input="later\n").returncode == 4
+    assert cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input="").returncode == 4
+
+
+def test_a_limit_ends_it_with_its_own_code(cli: Cli) -> None:
+    """The model goes in circles until its turns are used up, or the loop is seen: halted."""
+    done = cli.run("run", "agent.py", "circle", *SIMULATED, "-o", "json")
+    view = json.loads(done.stdout)
+    assert (done.returncode, view["outcome"]) == (3, "halted")
+
+
+def test_a_budget_of_the_run_ends_it(cli: Cli) -> None:
+    """--usd narrows the agent's own limit; a call that may cost more does not leave."""
+    done = cli.run("run", "agent.py", "hi", *SIMULATED, "--usd", "0.000001", "-o", "json")
+    view = json.loads(done.stdout)
+    assert (done.returncode, view["outcome"], view["usd"]) == (3, "halted", "0.00")
+
+
+def test_events_are_lines_and_the_run_is_the_last(cli: Cli) -> None:
+    """`-o json --events` is a stream: gapless events, then the run."""
+    done = cli.run("run", "agent.py", "hi", *SIMULATED, "-o", "json", "--events")
+    *events, view = map(json.loads, done.stdout.splitlines())
+    assert [event["seq"] for event in events] == list(range(1, view["seq"] + 1))
+    assert events[-1]["type"] == "run_finished"
+
+
+def test_a_session_goes_on(cli: Cli) -> None:
+    """Two runs in one session are one conversation."""
+    for _ in range(2):
+        assert cli.run("run", "agent.py", "hi", *SIMULATED, "--session", "s1", "--user", "ann").returncode == 0
+    assert [row["session"] for row in cli.json("runs", "ls", "--user", "ann")] == ["s1", "s1"]
+
+
+def test_control_characters_of_a_model_do_not_reach_the_terminal(cli: Cli) -> None:
+    """A title or a colour that a model sends is shown as text."""
+    done = cli.run("run", "agent.py", "escape", *SIMULATED)
+    assert done.stdout == "\\x1b]0;owned\\x07 red\n"
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """Read stderr until a text stands in it."""
+    assert process.stderr is not None
+    seen = ""
+    while text not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    return seen
+
+
+def test_ctrl_c_cancels_the_run(cli: Cli) -> None:
+    """Once: the run is cancelled, waited for, and ends as such."""
+    process = cli.start("run", "agent.py", "slow", *SIMULATED)
+    wait_for(process, "SIMULATED")
+    started(cli)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 5, said
+    assert "cancelling the run" in said
+    [row] = cli.json("runs", "ls")
+    assert row["outcome"] == "cancelled"
+
+
+def test_ctrl_c_in_the_middle_of_a_question_cancels_too(cli: Cli) -> None:
+    """The terminal asks about a call; the person wants out."""
+    process = cli.start("run", "agent.py", "refund A-17", *SIMULATED, "--ask", stdin=subprocess.PIPE)
+    wait_for(process, "why ")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 5
+    process.communicate()
+    assert not (cli.directory / "refunds.txt").exists()
+
+
+def started(cli: Cli) -> None:
+    """Wait until the run's model call left: the journal says so."""
+    while True:
+        rows = cli.call("runs", "ls", "-o", "json")
+        if rows.returncode == 0 and any(row["seq"] >= 2 for row in json.loads(rows.stdout)):
+            return
+
+
+def test_a_terminal_streams_text_and_asks(cli: Cli) -> None:
+    """On a terminal the text of every turn is shown as it comes, and what waits is asked about unbidden."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        cli.command("run", "agent.py", "refund A-17", *SIMULATED), cwd=cli.directory,
+        env=cli.environment() | {"TERM": "xterm"}, stdin=follower, stdout=follower, stderr=follower,
+    )  # fmt: skip
+    os.close(follower)
+    seen = read_until(leader, "later? ")
+    assert "Let me look." in seen
+    os.write(leader, b"approve\n")
+    seen = read_until(leader, "run run_")
+    assert process.wait(timeout=20) == 0
+    os.close(leader)
+    assert "It is settled: refunded 1250 cents of A-17" in seen
+
+
+def read_until(terminal: int, text: str) -> str:
+    seen = ""
+    while text not in seen:
+        seen += os.read(terminal, 4096).decode()
+    return seen
