@@ -118,7 +118,8 @@ async def _response(client: openai.AsyncOpenAI, stream: bool) -> Any:
     if not stream:
         return await client.responses.create(model="m", input="x")
     final: Any = None
-    async for event in await client.responses.create(model="m", input="x", stream=True):
+    events: Any = await client.responses.create(model="m", input="x", stream=True)
+    async for event in events:
         if event.type in ("response.completed", "response.incomplete", "response.failed"):
             final = event.response
     return final
@@ -146,7 +147,7 @@ def _claude(message: Any) -> Reading:
 
 
 def _chat(completion: Any) -> Reading:
-    if not isinstance(completion, openai.BaseModel) or not getattr(completion, "choices", None):
+    if not getattr(completion, "choices", None):
         return failed("invalid")
     choice: Any = completion.choices[0]
     said: Any = choice.message

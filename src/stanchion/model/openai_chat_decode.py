@@ -286,7 +286,11 @@ def _detail_text(detail: Any) -> str:
 
 
 def read_usage(fields: Mapping[str, Any]) -> Usage:
-    """The bill. `prompt_tokens` includes what was read from a cache and written to one; ours does not."""
+    """The bill. `prompt_tokens` includes what was read from a cache and written to one; ours does not.
+
+    Where read and written together exceed the prompt, the same tokens were both, and both were billed (OpenRouter with
+    Gemini; its recorded cost is exact with this reading).
+    """
     prompt = tokens(fields, "prompt_tokens")
     read = (
         tokens(fields, "prompt_tokens_details", "cached_tokens")
@@ -295,10 +299,11 @@ def read_usage(fields: Mapping[str, Any]) -> Usage:
         or tokens(fields, "cached_tokens")
     )
     read = min(read, prompt)
-    written = min(tokens(fields, "prompt_tokens_details", "cache_write_tokens"), prompt - read)
+    written = min(tokens(fields, "prompt_tokens_details", "cache_write_tokens"), prompt)
+    cached = read + written if read + written <= prompt else max(read, written)
     reasoning = tokens(fields, "completion_tokens_details", "reasoning_tokens")
     return Usage(
-        input_tokens=prompt - read - written,
+        input_tokens=prompt - cached,
         cache_read_tokens=read,
         cache_write_tokens=written,
         output_tokens=tokens(fields, "completion_tokens"),
