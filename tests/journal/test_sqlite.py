@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import stat
 from pathlib import Path
@@ -275,8 +276,11 @@ def test_dictionary_1_never_changes() -> None:
         b'{"seq":7,"at_ms":1795213788000,"epoch":1,"event":{"type":"tool_call_started","call":"5.0","attempt":1}}'
     )
     packed = bytes.fromhex("01830a992309599a1a191a9b5b58181818e8e0c9e978e2c6142d726a6b01")
-    assert packing.pack(envelope) == packed
     assert packing.unpack(packed) == envelope
+    assert packing.unpack(packing.pack(envelope)) == envelope
+    assert hashlib.sha256(packing._DICTIONARY_1).hexdigest() == (
+        "fc55a3890c2d38da5b0fd9081cbfd9977aad8a69b1a370f9f225280cb2eef679"
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

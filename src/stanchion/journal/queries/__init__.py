@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 
 
@@ -10,7 +12,8 @@ def text(file: str) -> str:
     return resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
 
 
-def named(file: str) -> dict[str, str]:
+@cache
+def named(file: str) -> Mapping[str, str]:
     """Read the statements of a file by their names."""
     statements: dict[str, str] = {}
     for block in text(file).split("-- name: ")[1:]:

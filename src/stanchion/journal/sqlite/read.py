@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import apsw
 
 from stanchion.core.errors import JournalError
-from stanchion.core.event import Base
+from stanchion.core.event import Base, Entry
 from stanchion.journal.queries import named
-from stanchion.journal.record import Cipher, content_ids, read_envelope
+from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
 from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.sqlite.errors import translate
 from stanchion.journal.sqlite.packing import unpack
@@ -59,6 +59,12 @@ class Reader:
     async def raw(self, tenant: str, run: str, after: int, limit: int) -> list[RawRecord]:
         """Read records in order."""
         return await self.use(lambda connection: self._raw(connection, tenant, run, after, limit))
+
+    async def entries(self, tenant: str, run: str, after: int, limit: int) -> list[Entry]:
+        """Read events in order. They are decoded in the reading thread: a long run would hold up the loop."""
+        return await self.use(
+            lambda connection: [read_entry(record) for record in self._raw(connection, tenant, run, after, limit)]
+        )
 
     def _use(self, call: Callable[[Connection], T]) -> T:
         connection = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stanchion.core.event import Entry
-from stanchion.journal.record import Cipher, Identity, read_entry
+from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.sqlite.read import Reader, run_row, session_row
 from stanchion.journal.sqlite.schema import connect_reader, connect_writer, prepare
@@ -122,7 +122,7 @@ class SqliteStore:
         return await self._reader.raw(tenant, run, after, limit)
 
     async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
-        return [read_entry(record) for record in await self._reader.raw(tenant, run, after, limit)]
+        return await self._reader.entries(tenant, run, after, limit)
 
     async def run(self, tenant: str, run: str) -> RunRow | None:
         rows = await self._reader.rows("run", tenant, run)
