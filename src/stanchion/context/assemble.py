@@ -10,14 +10,12 @@ import hashlib
 
 import msgspec
 
-from stanchion.core.bundle import Bundle, Route, digest_of
-from stanchion.core.message import DEVELOPER, Media, ModelRequest, Text, ToolSchema
+from stanchion.core.bundle import Bundle, Route
+from stanchion.core.message import DEVELOPER, ModelRequest, Text, ToolSchema
 from stanchion.core.state import State
 
 WIRE_TOKENS = 2_000
 """What a provider may add to a request that is not in its bytes: the hidden prompt of tool use, framing."""
-MESSAGE_TOKENS = 16
-"""Framing of one message."""
 
 
 class Preamble(msgspec.Struct, frozen=True):
@@ -34,7 +32,7 @@ def preamble(bundle: Bundle) -> Preamble:
     system = (Text(bundle.identity, DEVELOPER),) if bundle.identity else ()
     tools = tuple(ToolSchema(t.name, t.description, t.parameters, t.strict) for t in bundle.tools)
     encoded = msgspec.json.encode((system, tools, bundle.output), order="deterministic")
-    return Preamble(system, tools, hashlib.sha256(digest_of(bundle).encode()).digest(), len(encoded))
+    return Preamble(system, tools, hashlib.sha256(encoded).digest(), len(encoded))
 
 
 def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> ModelRequest:
@@ -64,25 +62,19 @@ def prefix_digest(state: State, shown: Preamble) -> str:
 def bound_input_tokens(state: State, shown: Preamble, route: int) -> int:
     """Bound the input tokens of the next request from above.
 
-    A token is at least one byte of the request. Of what the same model has counted before, its exact count is taken
-    instead; only what came since is counted in bytes. Media are billed by rules of their own and declare their bound.
+    A token is at least one byte of the request, and a part's own form here is longer than its framing on any wire. Of
+    what the same model has counted before, its exact count is taken instead; only what came since is weighed. Media are
+    billed by rules of their own and declare their bound.
     """
     if state.exact_route == route and state.exact_tokens:
-        bytes_new, known = state.bytes_since, state.exact_tokens
-    else:
-        bytes_new, known = state.content_bytes + shown.bytes, 0
-    media = sum(
-        part.max_input_tokens for message in state.messages for part in message.parts if isinstance(part, Media)
-    )
-    return known + bytes_new + WIRE_TOKENS + MESSAGE_TOKENS * len(state.messages) + media
+        return state.exact_tokens + state.weight_since + WIRE_TOKENS
+    return shown.bytes + state.weight + WIRE_TOKENS
 
 
 def unbounded_parts(state: State, route: Route) -> str:
     """Name what cannot be bounded in the request under a budget, or ""."""
-    for message in state.messages:
-        for part in message.parts:
-            if isinstance(part, Media) and not part.max_input_tokens:
-                return f"a {part.mime} part without max_input_tokens"
+    if state.unbounded:
+        return f"a {state.unbounded} part without max_input_tokens"
     hosted = route.options.get("tools") or route.options.get("mcp_servers")
     if hosted and not route.max_extra_nano_usd:
         return "hosted tools in the route's options, without max_cost"

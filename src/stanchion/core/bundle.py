@@ -85,7 +85,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LoopRules(msgspec.Struct, frozen=True, omit_defaults=True):
-    """When a run is going in circles. Each is first told to the model, then ends the run."""
+    """When a run is going in circles. Each is first told to the model, then ends the run. 0: it is not looked for."""
 
     same_call: int = 3
     """The same call with the same result so many times (tools that are `repeatable` apart)."""
@@ -95,6 +95,7 @@ class LoopRules(msgspec.Struct, frozen=True, omit_defaults=True):
     failures: int = 5
     """Tool calls failed in a row."""
     calls_per_minute: int = 120
+    """Below 256, which is as far as is looked back."""
     malformed: int = 3
     """Answers in a row that cannot be used: bad JSON, unknown tools, wrong arguments, nothing at all."""
 

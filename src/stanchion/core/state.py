@@ -14,7 +14,7 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Caps
-from stanchion.core.message import Erased, Finish, Message, Part, Text, ToolCall, ToolResult
+from stanchion.core.message import REVIEWER, Erased, Finish, Media, Message, Part, Text, ToolCall, ToolResult
 
 Phase = Literal["proposed", "asking", "ready", "running", "failed", "settled"]
 """Of a call: not judged yet; waits for a person; may start; has left; an attempt failed; has its result."""
@@ -28,7 +28,7 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int
     """Of the turn, over all routes."""
     tries: int
-    """On this route."""
+    """On this route; those that we stopped or lost ourselves do not count."""
     in_flight: bool
     epoch: int
     started_ms: int
@@ -48,6 +48,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     part: ToolCall
     """As proposed; its arguments are replaced when a person edits them."""
+    erased: bool = False
+    """The proposal's content is gone, so that `part` says nothing."""
     phase: Phase = "proposed"
     revision: int = 0
     tool: str = ""
@@ -59,12 +61,15 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     asked_ms: int = 0
     expires_ms: int = 0
     attempt: int = 0
+    tries: int = 0
+    """Attempts without those that we stopped or lost ourselves."""
     mode: Literal["run", "reconcile", "dry"] = "run"
     epoch: int = 0
     deadline_ms: int = 0
     code: str = ""
     detail: str = ""
     in_doubt: bool = False
+    """An attempt may have been done. A later one that was not done does not change that."""
     doubted: int = 0
     """How many of its attempts may have left without a definite answer."""
     retryable: bool = False
@@ -138,11 +143,17 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Digest over all parts of `messages`, in order (I8)."""
     content_bytes: int = 0
     """Of all parts of `messages`."""
+    weight: int = 0
+    """Upper bound of the tokens of all parts of `messages`: bytes, and for media what they declare."""
     exact_tokens: int = 0
     """Input and output of the last finished model call, as its provider counted, and for which route."""
     exact_route: int = -1
-    bytes_since: int = 0
-    """Of parts that came to `messages` after that call."""
+    weight_since: int = 0
+    """Of the parts that came to `messages` after that call."""
+    unbounded: str = ""
+    """Type of the first media part that declares no bound."""
+    prompted: str = ""
+    """Digest of the bundle that the last model call was made under."""
     model: ModelCall | None = None
     finish: Finish | Literal[""] = ""
     """How the last answer ended, while it is not dealt with."""
@@ -155,12 +166,16 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     warned: tuple[str, ...] = ()
     looped: tuple[str, ...] = ()
     """Kinds of loops the model was told of."""
+    looped_turn: int = 0
+    """The turn after which it was told last."""
     refused: Refusal | None = None
     overrun: bool = False
     cancelled_by: str = ""
     parked: str = ""
     done: tuple[tuple[str, str], ...] = ()
     """Call and tool of what ended well."""
+    worked: tuple[str, ...] = ()
+    """Tools that ended well, or were pretended to, in the last step."""
     doubtful: tuple[str, ...] = ()
     best: tuple[Text, ...] = ()
     """The last text that the model said in this run: what a halted run returns."""
@@ -192,6 +207,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
 TRACES = 256
 """How many settled calls the loop detection looks back on at most."""
+_OURS = ("lost", "cancelled")
+"""Codes of attempts that say nothing about the other side: the worker died, or stopped them."""
 _with = msgspec.structs.replace
 _encode = msgspec.json.Encoder().encode
 
@@ -208,13 +225,15 @@ def carry(ended: State) -> State:
     """Make the state on which the next run of a session is folded: the conversation, and nothing of the run."""
     return State(
         messages=ended.messages,
-        tail=ended.tail,
         held=ended.held,
         prefix=ended.prefix,
         content_bytes=ended.content_bytes,
+        weight=ended.weight,
         exact_tokens=ended.exact_tokens,
         exact_route=ended.exact_route,
-        bytes_since=ended.bytes_since,
+        weight_since=ended.weight_since,
+        unbounded=ended.unbounded,
+        prompted=ended.prompted,
     )
 
 
@@ -231,7 +250,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.NoticeAdded():
             return _noticed(state, event)
         case ev.PrefixReset():
-            return state
+            return _with(state, prompted="") if event.reason == "bundle" else state
         case ev.ModelCallStarted():
             return _model_started(state, event, entry.epoch)
         case ev.ModelCallFinished():
@@ -258,17 +277,19 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.LimitWarned():
             return _say(_with(state, warned=(*state.warned, event.limit)), event.parts)
         case ev.LoopDetected():
-            return _say(_with(state, looped=(*state.looped, event.kind)), event.parts)
+            told = _with(state, looped=(*state.looped, event.kind), looped_turn=state.totals.turns)
+            return _say(told, event.parts)
         case ev.CancelRequested():
             return _with(state, cancelled_by=event.by or "unknown", parked="")
         case ev.BundleChanged():
-            return _with(state, bundle=event.bundle, exact_tokens=0, exact_route=-1)
+            return _with(state, bundle=event.bundle, exact_tokens=0)
         case ev.RunParked():
             return _with(state, parked=event.reason)
         case ev.RunRevived():
             return _with(state, parked="")
         case ev.RunFinished():
-            return _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None)
+            state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
+            return _flush(state)
         case _:
             assert_never(event)
 
@@ -288,6 +309,8 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         deadline_ms=event.deadline_ms,
         started_ms=state.at_ms,
     )
+    if event.bundle != state.prompted:  # the session's last count was of another identity, or of other tools
+        state = _with(state, exact_tokens=0)
     return _say(state, event.parts)
 
 
@@ -309,11 +332,15 @@ def _say(state: State, parts: tuple[Part, ...]) -> State:
 
 def _add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ...]) -> State:
     """Add parts to the conversation: to the last message if it is of the same side, for providers want them in turn."""
-    prefix, size = state.prefix, 0
+    prefix, size, weight, unbounded = state.prefix, 0, 0, state.unbounded
     for part in parts:
         encoded = _encode((role, part))
         prefix = hashlib.sha256(prefix + encoded).digest()
         size += len(encoded)
+        weight += len(encoded)
+        for media in _media(part):
+            weight += media.max_input_tokens - len(media.data)
+            unbounded = unbounded or ("" if media.max_input_tokens else media.mime)
     messages = state.messages
     if messages and messages[-1].role == role:
         messages = (*messages[:-1], Message(role, messages[-1].parts + parts))
@@ -325,8 +352,20 @@ def _add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ..
         more=role == "user" or state.more,
         prefix=prefix,
         content_bytes=state.content_bytes + size,
-        bytes_since=state.bytes_since + size,
+        weight=state.weight + weight,
+        weight_since=state.weight_since + weight,
+        unbounded=unbounded,
     )
+
+
+def _media(part: Part) -> tuple[Media, ...]:
+    match part:
+        case Media():
+            return (part,)
+        case ToolResult():
+            return part.media
+        case _:
+            return ()
 
 
 def _flush(state: State) -> State:
@@ -351,7 +390,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         ledgers=event.ledgers,
         bound_tokens=event.bound_tokens,
     )
-    return _with(state, model=model, route=event.route, refused=None, finish="")
+    return _with(state, model=model, route=event.route, prompted=state.bundle, refused=None, finish="")
 
 
 def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
@@ -367,14 +406,25 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         cost=state.totals.cost + event.cost,
     )
     said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
-    state = _with(state, model=None, more=False, finish=event.finish, totals=totals, best=said or state.best)
+    calls = _proposed(state.seq, event.parts)
+    finish = "stop" if event.finish == "tool_calls" and not calls else event.finish
+    state = _with(state, model=None, more=False, finish=finish, totals=totals, best=said or state.best)
     if event.parts:
         state = _add(state, "assistant", event.parts)
-    if usage:
-        state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route, bytes_since=0)
-    proposed = (part for part in event.parts if isinstance(part, ToolCall))
-    calls = tuple(Call(f"{state.seq}.{index}", part) for index, part in enumerate(proposed))
+    if usage and usage.total_input_tokens:
+        state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route, weight_since=0)
     return _with(state, calls=calls) if calls else _flush(state)
+
+
+def _proposed(seq: int, parts: tuple[Part, ...]) -> tuple[Call, ...]:
+    """Make the calls of a response. One that was erased keeps its place, and so the others keep their names."""
+    calls: list[Call] = []
+    for part in parts:
+        if isinstance(part, ToolCall):
+            calls.append(Call(f"{seq}.{len(calls)}", part))
+        elif isinstance(part, Erased) and part.kind == "tool_call":
+            calls.append(Call(f"{seq}.{len(calls)}", ToolCall("", "", "", part.label), erased=True))
+    return tuple(calls)
 
 
 def _model_failed(state: State, event: ev.ModelCallFailed) -> State:
@@ -390,6 +440,7 @@ def _model_failed(state: State, event: ev.ModelCallFailed) -> State:
     model = _with(
         state.model,
         in_flight=False,
+        tries=state.model.tries - (event.code in _OURS),
         code=event.code,
         retryable=event.retryable,
         retry_at_ms=event.retry_at_ms,
@@ -432,24 +483,25 @@ def _decided(state: State, event: ev.CallDecided) -> State:
         case "retry":
             return _change(state, call.id, phase="ready", in_doubt=False, retry_at_ms=0)
         case "edit":
-            part = _with(call.part, arguments=text_of(event.parts[:1]))
+            part = _with(call.part, arguments=text_of(event.parts[:1]), label=REVIEWER)
             return _change(state, call.id, phase="proposed", approved=True, part=part, revision=call.revision + 1)
         case "reject" | "record" | "fail":
-            return _change(
-                state,
-                call.id,
-                phase="failed",
-                code=f"decided_{event.decision}",
-                detail=text_of(event.parts),
-                retryable=False,
-            )
+            said = event.parts[:1] if event.decision == "record" else event.parts
+            code = f"decided_{event.decision}"
+            return _change(state, call.id, phase="failed", code=code, detail=text_of(said), retryable=False)
         case _:
             assert_never(event.decision)
 
 
+EDIT_INVALID = "edit_invalid"
+"""The rule that asks again after arguments were edited into what the tool cannot take."""
+
+
 def decisions_for(call: Call) -> tuple[str, ...]:
     """Say what a person may decide about a call that waits."""
-    return ("retry", "record", "fail") if call.in_doubt else ("approve", "edit", "reject")
+    if call.in_doubt:
+        return ("retry", "record", "fail")
+    return ("edit", "reject") if call.rule == EDIT_INVALID else ("approve", "edit", "reject")
 
 
 def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
@@ -461,6 +513,7 @@ def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
         event.call,
         phase="running",
         attempt=event.attempt,
+        tries=call.tries + 1 if call is not None else 1,
         mode=event.mode,
         epoch=epoch,
         deadline_ms=event.deadline_ms,
@@ -471,14 +524,14 @@ def _tool_failed(state: State, event: ev.ToolCallFailed) -> State:
     call = state.call(event.call)
     if call is None:
         return state
-    doubt = event.in_doubt or (call.mode == "reconcile" and call.in_doubt)
     return _change(
         state,
         call.id,
         phase="failed",
+        tries=call.tries - (event.code in _OURS),
         code=event.code,
         detail=text_of(event.parts),
-        in_doubt=doubt,
+        in_doubt=call.in_doubt or event.in_doubt,
         doubted=call.doubted + event.in_doubt,
         retryable=event.retryable,
         retry_at_ms=event.retry_at_ms,
@@ -501,7 +554,7 @@ def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:
         label = first.label if isinstance(first, Erased) else call.part.label
         result = ToolResult(call.part.id, call.part.name, "[erased]", label, error=event.outcome != "ok")
     held = state.held
-    if 0 <= event.shown < len(result.text):
+    if event.shown >= 0:  # an erased one keeps its number
         held = (*held, result.text)
     done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
     doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
@@ -537,11 +590,29 @@ def _traced(state: State, call: Call, result: ToolResult, event: ev.ToolCallFini
 
 def _settle_step(state: State) -> State:
     """Put a step's results into the conversation, in call order, and what was said meanwhile behind them."""
-    results = tuple(call.result for call in state.calls if call.result is not None)
-    invalid = all(call.outcome == "invalid" for call in state.calls)
-    malformed = state.totals.malformed_in_row + 1 if invalid else 0
-    totals = _with(state.totals, malformed_in_row=malformed)
-    return _flush(_add(_with(state, calls=(), totals=totals, finish="tool_calls"), "user", results))
+    calls = state.calls
+    results = (
+        *(_as_said(call) for call in calls),
+        *(_edited(call) for call in calls if call.revision and call.attempt),
+    )
+    invalid = all(call.outcome == "invalid" for call in calls)
+    totals = _with(state.totals, malformed_in_row=state.totals.malformed_in_row + 1 if invalid else 0)
+    worked = tuple(call.tool for call in calls if call.outcome in ("ok", "pretended"))
+    finish = "refusal" if state.finish == "refusal" else "tool_calls"
+    return _flush(_add(_with(state, calls=(), totals=totals, worked=worked, finish=finish), "user", results))
+
+
+def _as_said(call: Call) -> Part:
+    """Give a settled call's result; that of a call whose proposal was erased cannot be told of which it is."""
+    if call.result is None:
+        raise AssertionError("a step is settled when each of its calls has its result")
+    return Erased("tool_result", call.result.label) if call.erased else call.result
+
+
+def _edited(call: Call) -> Text:
+    """Tell the model, which sees its call as it made it, that another was made."""
+    arguments = call.part.arguments or "[erased]"
+    return Text(f"[runtime] A person changed the arguments of your call of {call.part.name} to: {arguments}", REVIEWER)
 
 
 def text_of(parts: Iterable[Part]) -> str:

@@ -46,18 +46,21 @@ class Identity:
 
 _KINDS: dict[str, type[Any]] = {
     "text": Text,
+    "rich_text": Text,
     "thinking": Thinking,
     "tool_call": ToolCall,
     "tool_result": ToolResult,
     "media": Media,
     "opaque": Opaque,
 }
-_TAGS: dict[type[Any], str] = {cls: tag for tag, cls in _KINDS.items()}
+"""Text is stored as it is; text that has a provider's fields with it is "rich_text"."""
+_TAGS: dict[type[Any], str] = {cls: tag for tag, cls in _KINDS.items() if tag != "rich_text"}
 _FIELDS: dict[type[Any], tuple[str, ...]] = {
     cls: tuple(name for name in cls.__struct_fields__ if name != "label") for cls in _TAGS
 }
-_REQUIRED: dict[type[Any], frozenset[str]] = {
-    cls: frozenset(field.name for field in msgspec.structs.fields(cls) if field.required) for cls in _TAGS
+_REQUIRED: dict[type[Any], dict[str, str]] = {
+    cls: {field.name: "" for field in msgspec.structs.fields(cls) if field.required and field.name != "label"}
+    for cls in _TAGS
 }
 """All of them are strings: an empty one is not stored."""
 _encode_json = msgspec.json.Encoder().encode
@@ -65,10 +68,17 @@ _decode_json = msgspec.json.Decoder().decode
 _decode_envelope = msgspec.json.Decoder(chain.Envelope).decode
 
 
+def kind_of(part: Part) -> str:
+    """Name the form in which a part's content is stored."""
+    if type(part) is Text and (part.wire or part.data):
+        return "rich_text"
+    return _TAGS[type(part)]
+
+
 def pack(part: Part) -> bytes:
     """Encode a part's content without its label: text as it is, anything else as a JSON object."""
-    if type(part) is Text:
-        return part.text.encode()
+    if kind_of(part) == "text":
+        return part.text.encode()  # type: ignore[union-attr]
     if isinstance(part, Erased):
         raise ValueError("an erased part has no content to store")
     return _encode_json({name: value for name in _FIELDS[type(part)] if (value := getattr(part, name))})
@@ -79,9 +89,10 @@ def unpack(kind: str, label: Label, content: bytes) -> Part:
     if kind == "text":
         return Text(content.decode(), label)
     cls, stored = _KINDS[kind], _decode_json(content)
-    required = _REQUIRED[cls]
-    known = {name: stored.get(name, "") for name in _FIELDS[cls] if name in stored or name in required}
-    return cls(label=label, **known)
+    known = {name: stored[name] for name in _FIELDS[cls] if name in stored}
+    if "media" in known:
+        known["media"] = msgspec.convert(known["media"], tuple[Media, ...])
+    return cls(label=label, **(_REQUIRED[cls] | known))
 
 
 class Recorder:
@@ -107,7 +118,7 @@ class Recorder:
             self.seq += 1
             contents = tuple(self._content(part) for part in event.parts)
             refs = tuple(
-                chain.PartRef(_TAGS[type(part)], part.label, self.key.id, _text(stored.commit), size)
+                chain.PartRef(kind_of(part), part.label, self.key.id, _text(stored.commit), size)
                 for part, (stored, size) in zip(event.parts, contents, strict=True)
             )
             tag = str(event.__struct_config__.tag)
@@ -138,16 +149,19 @@ def content_ids(envelope: chain.Envelope) -> list[tuple[str, bytes]]:
 
 
 def read_entry(raw: RawRecord) -> Entry:
-    """Decode a record. Contents that were erased come as `Erased` parts."""
+    """Decode a record. Contents that were erased come as `Erased` parts. Raises `BrokenChain` on what is no event."""
     envelope = read_envelope(raw.envelope)
-    event = decode_event(envelope.event, envelope.v)
-    if envelope.parts:
-        pairs = zip(envelope.parts, raw.contents, strict=True)
-        parts = tuple(
-            Erased(ref.kind, ref.label) if content is None else unpack(ref.kind, ref.label, content)
-            for ref, content in pairs
-        )
-        event = msgspec.structs.replace(event, parts=parts)
+    try:
+        event = decode_event(envelope.event, envelope.v)
+        if envelope.parts:
+            pairs = zip(envelope.parts, raw.contents, strict=True)
+            parts = tuple(
+                Erased(ref.kind, ref.label) if content is None else unpack(ref.kind, ref.label, content)
+                for ref, content in pairs
+            )
+            event = msgspec.structs.replace(event, parts=parts)
+    except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+        raise BrokenChain(f"event {raw.seq} cannot be read: {error}", seq=raw.seq) from error
     return Entry(envelope.seq, envelope.at_ms, envelope.epoch, event, raw.hash)
 
 
@@ -184,6 +198,8 @@ def _check(record: RawRecord, place: int, previous: bytes, at_ms: int, salts: di
         return f"it says that it is event {envelope.seq}", at_ms, 0
     if envelope.at_ms < at_ms:
         return "its time is before the event before it", at_ms, 0
+    if len(envelope.parts) != len(record.contents):
+        return f"it has {len(record.contents)} content parts of {len(envelope.parts)}", at_ms, 0
     gone = 0
     for number, (ref, content) in enumerate(zip(envelope.parts, record.contents, strict=True)):
         if content is None:

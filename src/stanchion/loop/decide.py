@@ -4,7 +4,7 @@
               nothing                       something is in flight, a person is waited for, or the run is over
 
 `decide` is asked again after every event, so each function here does one thing and returns. The order in `decide` is the
-precedence: what was lost, what must stop, the model call, the tool calls, the next turn.
+precedence: what was lost, a cancellation, an answer, the end of time, the model call, the tool calls, the next turn.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         return Decision(events=lost)
     if state.cancelled_by:
         return _wind_down(state, view, "cancelled", "cancelled")
+    if decision := _answered(state, view):
+        return decision
     if over := limit.out_of_time(state, moment.now_ms):
         return _wind_down(state, view, "halted", over)
     if state.model is not None:
@@ -112,21 +114,18 @@ def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decisi
     if model.in_flight:
         return NOTHING
     routes = view.bundle.routes
-    if model.retryable and model.tries < routes[model.route].retry.attempts:
+    route = min(model.route, len(routes) - 1)  # a changed bundle may have fewer
+    if model.retryable and model.tries < routes[route].retry.attempts:
         if moment.now_ms < model.retry_at_ms:
             return Decision(wake_at_ms=model.retry_at_ms)
-        return _call_model(state, view, moment, route=model.route, turn=model.turn, attempt=model.attempt + 1)
-    if model.route + 1 < len(routes):
-        return _call_model(state, view, moment, route=model.route + 1, turn=model.turn, attempt=model.attempt + 1)
+        return _call_model(state, view, moment, route=route, turn=model.turn, attempt=model.attempt + 1)
+    if route + 1 < len(routes):
+        return _call_model(state, view, moment, route=route + 1, turn=model.turn, attempt=model.attempt + 1)
     return _finish(state, view, "failed", f"model:{model.code}")
 
 
 def _turn(state: State, view: View, moment: Moment) -> Decision:
-    """Between two steps: is it over, does it go in circles, does a limit forbid it; else the next model call."""
-    if decision := _answered(state, view):
-        return decision
-    if state.totals.malformed_in_row >= view.bundle.loop.malformed:
-        return _finish(state, view, "failed", "malformed")
+    """Between two steps: does it go in circles, does a limit forbid another turn; else the next model call."""
     if state.finish == "tool_calls" and (decision := _after_step(state, view)):
         return decision
     if meter := limit.reached(state, moment.now_ms):
@@ -138,7 +137,11 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
 
 
 def _answered(state: State, view: View) -> Decision | None:
-    """Take the model's answer as the run's, or tell it what is wrong with it."""
+    """Take the model's answer as the run's, or tell it what is wrong with it. None: it has not answered."""
+    if state.model is not None or state.calls:
+        return None
+    if _too_malformed(state, view):
+        return _finish(state, view, "failed", "malformed")
     if state.finish in ("", "tool_calls", "pause"):
         return None
     if state.finish == "refusal":
@@ -151,9 +154,12 @@ def _answered(state: State, view: View) -> Decision | None:
     problem = _problem(state, view, text)
     if not problem:
         return _finish(state, view, "done", parts=said)
-    if state.totals.malformed_in_row + 1 > view.bundle.loop.malformed:
-        return _finish(state, view, "failed", "malformed")
     return Decision(events=(ev.NoticeAdded(kind="output", parts=(Text(f"[runtime] {problem}", RUNTIME),)),))
+
+
+def _too_malformed(state: State, view: View) -> bool:
+    most = view.bundle.loop.malformed
+    return bool(most) and state.totals.malformed_in_row >= most
 
 
 def _problem(state: State, view: View, text: str) -> str:
@@ -169,20 +175,14 @@ def _problem(state: State, view: View, text: str) -> str:
 
 def _after_step(state: State, view: View) -> Decision | None:
     """After the results of a step: a tool may have ended the run, or the run goes in circles."""
-    last = [call for call, tool in state.done if (spec := view.bundle.tool(tool)) is not None and spec.ends_run]
-    if last:
+    if any(spec.ends_run for tool in state.worked if (spec := view.bundle.tool(tool)) is not None):
         return _finish(state, view, "escalated", "handed_over")
     found = detect(state, view.bundle)
-    if found is None or _just_told(state, found):
+    if found is None or state.looped_turn == state.totals.turns:  # told, and the model has not had its turn yet
         return None
     if found.kind in state.looped:
         return _finish(state, view, "halted", f"loop:{found.kind}")
     return Decision(events=(found,))
-
-
-def _just_told(state: State, found: ev.LoopDetected) -> bool:
-    """Whether the conversation already ends with being told of this, so that the model has not had its turn yet."""
-    return bool(state.messages) and found.parts[0] in state.messages[-1].parts
 
 
 def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: int, attempt: int) -> Decision:
@@ -213,8 +213,15 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         assemble(state, view.bundle, view.shown, chosen), max_output_tokens=allowed.max_output_tokens
     )
     call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved)
+    return Decision(events=(*_resets(state, route), started), effects=(call,))
+
+
+def _resets(state: State, route: int) -> tuple[ev.Event, ...]:
+    """Say that the next request does not go on from the one before it (I8)."""
+    if state.prompted not in ("", state.bundle):
+        return (ev.PrefixReset(reason="bundle"),)
     moved = route != state.route and bool(state.totals.turns or state.model)
-    return Decision(events=(ev.PrefixReset(reason="route"), started) if moved else (started,), effects=(call,))
+    return (ev.PrefixReset(reason="route"),) if moved else ()
 
 
 def _deadline_ms(state: State, route: Route, moment: Moment) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -13,6 +14,15 @@ from stanchion.core.message import RUNTIME, Text
 from stanchion.core.money import bound, format_usd
 from stanchion.core.state import State
 
+_UNITS = {
+    "usd": "budget",
+    "turns": "turns",
+    "tool_calls": "tool calls",
+    "input_tokens": "input tokens",
+    "output_tokens": "output tokens",
+    "wall_s": "seconds",
+    "deadline": "seconds until the deadline",
+}
 LEAST_OUTPUT_TOKENS = 256
 """Below so many output tokens an answer is not worth its input."""
 
@@ -34,10 +44,16 @@ def meters(state: State, now_ms: int) -> Iterator[Meter]:
         ("tool_calls", totals.tool_calls, caps.tool_calls),
         ("input_tokens", totals.input_tokens, caps.input_tokens),
         ("output_tokens", totals.output_tokens, caps.output_tokens),
-        ("wall_s", _wall_ms(state, now_ms) // 1000, int(caps.wall_s)),
+        ("wall_s", _wall_ms(state, now_ms) // 1000, math.ceil(caps.wall_s)),
+        ("deadline", (now_ms - state.started_ms) // 1000, _until_deadline_s(state)),
     ):
         if most > 0:
             yield Meter(name, used, most)
+
+
+def _until_deadline_s(state: State) -> int:
+    """Seconds from the start to the deadline, rounded up; 0: there is none."""
+    return max(math.ceil((state.deadline_ms - state.started_ms) / 1000), 1) if state.deadline_ms else 0
 
 
 def _wall_ms(state: State, now_ms: int) -> int:
@@ -65,11 +81,11 @@ def end_ms(state: State, now_ms: int) -> int:
 
 
 def reached(state: State, now_ms: int) -> Meter | None:
-    """Find a limit that forbids another turn."""
+    """Find a limit that forbids another turn. After the last tool call the model may still answer, but not call again."""
     for meter in meters(state, now_ms):
-        if meter.limit != "tool_calls" and meter.used >= meter.max:
+        if meter.used >= meter.max and (meter.limit != "tool_calls" or state.over == "tool_calls"):
             return meter
-    return next((m for m in meters(state, now_ms) if m.limit == state.over), None)
+    return None
 
 
 def warnings(state: State, now_ms: int) -> list[ev.Event]:
@@ -83,13 +99,12 @@ def warnings(state: State, now_ms: int) -> list[ev.Event]:
 
 
 def _warning(meter: Meter) -> str:
-    unit = meter.limit.replace("_", " ")
     used, most = str(meter.used), str(meter.max)
     if meter.limit == "usd":
-        unit, used, most = "budget", f"${format_usd(meter.used)}", f"${format_usd(meter.max)}"
+        used, most = f"${format_usd(meter.used)}", f"${format_usd(meter.max)}"
     return (
-        f"[runtime] {used} of at most {most} ({unit}) of this run are used. Come to an end soon: when the limit is "
-        "reached the run stops, and your last answer stands."
+        f"[runtime] {used} of at most {most} ({_UNITS[meter.limit]}) of this run are used. Come to an end soon: when the "
+        "limit is reached the run stops, and your last answer stands."
     )
 
 
@@ -109,13 +124,13 @@ def allow_call(state: State, route: Route, bound_tokens: int) -> Allowance:
         return Allowance(0, 0, "input_tokens")
     if caps.output_tokens:
         output = min(output, caps.output_tokens - totals.output_tokens)
-    least = min(LEAST_OUTPUT_TOKENS, route.max_output_tokens)
-    if caps.nano_usd:
-        output = min(output, _affordable(route, bound_tokens, caps.nano_usd - totals.cost))
-        if output < least:
-            return Allowance(0, 0, "usd")
     if output < 1:
         return Allowance(0, 0, "output_tokens")
+    if caps.nano_usd:
+        affordable = _affordable(route, bound_tokens, caps.nano_usd - totals.cost)
+        if affordable < min(LEAST_OUTPUT_TOKENS, output):
+            return Allowance(0, 0, "usd")
+        output = min(output, affordable)
     return Allowance(output, _reservation(route, bound_tokens, output))
 
 

@@ -11,44 +11,51 @@ again; keyed calls run again under the same key; a tool that reconciles is asked
 from __future__ import annotations
 
 import hashlib
+from typing import Literal, assert_never
 
 import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import READ_RESULT, Bundle, ToolSpec
-from stanchion.core.message import RUNTIME, Label, Text, ToolResult
-from stanchion.core.state import Call, State
+from stanchion.core.message import REVIEWER, RUNTIME, Label, Text, ToolResult
+from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.judge import judge
-from stanchion.loop.effect import CallTool, Decision, Moment, View
+from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
 def advance(state: State, view: View, moment: Moment) -> Decision:
     """Move every call of the step as far as it goes now."""
     events: list[ev.Event] = []
-    effects: list[CallTool] = []
+    effects: list[Effect] = []
     wakes: list[int] = []
-    starting = 0
+    busy = False
     for index, call in enumerate(state.calls):
-        match call.phase:
-            case "proposed":
-                events += _judge(state, call, index, view, moment)
-            case "asking":
-                wakes.append(call.expires_ms)
-                events += _expire(call, moment)
-            case "ready":
-                wakes.append(call.retry_at_ms if call.retry_at_ms > moment.now_ms else 0)
-                if call.retry_at_ms <= moment.now_ms and _may_start(state, call, view, starting):
-                    starting += 1
-                    _start(state, call, view, moment, events, effects)
-            case "failed":
-                moved = _failed(state, call, view, moment)
-                events += moved.events
-                wakes.append(moved.wake_at_ms)
-                effects += (effect for effect in moved.effects if isinstance(effect, CallTool))
-            case "running" | "settled":
-                pass
+        if call.phase == "ready" and busy and not view.bundle.parallel_tool_calls:
+            continue  # one call is under way at a time, in order
+        moved = _advance(state, call, index, view, moment)
+        events += moved.events
+        effects += moved.effects
+        wakes.append(moved.wake_at_ms)
+        busy = busy or call.phase != "settled"
     wake = min((wake for wake in wakes if wake), default=0)
     return Decision(events=tuple(events), effects=tuple(effects), wake_at_ms=wake)
+
+
+def _advance(state: State, call: Call, index: int, view: View, moment: Moment) -> Decision:
+    match call.phase:
+        case "proposed":
+            return Decision(events=tuple(_judge(state, call, index, view, moment)))
+        case "asking":
+            return _expire(call, moment)
+        case "ready":
+            dry = state.dry_run and _pretends(_spec(view, call))
+            return _attempt(state, call, view, moment, "dry" if dry else "run")
+        case "failed":
+            return _failed(state, call, view, moment)
+        case "running" | "settled":
+            return Decision()
+        case _:
+            assert_never(call.phase)
 
 
 def doubtful(call: Call, bundle: Bundle) -> bool:
@@ -64,7 +71,9 @@ def abandon(state: State, bundle: Bundle) -> tuple[ev.Event, ...]:
         if call.phase == "settled":
             continue
         spec = bundle.tool(call.tool)
-        if call.in_doubt and (spec is None or spec.effect != "read"):
+        if call.phase == "failed" and call.code in _DECIDED:
+            events.append(_decided(call))
+        elif call.in_doubt and (spec is None or spec.effect != "read"):
             events.append(_result(call, "in_doubt", "The run was stopped. It is not known whether this was done."))
         elif call.phase == "failed" and not call.retryable:
             events.append(_result(call, "error", call.detail or call.code))
@@ -81,10 +90,12 @@ def idempotency_key(state: State, call: Call) -> str:
 
 def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> list[ev.Event]:
     name = call.part.name
+    if problem := _unfinished(state, index):
+        return [_result(call, "invalid", problem)]
     spec = view.bundle.tool(name)
     if spec is None:
         known = ", ".join(tool.name for tool in view.bundle.tools) or "none"
-        return [_result(call, "invalid", f"There is no tool named {name!r}. The tools are: {known}.")]
+        return [_result(call, "invalid", f"There is no tool named {name[:64]!r}. The tools are: {known}.")]
     if over := _over(state, index):
         text = f"Not done: this run may make no more tool calls ({over})."
         judged = _judged(call, "deny", f"limit:{over}", name, "")
@@ -104,10 +115,22 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
     return [judged]
 
 
+def _unfinished(state: State, index: int) -> str:
+    """Say why a call of a response that did not end well is not taken, or "": it may lack its end and look whole."""
+    if state.finish == "refusal":
+        return "Not done: the answer that made this call was withdrawn."
+    if state.finish == "length" and index == len(state.calls) - 1:
+        return (
+            "Not done: your answer was cut in this call because it was too long. Make the call again, or a shorter one."
+        )
+    return ""
+
+
 def _misfit(call: Call, name: str, problem: str) -> list[ev.Event]:
     """Arguments that cannot be used: the model is told; a person who edited them is asked again."""
     if call.approved and call.revision:
-        return [_judged(call, "ask", "edit_invalid", name, "", f"the edited arguments cannot be used: {problem}")]
+        why = f"the edited arguments cannot be used: {problem}"
+        return [_judged(call, "ask", EDIT_INVALID, name, "", why, call.expires_ms)]
     return [_result(call, "invalid", problem)]
 
 
@@ -129,49 +152,39 @@ def _judged(
 def _over(state: State, index: int) -> str:
     """Name the limit on tool calls that this call of the step would pass, or ""."""
     caps = state.caps
-    if caps.tool_calls_per_turn and index >= caps.tool_calls_per_turn:
-        return "tool_calls_per_turn"
-    started = sum(call.attempt > 0 for call in state.calls[:index])
     waiting = sum(call.attempt == 0 and call.phase != "settled" for call in state.calls[:index])
-    before = state.totals.tool_calls - started
-    return "tool_calls" if caps.tool_calls and before + started + waiting >= caps.tool_calls else ""
+    if caps.tool_calls and state.totals.tool_calls + waiting >= caps.tool_calls:
+        return "tool_calls"
+    return "tool_calls_per_turn" if caps.tool_calls_per_turn and index >= caps.tool_calls_per_turn else ""
 
 
-def _may_start(state: State, call: Call, view: View, starting: int) -> bool:
-    """With parallel calls switched off, one call is under way at a time, in order."""
-    if view.bundle.parallel_tool_calls:
-        return True
-    before = state.calls[: [c.id for c in state.calls].index(call.id)]
-    return not starting and all(c.phase == "settled" for c in before)
+def _expire(call: Call, moment: Moment) -> Decision:
+    if not call.expires_ms or call.in_doubt:
+        return Decision()
+    if moment.now_ms < call.expires_ms:
+        return Decision(wake_at_ms=call.expires_ms)
+    return Decision(events=(_result(call, "rejected", "Nobody approved this in time, so it was not done."),))
 
 
-def _expire(call: Call, moment: Moment) -> list[ev.Event]:
-    if not call.expires_ms or moment.now_ms < call.expires_ms:
-        return []
-    if call.in_doubt:
-        return []
-    return [_result(call, "rejected", "Nobody approved this in time, so it was not done.")]
+def _pretends(spec: ToolSpec) -> bool:
+    """Whether a dry run does not call this tool for real."""
+    return spec.effect != "read" or spec.dry_run
 
 
-def _start(
-    state: State, call: Call, view: View, moment: Moment, events: list[ev.Event], effects: list[CallTool]
-) -> None:
-    mode = "dry" if state.dry_run and _spec(view, call).effect != "read" else "run"
-    moved = _attempt(state, call, view, moment, mode)
-    events += moved.events
-    effects += (effect for effect in moved.effects if isinstance(effect, CallTool))
-
-
-def _attempt(state: State, call: Call, view: View, moment: Moment, mode: str) -> Decision:
+def _attempt(
+    state: State, call: Call, view: View, moment: Moment, mode: Literal["run", "reconcile", "dry"]
+) -> Decision:
     spec = _spec(view, call)
     checked = view.check.arguments(spec.name, call.part.arguments)
     if isinstance(checked, str):  # the tool changed under a run that was judged before
+        if call.in_doubt:
+            return _ask(call, spec, f"its arguments do not fit any more: {checked}")
         return Decision(events=(_result(call, "invalid", checked),))
     started = ev.ToolCallStarted(
         call=call.id,
         attempt=call.attempt + 1,
         revision=call.revision,
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         key=idempotency_key(state, call) if spec.keyed else "",
         deadline_ms=moment.now_ms + int(spec.timeout_s * 1000),
     )
@@ -194,10 +207,10 @@ def _attempt(state: State, call: Call, view: View, moment: Moment, mode: str) ->
 
 def _failed(state: State, call: Call, view: View, moment: Moment) -> Decision:
     """Go on from an attempt that failed."""
-    if call.code.startswith("decided_"):
+    if call.code in _DECIDED:
         return Decision(events=(_decided(call),))
     spec = _spec(view, call)
-    tries_left = call.attempt < spec.retry.attempts
+    tries_left = call.tries < spec.retry.attempts
     if call.mode == "reconcile" and call.retryable and tries_left:
         if moment.now_ms < call.retry_at_ms:
             return Decision(wake_at_ms=call.retry_at_ms)
@@ -218,20 +231,27 @@ def _doubt(state: State, call: Call, spec: ToolSpec, view: View, moment: Moment)
     The tool is asked only after the attempt's own deadline: until then a request that was already released may still
     land, and "not done" would not be true a moment later.
     """
-    if spec.reconciles and call.mode != "reconcile" and call.attempt < 2 * spec.retry.attempts:
+    if spec.reconciles and call.mode != "reconcile" and call.tries < 2 * spec.retry.attempts:
         if moment.now_ms < call.deadline_ms:
             return Decision(wake_at_ms=call.deadline_ms)
         return _attempt(state, call, view, moment, "reconcile")
-    why = f"it is not known whether {spec.name} was done ({call.code}): {call.detail or 'no answer came'}"
+    return _ask(call, spec, f"{call.detail or 'no answer came'} ({call.code})")
+
+
+def _ask(call: Call, spec: ToolSpec, cause: str) -> Decision:
+    why = f"it is not known whether {spec.name} was done: {cause}"
     return Decision(events=(_judged(call, "ask", "in_doubt", spec.name, "", why),))
+
+
+_DECIDED = ("decided_record", "decided_fail", "decided_reject")
 
 
 def _decided(call: Call) -> ev.ToolCallFinished:
     match call.code:
         case "decided_record":
-            return _result(call, "ok", call.detail, Label("reviewer", trust="trusted"))
+            return _result(call, "ok", call.detail, REVIEWER)
         case "decided_fail":
-            return _result(call, "error", call.detail or "This was not done.", Label("reviewer", trust="trusted"))
+            return _result(call, "error", call.detail or "This was not done.", REVIEWER)
         case _:
             reason = f" Reason: {call.detail}" if call.detail else ""
             return _result(call, "rejected", f"A person rejected this call; it was not done.{reason}")
@@ -241,13 +261,14 @@ def _read_result(state: State, call: Call, arguments: bytes, spec: ToolSpec) -> 
     """Answer the built-in tool: a further piece of a result that was too long to show whole."""
     wanted = msgspec.json.decode(arguments)
     number, offset = str(wanted["result"]), int(wanted.get("offset", 0))
-    if not number.isdigit() or not 1 <= int(number) <= len(state.held):
-        return _result(call, "error", f"There is no long result {number!r}; there are {len(state.held)}.")
+    known = [str(place) for place in range(1, len(state.held) + 1)]
+    if number not in known:
+        return _result(call, "error", f"There is no long result {number[:64]!r}; there are {len(known)}.")
     text = state.held[int(number) - 1]
-    piece = text[max(offset, 0) : max(offset, 0) + spec.max_result_chars]
-    end = max(offset, 0) + len(piece)
+    offset = min(max(offset, 0), len(text))
+    end = min(offset + spec.max_result_chars, len(text))
     more = f"\n[{len(text) - end} more characters from offset={end} on.]" if end < len(text) else "\n[end]"
-    return _result(call, "ok", piece + more, Label("tool", READ_RESULT))
+    return _result(call, "ok", text[offset:end] + more, Label("tool", READ_RESULT))
 
 
 def _result(call: Call, outcome: str, text: str, label: Label = RUNTIME) -> ev.ToolCallFinished:
