@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import gc
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +13,17 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from stanchion import tool
 from stanchion.agent import Agent, Approve, Model
 from stanchion.core.bundle import Timeouts
 from stanchion.core.message import MODEL, Delta, ModelRequest, ModelResponse, Text, Usage
 from stanchion.core.money import price_usd
 from stanchion.model.client import ModelClient, OnDeltas
 from stanchion.runtime import Runtime
+from stanchion.server.edge import Edge
 from stanchion.server.serve import serve
 from stanchion.server.settings import Settings
 from stanchion.testing.model import ScriptedModel, call
-from stanchion import tool
 
 QUIET = Settings(port=0, grace_s=5.0, log="off")
 MODEL_NAME = Model("openai:test-model", price=price_usd(input="1", output="1"))
@@ -48,16 +50,12 @@ def agent(name: str = "support", **more: Any) -> Agent:
 
 def talker() -> ScriptedModel:
     """A model that looks an order up and answers, over and over."""
-    return ScriptedModel(
-        lambda request: "It was shipped." if _has_result(request) else call("look_up", order="A-17")
-    )
+    return ScriptedModel(lambda request: "It was shipped." if _has_result(request) else call("look_up", order="A-17"))
 
 
 def refunder() -> ScriptedModel:
     """A model that proposes a refund and then says that it is done."""
-    return ScriptedModel(
-        lambda request: "Done." if _has_result(request) else call("refund", order="A-17", cents=1250)
-    )
+    return ScriptedModel(lambda request: "Done." if _has_result(request) else call("refund", order="A-17", cents=1250))
 
 
 def _has_result(request: ModelRequest) -> bool:
@@ -135,6 +133,11 @@ class Served:
     key: str = ""
     comments: list[str] = field(default_factory=list[str])
 
+    @property
+    def edge(self) -> Edge:
+        """The server's own state, which `serve` keeps to itself."""
+        return next(found for found in gc.get_objects() if isinstance(found, Edge) and found.runtime is self.runtime)
+
     async def call(self, method: str, path: str, body: Any = None, *, key: str | None = None, **more: Any) -> Reply:
         """Call the server. `body`: JSON, or bytes as they are."""
         headers: Json = {**self._auth(key), **more.pop("headers", {})}
@@ -173,7 +176,7 @@ class Served:
             async for event in self.parse(response.content):
                 yield event
 
-    async def parse(self, content: AsyncIterator[bytes]) -> AsyncGenerator[Event]:
+    async def parse(self, content: aiohttp.StreamReader) -> AsyncGenerator[Event]:
         """Parse server-sent events line by line; comments are kept in `comments`."""
         event = Event()
         async for line in content:
@@ -192,6 +195,13 @@ class Served:
                 event.id = value
 
 
+async def becomes(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds that nothing announces."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 @asynccontextmanager
 async def served(
     folder: Path,
@@ -200,9 +210,10 @@ async def served(
     agents: Sequence[Agent] = (),
     settings: Settings = QUIET,
     tenants: Sequence[str] = (),
+    data: str = "test.db",
 ) -> AsyncGenerator[Served]:
     """Serve on a free port until the block ends. `tenants`: make a key for each; `served.key` is the first's."""
-    runtime = await Runtime.open(*(agents or [agent()]), data=folder / "test.db", clients={"*": client or talker()})
+    runtime = await Runtime.open(*(agents or [agent()]), data=folder / data, clients={"*": client or talker()})
     keys = [(await runtime.add_key(tenant, "test"))[1] for tenant in tenants]
     stop, ready = asyncio.Event(), asyncio.Future[str]()
     done = asyncio.create_task(serve(runtime, settings=settings, stop=stop, ready_callback=ready.set_result))

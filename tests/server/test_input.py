@@ -157,7 +157,9 @@ async def test_a_body_that_is_not_json_by_its_type_is_refused(server: Served, ki
     assert "application/json" in said.error["message"]
 
 
-@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"'])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
 async def test_json_is_taken_however_it_is_written(server: Served, kind: str) -> None:
     """The type is compared as HTTP says."""
     assert (await server.call("POST", "/v1/runs", OK, headers={"content-type": kind})).status == 202

@@ -30,7 +30,12 @@ async def test_submit_answers_at_once_and_says_where(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("body", "headers"),
-    [({"mode": "wait"}, {}), ({"wait_s": 20}, {}), ({}, {"prefer": "wait=20"}), ({}, {"prefer": "respond-async, wait=20"})],
+    [
+        ({"mode": "wait"}, {}),
+        ({"wait_s": 20}, {}),
+        ({}, {"prefer": "wait=20"}),
+        ({}, {"prefer": "respond-async, wait=20"}),
+    ],
 )
 async def test_wait_answers_with_the_run_that_ended(tmp_path: Path, body: Any, headers: Any) -> None:
     """A client that wants the answer in the response gets it, by the body or by the Prefer header."""
@@ -74,7 +79,10 @@ async def test_everything_of_a_start_reaches_the_journal(tmp_path: Path) -> None
     """Parts, user, session, limits, deadline and dry run stand in the run's first event."""
     async with served(tmp_path) as server:
         deadline = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-        parts = [{"type": "text", "text": "See"}, {"type": "media", "mime": "image/png", "data": "aGk=", "max_input_tokens": 9}]
+        parts = [
+            {"type": "text", "text": "See"},
+            {"type": "media", "mime": "image/png", "data": "aGk=", "max_input_tokens": 9},
+        ]
         limits = {"usd": 0.5, "turns": 90, "wall_s": 60}
         run = (
             await server.start(
@@ -267,7 +275,9 @@ async def test_agents_say_what_they_can_do(tmp_path: Path) -> None:
     async with served(tmp_path) as server:
         (item,) = (await server.call("GET", "/v1/agents")).json["agents"]
         assert (item["name"], item["models"]) == ("support", ["openai:test-model"])
-        assert {"look_up": "read", "refund": "irreversible"}.items() <= {t["name"]: t["effect"] for t in item["tools"]}.items()
+        assert {"look_up": "read", "refund": "irreversible"}.items() <= {
+            t["name"]: t["effect"] for t in item["tools"]
+        }.items()
 
 
 async def test_a_budget_is_set_read_and_kept(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The OpenAPI document: complete, true, and served without another host."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stanchion.server.app import BODIES, create_app
+from stanchion.server.log import Line
+from tests.server.serving import served
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    return create_app(None).openapi()  # type: ignore[arg-type] the document needs no runtime
+
+
+def test_every_reference_leads_somewhere(document: Any) -> None:
+    """No `$ref` to a schema that is not there."""
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert references <= set(document["components"]["schemas"])
+    assert {model.__name__ for model in BODIES} <= references
+
+
+def test_every_route_is_described(document: Any) -> None:
+    """A summary, a description, a name of its own, its errors, and the key it needs."""
+    names = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            names.append(operation["operationId"])
+            assert operation["summary"], path
+            assert operation["description"], path
+            if path.startswith("/v1/"):
+                assert {"400", "401", "404", "413", "415", "422", "429", "503"} <= set(operation["responses"]), path
+                assert operation["security"] == [{"HTTPBearer": []}]
+                assert ("requestBody" in operation) == (method != "get"), path
+    assert len(names) == len(set(names))
+
+
+async def test_the_document_is_served_and_no_page_loads_from_elsewhere(tmp_path: Path) -> None:
+    """/openapi.json is there; there is no docs page, which would need another host."""
+    async with served(tmp_path) as server:
+        said = await server.call("GET", "/openapi.json")
+        assert said.json["info"]["title"] == "Stanchion"
+        assert "StartRun" in said.json["components"]["schemas"]
+        for path in ("/docs", "/redoc"):
+            assert (await server.call("GET", path)).status == 404
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_record_is_one_line(form: Any) -> None:
+    """Whatever is in it: newlines, extras, a traceback."""
+    facts = {"exc_info": (RuntimeError, RuntimeError("two\nlines"), None), "id": "err_1", "path": "/v1/a b"}
+    record = logging.makeLogRecord({"name": "stanchion.server", "msg": "it\nfailed", "levelname": "ERROR"} | facts)
+    line = Line(form).format(record)
+    assert "\n" not in line
+    assert "err_1" in line
+    assert "RuntimeError" in line
+    if form == "json":
+        said = json.loads(line)
+        assert (said["message"], said["level"], said["path"]) == ("it\nfailed", "error", "/v1/a b")
+        assert "two\nlines" in said["trace"]
