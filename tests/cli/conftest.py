@@ -50,7 +50,7 @@ SCRIPT = {
             "reply": {"calls": [{"name": "lookup_order", "arguments": {"order_id": "A-17"}}]},
         },
         {
-            "when": {"user": r"(?i)refund (\S+)"},
+            "when": {"user": r"(?i)^refund (\S+)$"},
             "reply": {
                 "text": "Let me look.",
                 "calls": [{"name": "lookup_order", "arguments": {"order_id": "${match.1}"}}],
@@ -108,10 +108,10 @@ class Cli:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments), cwd=self.directory, env=self.environment(), text=True,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+            self.command(*arguments), cwd=self.directory, env=self.environment(), text=True, stdin=stdin,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
 

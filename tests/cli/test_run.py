@@ -51,10 +51,11 @@ def test_yes_approves(cli: Cli) -> None:
 
 def test_a_person_approves_with_other_arguments(cli: Cli) -> None:
     """A word that is no decision and arguments that do not fit are asked about again; the edit is run as edited."""
-    answers = "what\nedit\n{\nedit\n{\"order_id\": 1}\ned\n{\"order_id\": \"A-17\", \"cents\": 5}\n"
+    answers = 'what\nedit\n{\nedit\n{"order_id": 1}\ned\n{"order_id": "A-17", "cents": 5}\n'
     done = cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input=answers)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "It is settled: refunded 5 cents of A-17\n"
+    assert (cli.directory / "refunds.txt").read_text() == "A-17 5\n"
+    assert 'refund(order_id="A-17", cents=5)  ok' in done.stderr
     assert "refund waits for approval" in done.stderr
     assert "error: this is no JSON object" in done.stderr
     assert "error: arguments:" in done.stderr
@@ -143,12 +144,31 @@ def test_ctrl_c_in_the_middle_of_a_question_cancels_too(cli: Cli) -> None:
     assert not (cli.directory / "refunds.txt").exists()
 
 
-def started(cli: Cli) -> None:
-    """Wait until the run's model call left: the journal says so."""
-    while True:
+def test_a_second_ctrl_c_leaves_the_run_to_go_on(cli: Cli) -> None:
+    """A tool that takes its time cannot be cancelled at once: the person leaves, the process with the agent goes on."""
+    agent = cli.directory / "agent.py"
+    slow = "import asyncio\n" + agent.read_text().replace("    with Path", "    await asyncio.sleep(3)\n    with Path")
+    agent.write_text(slow)
+    process = cli.start("run", "agent.py", "refund A-17", *SIMULATED, "--yes")
+    wait_for(process, "lookup_order")
+    started(cli, "tool_call_started", 2)
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "cancelling")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130, said
+    [row] = cli.json("runs", "ls")
+    assert row["status"] != "ended"
+
+
+def started(cli: Cli, kind: str = "model_call_started", times: int = 1) -> None:
+    """Wait until the journal says that something left."""
+    seen = 0
+    while seen < times:
         rows = cli.call("runs", "ls", "-o", "json")
-        if rows.returncode == 0 and any(row["seq"] >= 2 for row in json.loads(rows.stdout)):
-            return
+        if rows.returncode == 0 and (found := json.loads(rows.stdout)):
+            lines = cli.call("runs", "tail", found[0]["run"], "--no-follow").stdout
+            seen = lines.count(kind)
 
 
 def test_a_terminal_streams_text_and_asks(cli: Cli) -> None:

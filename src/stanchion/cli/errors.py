@@ -58,6 +58,8 @@ class Unreachable(StanchionError):
 def exit_code_of(error: BaseException) -> ExitCode:
     """Say which code an error ends the process with."""
     match error:
+        case StanchionError() if error.code == "budget_exhausted":
+            return ExitCode.HALTED
         case StanchionError():
             return ExitCode.USAGE if error.fault == "caller" else ExitCode.FAILED
         case OSError():

@@ -62,7 +62,7 @@ def call(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except typer.Abort:
         return report(KeyboardInterrupt())
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer turns the one into the other
         return _reader_gone()
     except (StanchionError, OSError, KeyboardInterrupt) as error:
         return report(error)
@@ -79,7 +79,8 @@ def _usage(error: Exception) -> int:
         return ExitCode.USAGE
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "stanchion")
-    say_error(f"{message.rstrip('.')}; see `{path} --help`")
+    message = message.replace("Value error, ", "").rstrip(".")
+    say_error(f"{message}; see `{path} --help`")
     return ExitCode.USAGE
 
 

@@ -166,7 +166,8 @@ class Remote:
                 f"{self._url} does not answer in time; is it busy, or something else than Stanchion?"
             ) from None
         except (aiohttp.ClientError, ValueError) as error:
-            raise Unreachable(f"{self._url} cannot be reached ({error}); does `stanchion serve` run there?") from None
+            why = getattr(getattr(error, "os_error", None), "strerror", "") or type(error).__name__
+            raise Unreachable(f"{self._url} cannot be reached ({why}); does `stanchion serve` run there?") from None
         if response.status >= 400:
             raise error_of(response.status, raw)
         try:

@@ -50,12 +50,15 @@ class Calls:
         self._known: dict[str, Call] = {}
 
     def note(self, event: Json) -> None:
-        """Remember what a model's answer proposes."""
+        """Remember what a model's answer proposes, and what a person made of it."""
+        parts = event.get("parts", ())
         if event["type"] == "model_call_finished":
-            proposed = [part for part in event.get("parts", ()) if part.get("type") == "tool_call"]
+            proposed = [part for part in parts if part.get("type") == "tool_call"]
             for index, part in enumerate(proposed):
                 call = Call(part.get("name", ""), part.get("arguments", "{}"))
                 self._known[f"{event['seq']}.{index}"] = call
+        elif event["type"] == "call_decided" and event["decision"] == "edit" and parts:
+            self._known[event["call"]] = Call(self[event["call"]].name, parts[0].get("text", "{}"))
 
     def __getitem__(self, call: str) -> Call:
         return self._known.get(call, Call(call, "{}"))
