@@ -99,9 +99,10 @@ class FreshDatabases:
             db.path.unlink()
         return self._references[name]
 
-    def take(self) -> AirlineDb:
+    def take(self, path: Path | None = None) -> AirlineDb:
+        """Make a copy, at `path` or in the folder."""
         self._copies += 1
-        return AirlineDb(shutil.copyfile(self._original, self._folder / f"{self._copies}.db"))
+        return AirlineDb(shutil.copyfile(self._original, path or self._folder / f"{self._copies}.db"))
 
 
 async def check(document: object, conversations: Iterable[Conversation]) -> Report:

@@ -58,11 +58,32 @@ class Conversation:
         return "\n".join(str(m.get("content") or "") for m in spoken).lower().replace(",", "")
 
 
-def expected_reward(conversation: Conversation, *, same_database: bool) -> float:
-    """Work out the reward: 1 when the conversation ended, the database is as it should be and all outputs were said."""
-    said = conversation.said
+def expected_reward(conversation: Conversation, *, same_database: bool, said: str | None = None) -> float:
+    """Work out the reward: 1 when the conversation ended, the database is as it should be and all outputs were said.
+
+    `said` is what was said this time, in the form of `Conversation.said`; None: what was recorded.
+    """
+    said = conversation.said if said is None else said
     told = all(output.lower() in said for output in conversation.outputs)
     return 1.0 if conversation.ended and same_database and told else 0.0
+
+
+def customer_messages(conversation: Conversation) -> list[str]:
+    """List what the customer says, as far as the assistant answers it; messages with nothing between them are one.
+
+    Empty where the recording does not begin with the customer.
+    """
+    said: list[str] = []
+    pending: list[str] = []
+    for message in conversation.messages:
+        if message.get("role") == "user":
+            pending.append(str(message.get("content") or ""))
+        elif message.get("role") == "assistant":
+            said += ["\n".join(pending)] if pending else []
+            pending = []
+            if not said:
+                break
+    return said
 
 
 def is_error(result: str) -> bool:
