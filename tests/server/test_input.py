@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+import pytest_asyncio
 
 from tests.server.serving import QUIET, Served, served
 
 OK = {"agent": "support", "input": "Hi"}
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncGenerator[Served]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Served]:
+    """One server for all: none of what comes may harm it."""
     settings = msgspec.structs.replace(QUIET, body_timeout_s=0.3)
-    async with served(tmp_path, settings=settings) as server:
+    async with served(tmp_path_factory.mktemp("input"), settings=settings) as server:
         yield server
 
 
@@ -95,11 +99,12 @@ BODIES = {
 async def test_a_bad_start_is_refused_by_name(server: Served, name: str) -> None:
     """Right status, the field, a message that helps; and nothing was started."""
     body, status, field, words = BODIES[name]
+    before = (await server.call("GET", "/v1/runs")).json
     said = await server.call("POST", "/v1/runs", body)
     assert (said.status, said.error["field"]) == (status, field), said.raw
     assert words in said.error["message"]
     assert "id" not in said.error
-    assert (await server.call("GET", "/v1/runs")).json["runs"] == []
+    assert (await server.call("GET", "/v1/runs")).json == before
 
 
 QUERIES = {
@@ -265,14 +270,14 @@ async def test_what_is_not_http_is_refused(server: Served, request_bytes: bytes)
 
 
 async def test_a_fault_of_ours_is_logged_under_the_id_that_is_told(
-    server: Served, caplog: pytest.LogCaptureFixture
+    server: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """500 tells nothing of how we are built; the log has it all."""
 
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the secret of the house")
 
-    server.runtime.view = broken  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(server.runtime, "view", broken)
     said = await server.call("GET", "/v1/runs/any")
     assert (said.status, said.error["code"]) == (500, "internal")
     assert "secret of the house" not in said.raw.decode()
@@ -281,14 +286,16 @@ async def test_a_fault_of_ours_is_logged_under_the_id_that_is_told(
     assert "secret of the house" in str(record.exc_info[1])
 
 
-async def test_a_store_that_fails_is_503_and_may_be_tried_again(server: Served) -> None:
+async def test_a_store_that_fails_is_503_and_may_be_tried_again(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The store's failures are ours, have an id, and are not for ever."""
     from stanchion.core.errors import StoreFull
 
     async def full(*_: object, **__: object) -> None:
         raise StoreFull
 
-    server.runtime.start = full  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(server.runtime, "start", full)
     said = await server.call("POST", "/v1/runs", OK)
     assert (said.status, said.error["code"], said.error["retryable"]) == (503, "store_full", True)
     assert said.error["id"]
