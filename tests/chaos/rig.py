@@ -64,15 +64,16 @@ class Victim:
 
 async def _spawn(case: Case, witness: str, *, fused: bool) -> Victim | None:
     """Start the server. None: it was killed before it was ready."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.chaos.victim",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=(case.data.parent / f"{case.name}.err").open("ab"),
-        cwd=ROOT,
-    )
+    with (case.data.parent / f"{case.name}.err").open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.chaos.victim",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+        )
     assert process.stdin is not None
     assert process.stdout is not None
     said = {
