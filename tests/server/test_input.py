@@ -269,6 +269,31 @@ async def test_what_is_not_http_is_refused(server: Served, request_bytes: bytes)
     assert (await server.call("GET", "/health")).status == 200
 
 
+async def test_endless_headers_are_not_kept(server: Served) -> None:
+    """64 KB of head, in one header or in many, and no more."""
+    for head in (b"X: " + b"x" * 70_000 + b"\r\n", b"".join(b"X%d: y\r\n" % n for n in range(20_000))):
+        answer = await raw(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /hea"])
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    server: Served, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is only held is closed, as the first or as a later request."""
+    monkeypatch.setattr("stanchion.server.protocol.HEAD_TIMEOUT_S", 0.1)
+    address = urlsplit(server.url)
+    for before in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n") if begun else (b"",):
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(before)
+        if before:
+            await reader.readuntil(b"}")
+        writer.write(begun)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_a_fault_of_ours_is_logged_under_the_id_that_is_told(
     server: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,4 +90,9 @@ TenantOf = Annotated[str, Depends(tenant_of)]
 
 def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Encode a response."""
-    return Response(msgspec.json.encode(value), status, headers, "application/json")
+    return reply_bytes(msgspec.json.encode(value), status, headers)
+
+
+def reply_bytes(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Make a response of JSON, which nobody between us and the client keeps."""
+    return Response(body, status, {"cache-control": "no-store", **(headers or {})}, "application/json")

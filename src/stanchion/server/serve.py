@@ -25,6 +25,7 @@ from stanchion.runtime import Runtime
 from stanchion.server.app import create_app
 from stanchion.server.edge import Edge
 from stanchion.server.log import configure
+from stanchion.server.protocol import BoundedHttp
 from stanchion.server.settings import Settings
 
 log = logging.getLogger("stanchion.server")
@@ -121,7 +122,7 @@ class _Server(uvicorn.Server):
 def _config(app: object, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="off",
         log_config=None,

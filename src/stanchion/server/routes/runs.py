@@ -14,7 +14,7 @@ from stanchion.core.money import format_usd
 from stanchion.runtime import entry_json
 from stanchion.runtime.facade import RunRow
 from stanchion.server.body import Given, described, json_body
-from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply
+from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply, reply_bytes
 from stanchion.server.models import (
     MAX_SEQ,
     AcceptedModel,
@@ -136,7 +136,7 @@ async def page(edge: Edge, run: str, *, tenant: str, after: int, limit: int) -> 
     last = shown[-1].seq if shown else after
     more = b"true" if len(entries) > limit else b"false"
     body = b'{"events":[%b],"after":%d,"more":%b}' % (b",".join(map(entry_json, shown)), last, more)
-    return Response(body, media_type="application/json")
+    return reply_bytes(body)
 
 
 # --- saying something to a run -------------------------------------------------------------------------------------------
