@@ -17,7 +17,10 @@ help:  ## list the commands
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(RUN_STAMP)  ## set up and serve the airline example (simulated provider unless a model key is set)
-	@$(BIN)/stanchion serve examples/airline/agent.py
+	@$(BIN)/stanchion serve examples/airline/agent.py \
+		--simulated-if-no-key --sim-script examples/airline/script.json \
+		--try "I am nora_winter_2041. Yes, please cancel my reservation NWBUS7." \
+		--try "Are there flights from DEN to SEA on 2024-05-22?"
 
 setup: $(RUN_STAMP)  ## make .venv with what the product needs
 

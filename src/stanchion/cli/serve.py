@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -114,14 +117,25 @@ def welcome(address: str, agents: Sequence[Agent], data: str, said: Sequence[str
     texts = [*said, "hello"]
     asked, posted = texts[0], texts[1] if len(texts) > 2 else texts[0]
     body = json.dumps({"agent": agent, "input": posted, "mode": "wait"}, ensure_ascii=False)
+    stanchion = program()
     played = f"SIMULATED: no model is asked and nothing is paid; {simulated} plays the model"
     lines = [
         f"serving {', '.join(each.name for each in agents)} at {address} (data: {data})",
         *([played] if simulated else []),
         "",
         "three things to try, each one command:",
-        f"  stanchion run {agent} {shlex.quote(asked)} --url {address}",
+        f"  {stanchion} run {agent} {shlex.quote(asked)} --url {address}",
         f"  curl -s {address}/v1/runs -H 'content-type: application/json' -d {shlex.quote(body)}",
-        f"  stanchion runs ls --url {address}",
+        f"  {stanchion} runs ls --url {address}",
     ]
     return "\n".join(lines)
+
+
+def program() -> str:
+    """Name this program as a person in the same folder can call it: by its path where it is not on the PATH."""
+    called = sys.argv[0]
+    if not Path(called).name.startswith("stanchion"):
+        return "stanchion"  # started as `python -m stanchion.cli`
+    found = shutil.which("stanchion")
+    same = found is not None and Path(found).resolve() == Path(called).resolve()
+    return "stanchion" if same else shlex.quote(called)
