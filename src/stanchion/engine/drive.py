@@ -37,9 +37,14 @@ LINGER_MS = 3_000
 """A run that is to go on within so long stays in memory instead of being parked."""
 FULL_RETRY_S = 1.0
 """How often an append is tried again while the store is full."""
+OVERDUE_MS = 2_000
+"""So long after its deadline an attempt that will not stop is given up: its task is left to itself."""
 
 _inbox_decoder = msgspec.json.Decoder(ev.Event)
 _SETTLED = (ev.ModelCallFinished, ev.ModelCallFailed, ev.ToolCallFinished, ev.ToolCallFailed)
+
+
+_Work = asyncio.Task[list[ev.Event]]
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -51,6 +56,13 @@ class _Mark(msgspec.Struct, frozen=True):
     at_ms: int
     entries: int
     effects: int
+
+
+class _Flight(msgspec.Struct, frozen=True):
+    """An attempt that is under way, and until when it may be."""
+
+    effect: CallModel | CallTool
+    give_up_ms: int
 
 
 class Stage:
@@ -90,14 +102,17 @@ class Drive:
         self._clock = clock
         self._live = live
         self._performer: Performer | None = None
-        self._tasks: dict[asyncio.Task[list[ev.Event]], CallModel | CallTool] = {}
-        self._aborted: set[asyncio.Task[list[ev.Event]]] = set()
+        self._tasks: dict[_Work, _Flight] = {}
+        self._aborted: set[_Work] = set()
+        self._broken: BaseException | None = None
         self._outcomes: list[ev.Event] = [] if first is None else [first]
         self._inbox_taken: list[int] = []
         self._held_back = False
         self._signal = asyncio.Event()
         self._inbox_unread = True
         self._poll_budget = False
+        self._refused = False
+        """A reservation was refused a moment ago: write that down before the next try."""
 
     def tell(self, *events: ev.Event) -> None:
         """Put events in front of what the run does next."""
@@ -120,8 +135,8 @@ class Drive:
 
     def interrupt(self) -> None:
         """Stop the model call and the reads in flight; their outcome is still written."""
-        for task, effect in self._tasks.items():
-            if isinstance(effect, CallModel) or not effect.doubtful:
+        for task, flight in self._tasks.items():
+            if isinstance(flight.effect, CallModel) or not flight.effect.doubtful:
                 task.cancel()
 
     async def run(self) -> State:
@@ -143,7 +158,7 @@ class Drive:
 
     def started(self, stage: Stage) -> None:
         """The first stage is durable: perform its effects. `run` goes on from there."""
-        self._inbox_unread = False
+        self._inbox_unread = False  # nobody could name the run before now
         self._committed(stage)
 
     def unstage_decision(self, stage: Stage) -> None:
@@ -158,6 +173,10 @@ class Drive:
 
     async def _round(self) -> bool:
         """Write and start what there is to do; then wait for something to happen. True: let go of the run."""
+        self._signal.clear()  # what is set from here on ends the wait below
+        if self._broken is not None:
+            raise self._broken
+        self._give_up_overdue()
         stage = Stage(self.state)
         stage.inbox, self._inbox_taken = self._inbox_taken, []
         self._stage(stage, self._take_outcomes())
@@ -165,6 +184,7 @@ class Drive:
             self._inbox_unread = False
             self._take_in(stage, await self._store.inbox(self.state.tenant, self.state.run))
         decision = self.decide_into(stage)
+        self._refused = False
         over = self._let_go(decision)
         if stage.records or stage.inbox or over:
             refused = await self._append(stage, over, decision)
@@ -186,10 +206,11 @@ class Drive:
             decision = decide(self.state, self._agent.view, Moment(self._clock.now_ms(), self._epoch))
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts)
-            if not decision.events or self._held_back:
+            reserves = any(isinstance(effect, CallModel) and effect.reserved for effect in acts)
+            if not decision.events or self._held_back or (reserves and self._refused):
                 aborts = tuple(effect for effect in decision.effects if isinstance(effect, Abort))
                 return Decision(effects=aborts, wake_at_ms=decision.wake_at_ms)
-            if any(isinstance(effect, CallModel) and effect.reserved for effect in acts):
+            if reserves:
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
@@ -234,7 +255,7 @@ class Drive:
             )
         self._outcomes = rest + self._outcomes
         self._inbox_taken = stage.inbox
-        self._poll_budget = True
+        self._poll_budget = self._refused = True
 
     async def _append(self, stage: Stage, over: bool, decision: Decision) -> Refused | None:
         state = self.state
@@ -285,24 +306,49 @@ class Drive:
         work: Coroutine[Any, Any, list[ev.Event]]
         work = performer.call_model(effect) if isinstance(effect, CallModel) else performer.call_tool(effect)
         task = asyncio.create_task(work)
-        self._tasks[task] = effect
+        self._tasks[task] = _Flight(effect, self._give_up_ms(effect))
         task.add_done_callback(self._performed)
 
+    def _give_up_ms(self, effect: CallModel | CallTool) -> int:
+        """When an attempt that begins now must have ended, however long it took to write its intent."""
+        now_ms, until_ms = self._clock.now_ms(), effect.deadline_ms
+        if isinstance(effect, CallTool) and (spec := self._agent.bundle.tool(effect.tool)) is not None:
+            until_ms = now_ms + int(spec.timeout_s * 1000)
+        return max(until_ms, now_ms) + OVERDUE_MS
+
     def _performed(self, task: asyncio.Task[list[ev.Event]]) -> None:
-        effect = self._tasks.pop(task)
+        flight = self._tasks.pop(task, None)
         self._aborted.discard(task)
-        if task.cancelled() and self._performer is not None:  # before its first step
-            self._outcomes += self._performer.stopped(effect)
+        self._signal.set()
+        error = None if task.cancelled() else task.exception()
+        if flight is None or self._performer is None:
+            return  # it was given up
+        if task.cancelled():  # before its first step
+            self._outcomes += self._performer.stopped(flight.effect)
+        elif error is not None:
+            self._broken = error
         else:
             self._outcomes += task.result()
-        self._signal.set()
+
+    def _give_up_overdue(self) -> None:
+        """Let go of attempts that outlive their deadline: code of an agent that will not be cancelled."""
+        performer, now_ms = self._performer, self._clock.now_ms()
+        if performer is None:
+            return
+        for task, flight in list(self._tasks.items()):
+            if flight.give_up_ms <= now_ms and not task.done():
+                del self._tasks[task]
+                task.cancel()
+                self._outcomes += performer.overdue(flight.effect)
+                log.error("run %s: an attempt did not stop at its deadline; it is left to itself", self.state.run)
 
     def _take_outcomes(self) -> list[ev.Event]:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def _abort(self, effect: Abort) -> None:
-        for task, running in self._tasks.items():
+        for task, flight in self._tasks.items():
+            running = flight.effect
             meant = effect.model if isinstance(running, CallModel) else running.call in effect.calls
             if meant and task not in self._aborted:
                 self._aborted.add(task)
@@ -322,20 +368,22 @@ class Drive:
 
     async def _wait(self, decision: Decision) -> None:
         """Wait for an outcome, a poke, or the time that the decision named."""
-        if self._outcomes or self._inbox_unread:
+        if self._signal.is_set():
             return
-        wake_at_ms = decision.wake_at_ms
+        wakes = [flight.give_up_ms for flight in self._tasks.values()]
+        if decision.wake_at_ms:
+            wakes.append(decision.wake_at_ms)
         if self._poll_budget:
-            poll = self._clock.now_ms() + int(BUDGET_POLL_MS * (0.5 + self._clock.draw()))
-            wake_at_ms = min(wake_at_ms, poll) if wake_at_ms else poll
-        self._signal.clear()
+            wakes.append(self._clock.now_ms() + int(BUDGET_POLL_MS * (0.5 + self._clock.draw())))
         timer = None
-        if wake_at_ms:
-            delay_s = max(wake_at_ms - self._clock.now_ms(), 1) / 1000
+        if wakes:
+            delay_s = max(min(wakes) - self._clock.now_ms(), 1) / 1000
             timer = asyncio.get_running_loop().call_later(delay_s, self._signal.set)
-        await self._signal.wait()
-        if timer is not None:
-            timer.cancel()
+        try:
+            await self._signal.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 def applies(state: State, event: ev.Event) -> bool:

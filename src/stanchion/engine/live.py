@@ -118,11 +118,13 @@ class Live:
 
     def __init__(self) -> None:
         self._topics: dict[tuple[str, str], _Topic] = {}
+        self._stopped = ""
 
     def watch(self, tenant: str, run: str, *, deltas: bool = True) -> Watch:
         """Begin to watch a run; end it with `unwatch`."""
         topic = self._topics.setdefault((tenant, run), _Topic())
         watch = Watch(topic, deltas=deltas)
+        watch.stopped = self._stopped
         topic.watches.append(watch)
         return watch
 
@@ -176,7 +178,8 @@ class Live:
             del self._topics[tenant, run]
 
     def stop(self, reason: str) -> None:
-        """Tell all readers that nothing more will come from here."""
+        """Tell all readers, those to come as well, that nothing more will come from here."""
+        self._stopped = reason
         for topic in self._topics.values():
             for watch in topic.watches:
                 watch.stopped = reason

@@ -13,7 +13,8 @@ from stanchion.core.state import State, carry, fold
 from stanchion.journal.store import Store
 
 CACHED_BYTES = 64_000_000
-"""Content kept of ended runs at most."""
+"""Of ended runs that are kept, at most: their content, and `_STATE_BYTES` for each."""
+_STATE_BYTES = 4_000
 
 
 class Loader:
@@ -51,14 +52,23 @@ class Loader:
         key = (state.tenant, state.run)
         self._drop(key)
         self._left[key] = carry(state)
-        self._size += state.content_bytes
+        self._size += _size(state)
         while self._size > self._most:
             self._drop(next(iter(self._left)))
+
+    def clear(self) -> None:
+        """Forget everything: content was erased."""
+        self._left.clear()
+        self._size = 0
 
     def _drop(self, key: tuple[str, str]) -> None:
         left = self._left.pop(key, None)
         if left is not None:
-            self._size -= left.content_bytes
+            self._size -= _size(left)
+
+
+def _size(state: State) -> int:
+    return state.content_bytes + _STATE_BYTES
 
 
 def base_of(first: ev.Entry) -> ev.Base | None:

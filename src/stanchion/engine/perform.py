@@ -97,6 +97,15 @@ class Performer:
             return [self._model_failed(effect, route, ModelError(text, code="cancelled", retryable=True))]
         return [self._tool_failed(effect, Failure("cancelled", text, in_doubt=effect.doubtful, retryable=True))]
 
+    def overdue(self, effect: CallModel | CallTool) -> list[ev.Event]:
+        """Say that an attempt went on behind its deadline and was given up. What it still does is not ours to know."""
+        if isinstance(effect, CallModel):
+            route = self._agent.bundle.routes[effect.route]
+            text = "the model client did not stop at its deadline"
+            return [self._model_failed(effect, route, ModelError(text, code="timeout_total", retryable=True))]
+        text = f"{effect.tool} did not stop at its deadline"
+        return [self._tool_failed(effect, Failure("tool_timeout", text, in_doubt=effect.doubtful, retryable=True))]
+
     def _model_failed(self, effect: CallModel, route: Route, error: ModelError) -> ev.ModelCallFailed:
         unbilled = not error.sent or error.code in _UNBILLED or (error.code == "overloaded" and error.status >= 400)
         wait_s = backoff_s(route.retry, effect.attempt, self._clock.draw(), error.retry_after_s)

@@ -7,6 +7,7 @@ looks for whatever is runnable and unleased. A run that waits for a person or a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import msgspec
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
-from stanchion.core.errors import JournalError, StaleAppend
+from stanchion.core.errors import CommitUnknown, JournalError, StaleAppend
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent, bind, misfits
@@ -25,11 +26,23 @@ from stanchion.engine.drive import Drive, Stage, reservations
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.journal.record import Cipher, Recorder
-from stanchion.journal.store import Append, Claim, Refused, Start, Store
+from stanchion.journal.store import (
+    Append,
+    Claim,
+    IdempotencyMismatch,
+    Refused,
+    SessionBusy,
+    SessionMoved,
+    Start,
+    Started,
+    Store,
+)
 from stanchion.toolbox.registry import Registry
 
 log = logging.getLogger("stanchion.engine")
 
+AGAIN_S = 1.0
+"""When a run that was let go because the store failed is taken up again."""
 _start_decoder = msgspec.json.Decoder(ev.RunStarted)
 
 
@@ -107,30 +120,44 @@ class Worker:
             self._slots[tenant, run] = slot
             slot.task = asyncio.create_task(self._activate(tenant, run, slot))
 
-    async def start(self, start: Start, first: ev.RunStarted, agent: BoundAgent) -> object:
+    def _hint_later(self, tenant: str, run: str) -> None:
+        asyncio.get_running_loop().call_later(AGAIN_S, self.hint, tenant, run)
+
+    async def start(
+        self, start: Start, first: ev.RunStarted, agent: BoundAgent
+    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
         """Start a run and drive it: its first event and its first model call's intent are one transaction.
 
         Returns what the store says (`Started`, `SessionBusy`, ..). A reservation that only others' reservations
         refuse does not refuse the run, which then waits for the money.
         """
-        state = await self._loader.base(start.tenant, start.base)
-        recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
-        slot, drive = _Slot(epoch=1), self._drive(agent, state, recorder, 1, first)
-        stage = drive.stage_first()
+        slot = _Slot(epoch=1)
         self._slots[start.tenant, start.run] = slot
         try:
+            state = await self._loader.base(start.tenant, start.base)
+            recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
+            drive = self._drive(agent, state, recorder, 1, first)
+            stage = drive.stage_first()
             said = await self._store.start(self._filled(start, drive, stage))
             if isinstance(said, Refused) and not said.hard:
                 drive.unstage_decision(stage)
                 said = await self._store.start(self._filled(start, drive, stage))
-        except BaseException:
-            del self._slots[start.tenant, start.run]
+        except BaseException as error:
+            self._forget(start.tenant, start.run, slot)
+            if isinstance(error, CommitUnknown):
+                self._hint_later(start.tenant, start.run)
             raise
-        if getattr(said, "run", "") != start.run or getattr(said, "existing", True):
-            del self._slots[start.tenant, start.run]
+        if not isinstance(said, Started) or said.existing or drive.state.ended:
+            self._forget(start.tenant, start.run, slot)
+            if drive.state.ended and said == Started(start.run):  # a limit forbade even the first call
+                self._live.publish(start.tenant, start.run, stage.entries)
+                self._loader.keep(drive.state)
+                self._sweep_now.set()
             return said
         slot.drive = drive
         drive.started(stage)
+        if self.draining:
+            drive.drain()
         slot.task = asyncio.create_task(self._run(start.tenant, start.run, slot, drive))
         return said
 
@@ -153,9 +180,7 @@ class Worker:
     async def drain(self, grace_s: float) -> None:
         """Let go of all runs: what is in flight may finish within the grace, then model calls and reads are stopped."""
         self.draining = True
-        for task in (self._sweeper, self._renewer):
-            if task is not None:
-                task.cancel()
+        await _ended(self._sweeper)
         for slot in self._slots.values():
             if slot.drive is not None:
                 slot.drive.drain()
@@ -168,19 +193,19 @@ class Worker:
             if slot.task is not None:
                 slot.task.cancel()
         await self._gone(1.0)
+        await _ended(self._renewer)
 
     async def _gone(self, within_s: float) -> None:
-        waiting = [slot.done.wait() for slot in self._slots.values()]
-        if waiting:
-            try:
-                async with asyncio.timeout(within_s):
-                    await asyncio.gather(*waiting)
-            except TimeoutError:
-                pass
+        """Wait until no run is active, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for slot in list(self._slots.values()):
+                    await slot.done.wait()
 
     async def _activate(self, tenant: str, run: str, slot: _Slot) -> None:
         """Claim a run, fold it, and drive it."""
         drive: Drive | None = None
+        slot.poked = False
         try:
             lease_ms = int(self._settings.lease_s * 1000)
             claim = await self._store.claim(tenant, run, worker=self._settings.name, lease_ms=lease_ms)
@@ -189,10 +214,13 @@ class Worker:
                 drive = await self._prepare(claim)
         except JournalError as error:
             log.error("run %s was not activated: %s", run, error)
+            self._hint_later(tenant, run)
         except Exception:
             log.exception("run %s was not activated", run)
         if drive is None:
-            self._release(tenant, run, slot, again=False)
+            self._forget(tenant, run, slot)
+            if slot.poked:
+                self.hint(tenant, run)
             return
         slot.drive = drive
         if self.draining:
@@ -205,24 +233,25 @@ class Worker:
             state = await drive.run()
             if state.ended:
                 self._loader.keep(state)
-            again = drive.poked
+            again = drive.poked and not state.ended
         except StaleAppend:
             log.warning("run %s is driven elsewhere now; let go of it", run)
         except JournalError as error:
-            log.error("run %s was let go: %s", run, error)
+            log.error("run %s was let go and is taken up again: %s", run, error)
+            self._hint_later(tenant, run)
         except Exception:
-            log.exception("run %s was let go", run)
+            log.exception("run %s was let go; it is taken up again when its lease ends", run)
         finally:
             self._live.close(tenant, run)
-            self._release(tenant, run, slot, again=again)
+            self._forget(tenant, run, slot)
+            self._sweep_now.set()  # there is room, a timer may have been set, or the session's next run is due
+            if again:
+                self.hint(tenant, run)
 
-    def _release(self, tenant: str, run: str, slot: _Slot, *, again: bool) -> None:
+    def _forget(self, tenant: str, run: str, slot: _Slot) -> None:
         slot.done.set()
         if self._slots.get((tenant, run)) is slot:
             del self._slots[tenant, run]
-        self._sweep_now.set()
-        if again or (slot.poked and slot.drive is None):
-            self.hint(tenant, run)
 
     async def _prepare(self, claim: Claim) -> Drive | None:
         """Fold a claimed run and find its agent; a run that cannot go on is parked and says why."""
@@ -344,6 +373,9 @@ class Worker:
             except JournalError as error:
                 log.error("the sweeper could not read the store: %s", error)
                 due_ms = 0
+            except Exception:  # without a sweeper nothing would ever be taken up again
+                log.exception("the sweeper failed; it goes on")
+                due_ms = 0
             await self._until(due_ms)
 
     def _nudge(self) -> None:
@@ -357,23 +389,31 @@ class Worker:
         wait_s = self._settings.sweep_s
         if due_ms:
             wait_s = min(wait_s, max((due_ms - self._clock.now_ms()) / 1000, 0.005))
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._sweep_now.wait()
-        except TimeoutError:
-            pass
 
     async def _renew(self) -> None:
-        """Prolong the leases of what is driven here."""
+        """Prolong the leases of what is driven here, all at once, so that they are few commits."""
         lease_ms = int(self._settings.lease_s * 1000)
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            for (tenant, run), slot in list(self._slots.items()):
-                if slot.drive is not None:
-                    try:
-                        await self._store.renew(tenant, run, epoch=slot.epoch, lease_ms=lease_ms)
-                    except JournalError as error:
-                        log.warning("lease of run %s was not renewed: %s", run, error)
+            driven = [(place, slot.epoch) for place, slot in self._slots.items() if slot.drive is not None]
+            renewed = await asyncio.gather(
+                *(self._store.renew(*place, epoch=epoch, lease_ms=lease_ms) for place, epoch in driven),
+                return_exceptions=True,
+            )
+            for (place, _), said in zip(driven, renewed, strict=True):
+                if isinstance(said, BaseException):
+                    log.warning("lease of run %s was not renewed: %s", place[1], said)
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end."""
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def _missing(name: str) -> ev.RunParked:

@@ -1,8 +1,9 @@
 """The facade: everything a surface (HTTP, CLI, a test) may do with runs, and the only place where all rooms meet."""
 
 from stanchion.engine.live import LiveDelta
-from stanchion.runtime.facade import Draining, Runtime
+from stanchion.runtime.facade import Runtime
 from stanchion.runtime.files import load_agents
+from stanchion.runtime.following import Draining
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, Waiting, delta_json, entry_json
 
 __all__ = [

@@ -1,78 +1,56 @@
 """`Runtime`: start runs, watch them, decide about them. What HTTP and CLI do, they do through this.
 
-With `drive=False` it looks and posts only, and may stand beside a process that drives the same store.
+With `drive=False` it looks and posts only, and may stand beside a process that drives the same store. What is more than
+a few lines is done next door: `opening`, `starting`, `following`, `deciding`, `proof`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from stanchion.agent import Agent, Limits, OutputCheck, narrow
+from stanchion.agent import Agent, Limits, narrow
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle, encode_bundle
-from stanchion.core.errors import BrokenChain, ConfigError, Conflict, InputError, NotFound
-from stanchion.core.message import RUNTIME, USER, Media, Message, Part, Text
+from stanchion.core.bundle import Bundle
+from stanchion.core.errors import ConfigError, Conflict, InputError, NotFound
+from stanchion.core.message import RUNTIME, Message, Part, Text
 from stanchion.core.money import Amount, parse_usd
-from stanchion.core.prices import load_prices
-from stanchion.core.state import State, decisions_for, fold, text_of
-from stanchion.engine.bound import BoundAgent, bind
+from stanchion.core.state import State, fold, text_of
+from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
 from stanchion.engine.worker import Worker, WorkerSettings
-from stanchion.journal.record import Identity, verify
+from stanchion.journal.record import Identity
 from stanchion.journal.sqlite import SqliteStore
-from stanchion.journal.store import (
-    ApiKey,
-    Append,
-    IdempotencyMismatch,
-    Ledger,
-    Refused,
-    RunRow,
-    SessionBusy,
-    SessionMoved,
-    SessionRow,
-    Start,
-    Store,
-)
-from stanchion.journal.store import Started as StoreStarted
+from stanchion.journal.store import ApiKey, Ledger, RunRow, SessionRow, Store
 from stanchion.model.client import ModelClient
-from stanchion.model.providers import open_client, resolve_endpoint
+from stanchion.runtime import proof
+from stanchion.runtime.deciding import Decision, Desk
+from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
+from stanchion.runtime.opening import bind_agents, store_path
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, view_of
-from stanchion.toolbox.answer import Problem
+from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 
-IfBusy = Literal["reject", "queue"]
-_LOOK_S = 0.25
-"""How often a runtime that does not drive looks for events of others."""
 _CACHED_S = 1.0
-"""For how long limits and API keys are remembered; another process may change them."""
-_MAX_INPUT_BYTES = 4_000_000
-
-
-class Draining(Conflict):
-    """The server is shutting down; the run goes on when it is back. Attach again."""
-
-    code = "draining"
-    retryable = True
+"""For how long API keys are remembered; another process may change them."""
 
 
 class Runtime:
     """The runs of one store, and the agents of this process."""
 
     def __init__(
-        self, store: Store, agents: Mapping[str, BoundAgent], named: Mapping[str, Agent], clock: Clock
+        self, store: Store, agents: Mapping[str, BoundAgent], named: Mapping[str, Agent], clock: Clock, *, drive: bool
     ) -> None:
         self.store = store
         self.agents = named
@@ -80,10 +58,11 @@ class Runtime:
         self._clock = clock
         self._live = Live()
         self._loader = Loader(store)
+        self._follower = Follower(store, self._live, driving=drive)
+        self._desk = Desk(store, agents)
         self._stack = AsyncExitStack()
         self._worker: Worker | None = None
-        self._bundles_put: set[tuple[str, str]] = set()
-        self._limits: dict[str, tuple[float, frozenset[str]]] = {}
+        self._starter: Starter | None = None
         self._tenants: tuple[float, dict[bytes, str]] = (0.0, {})
         self._draining = False
 
@@ -102,24 +81,22 @@ class Runtime:
 
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Raises `ConfigError`.
         """
-        environment = os.environ if environment is None else environment
-        bound = {agent.name: _bind(agent, clients or {}, environment, drive=drive) for agent in agents}
-        if len(bound) < len(agents):
-            raise ConfigError("two agents have the same name; give each its own name=")
-        store = store or await SqliteStore.open(_path(data))
-        runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock or SystemClock())
+        clock = clock or SystemClock()
+        bound = bind_agents(agents, clients or {}, os.environ if environment is None else environment, drive=drive)
+        store = store or await SqliteStore.open(store_path(data), clock=clock.now_ms)
+        runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive)
         try:
-            await runtime._enter(drive)
+            if drive:
+                await runtime._drive()
         except BaseException:
             await runtime.aclose(grace_s=0)
             raise
         return runtime
 
-    async def _enter(self, drive: bool) -> None:
-        if not drive:
-            return
-        name = new_id("worker_")
-        if not await self.store.seize(name):
+    async def _drive(self) -> None:
+        """Take the driver's seat and begin."""
+        settings = WorkerSettings(new_id("worker_"))
+        if not await self.store.seize(settings.name):
             raise ConfigError(
                 "another process drives the runs of this store; send it requests (--url), or stop it first"
             )
@@ -132,9 +109,26 @@ class Runtime:
             clock=self._clock,
             live=self._live,
             loader=self._loader,
-            settings=WorkerSettings(name),
+            settings=settings,
         )
+        self._starter = Starter(self.store, self._worker)
+        await self._revive_served()
         await self._worker.open()
+
+    async def _revive_served(self) -> None:
+        """Set runs going again that were parked because nobody served their agent, now that somebody does."""
+        tenants = {"default", *(key.tenant for key in await self.store.api_keys())}
+        for tenant in tenants:
+            before = ""
+            while rows := await self.store.runs(tenant, status="parked", before=before, limit=200):
+                for row in rows:
+                    if row.agent in self._bound and await self._was_missing(row):
+                        await self.revive(row.run, by="runtime", tenant=tenant)
+                before = rows[-1].run
+
+    async def _was_missing(self, row: RunRow) -> bool:
+        last = await self.store.read(row.tenant, row.run, after=row.seq - 1)
+        return bool(last) and isinstance(last[-1].event, ev.RunParked) and last[-1].event.reason == "agent_missing"
 
     async def __aenter__(self) -> Runtime:
         return self
@@ -162,13 +156,14 @@ class Runtime:
     async def aclose(self, *, grace_s: float = 10.0) -> None:
         """Let go of all runs and close: what is in flight may finish within the grace (seconds), the rest is journaled."""
         self.begin_drain()
-        if self._worker is not None:
-            await self._worker.drain(grace_s)
-        for agent in self._bound.values():
-            for client in agent.clients:
-                await client.aclose()
-        await self._stack.aclose()
-        await self.store.aclose()
+        async with AsyncExitStack() as closing:  # in reverse, and all of it, whatever fails on the way
+            closing.push_async_callback(self.store.aclose)
+            closing.push_async_callback(self._stack.aclose)
+            for agent in self._bound.values():
+                for client in agent.clients:
+                    closing.push_async_callback(client.aclose)
+            if self._worker is not None:
+                await self._worker.drain(grace_s)
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
@@ -189,14 +184,21 @@ class Runtime:
     ) -> Started:
         """Start a run. Returns when it is durable.
 
+        Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
         Raises `NotFound` (agent), `InputError` (with the field), and `Conflict` with code "session_busy",
-        "idempotency_mismatch", "budget_exhausted" or "draining".
+        "idempotency_mismatch", "budget_exhausted", "draining" or "not_driving".
         """
-        if self._worker is None:
-            raise Conflict("this process does not drive runs", code="not_driving")
         if self._draining:
             raise Draining
+        if self._starter is None:
+            raise Conflict("this process does not drive runs", code="not_driving")
         bound = self._agent(agent)
+        parts = input_parts(input)
+        if if_busy not in ("reject", "queue"):
+            raise InputError(f'must be "reject" or "queue", not {if_busy!r}', field="if_busy")
+        if idempotency_key and not idempotency_digest:
+            asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
+            idempotency_digest = digest_of_request(*asked)
         session = checked(session, "session") or new_id("ses_")
         first = ev.RunStarted(
             run=new_id("run_"),
@@ -206,50 +208,12 @@ class Runtime:
             bundle=bound.digest,
             user=checked(user, "user"),
             caps=narrow(bound.bundle.caps, limits.caps()) if limits else bound.bundle.caps,
-            ledgers=await self._ledgers(tenant, user, session),
+            ledgers=await self._starter.ledgers(tenant, user, session),
             dry_run=dry_run,
             deadline_ms=self._deadline(deadline_ms),
-            parts=_parts(input),
+            parts=parts,
         )
-        await self._put_bundle(tenant, bound)
-        return await self._start(first, bound, idempotency_key, idempotency_digest, if_busy)
-
-    async def _start(self, first: ev.RunStarted, bound: BoundAgent, key: str, digest: str, if_busy: IfBusy) -> Started:
-        assert self._worker is not None
-        for _ in range(8):
-            row = await self.store.session(first.tenant, first.session)
-            if row is not None and row.agent != first.agent:
-                raise Conflict(f"the session belongs to agent {row.agent!r}", field="session", code="session_agent")
-            first = msgspec.structs.replace(first, base=row.head if row else None)
-            start = _start_of(first, key, digest)
-            said = await self._worker.start(start, first, bound)
-            if isinstance(said, SessionBusy) and if_busy == "queue":
-                said = await self.store.start(_queued(start, first))
-            match said:
-                case StoreStarted():
-                    return Started(said.run, await self._session_of(first, said), said.existing)
-                case SessionMoved():
-                    continue
-                case SessionBusy():
-                    raise Conflict(
-                        f"the session has a live run, {said.run}; wait for it, send it a message, or say if_busy=queue",
-                        code="session_busy",
-                    )
-                case IdempotencyMismatch():
-                    raise Conflict(
-                        f"this Idempotency-Key was used with another body, for {said.run}", code="idempotency_mismatch"
-                    )
-                case Refused():
-                    raise Conflict(f"the budget {said.ledger!r} is spent", code="budget_exhausted")
-                case _:
-                    raise AssertionError(said)
-        raise Conflict("the session is being used by others at this moment; try again", code="session_busy")
-
-    async def _session_of(self, first: ev.RunStarted, said: StoreStarted) -> str:
-        if said.run == first.run:
-            return first.session
-        row = await self.store.run(first.tenant, said.run)
-        return row.session if row else ""
+        return await self._starter.start(first, bound, idempotency_key, idempotency_digest, if_busy)
 
     def _agent(self, name: str) -> BoundAgent:
         bound = self._bound.get(name)
@@ -262,27 +226,11 @@ class Runtime:
             raise InputError("must lie in the future (milliseconds since 1970 UTC)", field="deadline_ms")
         return deadline_ms
 
-    async def _put_bundle(self, tenant: str, bound: BoundAgent) -> None:
-        if (tenant, bound.digest) not in self._bundles_put:
-            await self.store.put_bundle(tenant, bound.digest, encode_bundle(bound.bundle))
-            self._bundles_put.add((tenant, bound.digest))
-
-    async def _ledgers(self, tenant: str, user: str, session: str) -> tuple[str, ...]:
-        """Name the budgets with a limit that a run falls under."""
-        read_s, limited = self._limits.get(tenant, (0.0, frozenset[str]()))
-        if time.monotonic() - read_s > _CACHED_S:
-            rows = await self.store.ledgers(tenant)
-            limited = frozenset(row.ledger for row in rows if row.limit >= 0 or row.closed)
-            self._limits[tenant] = (time.monotonic(), limited)
-        scopes = ("all", "tenant", f"user:{user}" if user else "", f"session:{session}")
-        names = (f"{scope}{period}" for scope in scopes if scope for period in ("", "/day", "/month"))
-        return tuple(name for name in names if name in limited)
-
     # --- watching ----------------------------------------------------------------------------------------------------
 
     async def view(self, run: str, *, tenant: str = "default") -> RunView:
         """Show a run as it stands. Raises `NotFound`."""
-        row = await self._row(tenant, run)
+        row = await row_of(self.store, tenant, run)
         entries = await self.store.read(tenant, run)
         state = fold(entries)
         bundle = await self._bundle(tenant, state.bundle or row.bundle)
@@ -295,67 +243,20 @@ class Runtime:
 
     async def wait(self, run: str, *, tenant: str = "default", timeout_s: float | None = None) -> RunView:
         """Wait until a run is over, parked, or needs a person; or until the time (seconds) is up. Then show it."""
-        watch = self._live.watch(tenant, run, deltas=False)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while True:
-                    watch.wake.clear()
-                    row = await self._row(tenant, run)
-                    if row.status in ("ended", "parked"):
-                        break
-                    if row.status == "waiting" and (await self.view(run, tenant=tenant)).waiting:
-                        break
-                    if watch.stopped:
-                        raise Draining
-                    await self._woken(watch.wake)
-        except TimeoutError:
-            pass
-        finally:
-            self._live.unwatch(tenant, run, watch)
+                await self._follower.until_needed(tenant, run)
         return await self.view(run, tenant=tenant)
 
-    async def _woken(self, wake: asyncio.Event) -> None:
-        if self._worker is not None:
-            await wake.wait()
-            return
-        try:
-            async with asyncio.timeout(_LOOK_S):
-                await wake.wait()
-        except TimeoutError:
-            pass
-
-    async def tail(
+    def tail(
         self, run: str, *, tenant: str = "default", after: int = 0, deltas: bool = True
-    ) -> AsyncIterator[ev.Entry | LiveDelta]:
+    ) -> AsyncGenerator[ev.Entry | LiveDelta]:
         """Follow a run from behind a seq: every entry, gapless and once, and deltas of the call in the making.
 
-        Ends after `RunFinished`. Raises `NotFound`, and `Draining` when this process shuts down. A reader who is slow
-        gets the deltas he missed as one, and costs the run nothing.
+        Ends after `RunFinished`. Raises `NotFound`, `InputError` (`after`), and `Draining` when this process shuts down.
+        A reader who is slow gets the deltas he missed as one, and costs the run nothing.
         """
-        await self._row(tenant, run)
-        watch = self._live.watch(tenant, run, deltas=deltas)
-        try:
-            while True:
-                watch.wake.clear()
-                watch.look = watch.look or self._worker is None
-                entries = watch.entries(after)
-                if entries is None:
-                    entries = await self.store.read(tenant, run, after=after, limit=256)
-                    watch.look = watch.look or len(entries) == 256
-                for entry in entries:
-                    yield entry
-                    after = entry.seq
-                    if isinstance(entry.event, ev.RunFinished):
-                        return
-                if deltas:
-                    for delta in watch.deltas(after):
-                        yield delta
-                if watch.stopped:
-                    raise Draining
-                if (not entries and not watch.look) or (self._worker is None and not entries):
-                    await self._woken(watch.wake)
-        finally:
-            self._live.unwatch(tenant, run, watch)
+        return self._follower.tail(tenant, run, after=after, deltas=deltas)
 
     async def runs(
         self,
@@ -392,12 +293,6 @@ class Runtime:
             state = await self._loader.base(tenant, row.head)
         return state.messages
 
-    async def _row(self, tenant: str, run: str) -> RunRow:
-        row = await self.store.run(tenant, run)
-        if row is None:
-            raise NotFound(f"there is no run {run!r}; list them with: stanchion runs ls", field="run")
-        return row
-
     async def _bundle(self, tenant: str, digest: str) -> Bundle | None:
         body = await self.store.bundle(tenant, digest)
         return None if body is None else msgspec.json.decode(body, type=Bundle)
@@ -406,7 +301,7 @@ class Runtime:
 
     async def send(self, run: str, text: str | Sequence[Part], *, by: str = "", tenant: str = "default") -> None:
         """Say something more to a live run. Raises `NotFound`, and `Conflict` if it is over."""
-        await self._post(tenant, run, "message", ev.MessageAdded(by=by, parts=_parts(text)))
+        await self._post(tenant, run, "message", ev.MessageAdded(by=by, parts=input_parts(text)))
 
     async def cancel(self, run: str, *, by: str = "", reason: str = "", tenant: str = "default") -> None:
         """Stop a run: nothing new begins, effects under way are awaited. Raises `NotFound`, `Conflict` if it is over."""
@@ -415,7 +310,7 @@ class Runtime:
 
     async def revive(self, run: str, *, by: str = "", tenant: str = "default") -> None:
         """Set a parked run going again. Raises `NotFound`, `Conflict`."""
-        row = await self._row(tenant, run)
+        row = await row_of(self.store, tenant, run)
         if row.status != "parked":
             raise Conflict(f"run {run} is not parked but {row.status}")
         await self._post(tenant, run, "revive", ev.RunRevived(by=by or "caller"))
@@ -437,106 +332,46 @@ class Runtime:
 
         Raises `NotFound` (no such call), `Conflict` (decided already, another revision, no such choice), `InputError`.
         """
-        row = await self._row(tenant, run)
-        state = fold(await self.store.read(tenant, run))
-        found = state.call(call)
-        if found is None or found.phase != "asking":
-            await self._explain_not_waiting(tenant, run, call, state)
-        assert found is not None
-        choices = decisions_for(found)
-        if decision not in choices:
-            raise Conflict(f"{decision!r} is not possible here; it is one of {', '.join(choices)}", field="decision")
-        if revision is not None and revision != found.revision:
-            raise Conflict(f"revision {found.revision} waits, not {revision}; look at it again", field="revision")
-        for item in await self.store.inbox(tenant, run):
-            if item.kind == "decision" and msgspec.json.decode(item.body).get("call") == call:
-                raise Conflict(f"call {call} was decided already", field="call", code="decided")
-        parts = self._decision_parts(row.agent, found.tool, decision, arguments, result, reason)
-        event = ev.CallDecided(
-            call=call,
-            revision=found.revision,
-            decision=decision,  # type: ignore[arg-type]
-            by=by or "caller",
-            note=bool(reason),
-            parts=parts,
-        )
-        await self._post(tenant, run, "decision", event)
-
-    async def _explain_not_waiting(self, tenant: str, run: str, call: str, state: State) -> None:
-        for entry in await self.store.read(tenant, run):
-            if isinstance(entry.event, ev.ToolCallJudged) and entry.event.call == call:
-                raise Conflict(f"call {call} does not wait for a person (any more)", field="call", code="decided")
-        waiting = ", ".join(c.id for c in state.calls if c.phase == "asking") or "none"
-        raise NotFound(f"run {run} has no call {call!r} that waits; waiting: {waiting}", field="call")
-
-    def _decision_parts(
-        self, agent: str, tool: str, decision: str, arguments: Mapping[str, Any] | None, result: str | None, reason: str
-    ) -> tuple[Part, ...]:
-        note = (Text(reason, RUNTIME),) if reason else ()
-        if arguments is not None and decision != "edit":
-            raise InputError('are given only with decision "edit"', field="arguments")
-        if result is not None and decision != "record":
-            raise InputError('is given only with decision "record"', field="result")
-        if decision == "edit":
-            if arguments is None:
-                raise InputError("are needed to edit: the whole object", field="arguments")
-            text = msgspec.json.encode(arguments).decode()
-            bound = self._bound.get(agent)
-            wrong = bound.registry.check(tool, text) if bound else None
-            if isinstance(wrong, Problem):
-                raise InputError(wrong.text, field="arguments")
-            return (Text(text, RUNTIME), *note)
-        if decision == "record":
-            if result is None:
-                raise InputError("is needed to record what was done", field="result")
-            return (Text(result, RUNTIME), *note)
-        return note
+        row = await row_of(self.store, tenant, run)
+        asked = Decision(decision, revision, arguments, result, reason, by)
+        await self._desk.decide(tenant, run, row.agent, call, asked)
+        self._hint(tenant, run)
 
     async def _post(self, tenant: str, run: str, kind: str, event: ev.Event) -> None:
         await self.store.post(tenant, run, kind, msgspec.json.encode(event))
+        self._hint(tenant, run)
+
+    def _hint(self, tenant: str, run: str) -> None:
         if self._worker is not None:
             self._worker.hint(tenant, run)
 
     # --- proof, money, keys ----------------------------------------------------------------------------------------------
 
-    async def verify(self, run: str = "", *, tenant: str = "default") -> AsyncIterator[VerifiedRun]:
-        """Check the chain of a run, or of all of the tenant's."""
-        salts = {key.id: key.salt for key in await self.store.keys(tenant)}
+    async def verify(self, run: str = "", *, tenant: str = "default") -> AsyncGenerator[VerifiedRun]:
+        """Check the chain of a run; or of all of the tenant's, and that no run of a session is gone."""
         if run:
-            yield await self._verify(await self._row(tenant, run), salts)
+            yield await proof.verify_run(self.store, tenant, run)
             return
-        before = ""
-        while rows := await self.store.runs(tenant, before=before, limit=200):
-            for row in rows:
-                yield await self._verify(row, salts)
-            before = rows[-1].run
-
-    async def _verify(self, row: RunRow, salts: dict[str, bytes]) -> VerifiedRun:
-        records = await self.store.raw(row.tenant, row.run)
-        try:
-            found = verify(row.tenant, row.run, records, salts)
-        except BrokenChain as error:
-            return VerifiedRun(row.run, len(records), 0, str(error), error.seq)
-        latest = await self._row(row.tenant, row.run)  # it may have grown meanwhile, but not shrunk
-        if found.events < row.seq or (found.events == latest.seq and found.head != latest.hash and latest.seq):
-            why = f"the journal ends at event {found.events}, but the run's row says {row.seq}: its end was cut off"
-            return VerifiedRun(row.run, found.events, found.erased, why, found.events + 1)
-        return VerifiedRun(row.run, found.events, found.erased)
+        async for verified in proof.verify_all(self.store, tenant):
+            yield verified
 
     async def set_budget(self, ledger: str, usd: Amount | None, *, tenant: str = "default") -> Ledger:
         """Set a shared budget's limit, or take it away (None). Runs that start from now on fall under it."""
         limit = -1 if usd is None else parse_usd(usd, field="usd")
-        self._limits.pop(tenant, None)
-        return await self.store.set_limit(tenant, checked_ledger(ledger), limit)
+        said = await self.store.set_limit(tenant, checked_ledger(ledger), limit)
+        if self._starter is not None:
+            self._starter.limits_changed()
+        return said
 
     async def budgets(self, *, tenant: str = "default") -> Sequence[Ledger]:
-        """List shared budgets."""
-        return await self.store.ledgers(tenant)
+        """List shared budgets: the tenant's, then those of all tenants together."""
+        return [*await self.store.ledgers(tenant), *await self.store.ledgers("")]
 
     async def erase(self, subject: str, *, tenant: str = "default") -> bool:
         """Destroy the content of a user (or of a session without one) for ever. The chains still verify."""
-        self._loader = Loader(self.store)
-        return await self.store.destroy_key(tenant, subject)
+        done = await self.store.destroy_key(tenant, subject)
+        self._loader.clear()
+        return done
 
     async def add_key(self, tenant: str, name: str) -> tuple[ApiKey, str]:
         """Make an API key. The secret is shown this once."""
@@ -562,68 +397,3 @@ class Runtime:
             tenants = {key.hash: key.tenant for key in await self.store.api_keys() if not key.revoked}
             self._tenants = (time.monotonic(), tenants)
         return tenants.get(secret_hash(secret))
-
-
-def _path(data: str | Path) -> str | Path:
-    if isinstance(data, str) and "://" in data:
-        scheme, _, path = data.partition("://")
-        if scheme != "sqlite":
-            raise ConfigError(f"data {data!r}: only sqlite:///path (or a plain path) is known to this version")
-        return path.removeprefix("/") if not path.startswith("//") else path[1:]
-    return data
-
-
-def _bind(
-    agent: Agent, clients: Mapping[str, ModelClient], environment: Mapping[str, str], *, drive: bool
-) -> BoundAgent:
-    registry = agent.registry()
-    bundle = agent.bundle(registry, load_prices(), datetime.now(UTC).date().isoformat(), framework=version("stanchion"))
-    found = (
-        [_client(f"{r.provider}:{r.model}", r.provider, clients, environment) for r in bundle.routes] if drive else []
-    )
-    check = OutputCheck(agent.output) if agent.output is not None else None
-    return bind(bundle, registry, found, check)
-
-
-def _client(
-    model: str, provider: str, clients: Mapping[str, ModelClient], environment: Mapping[str, str]
-) -> ModelClient:
-    for name in (model, provider, "*"):
-        if name in clients:
-            return clients[name]
-    return open_client(provider, resolve_endpoint(provider, environment))
-
-
-def _parts(said: str | Sequence[Part]) -> tuple[Part, ...]:
-    parts: tuple[Part, ...] = (Text(said, USER),) if isinstance(said, str) else tuple(said)
-    if not parts or not any(
-        isinstance(part, Media) or (isinstance(part, Text) and part.text.strip()) for part in parts
-    ):
-        raise InputError("is empty; say something", field="input")
-    if any(not isinstance(part, Text | Media) for part in parts):
-        raise InputError("may hold text and media only", field="input")
-    size = sum(
-        len(part.text) if isinstance(part, Text) else len(part.data) for part in parts if isinstance(part, Text | Media)
-    )
-    if size > _MAX_INPUT_BYTES:
-        raise InputError(f"is longer than {_MAX_INPUT_BYTES:,} characters", field="input")
-    return parts
-
-
-def _start_of(first: ev.RunStarted, key: str, digest: str) -> Start:
-    return Start(
-        tenant=first.tenant,
-        run=first.run,
-        session=first.session,
-        agent=first.agent,
-        bundle=first.bundle,
-        user=first.user,
-        base=first.base,
-        first=Append(tenant=first.tenant, run=first.run, expected_seq=0, epoch=0),
-        idempotency_key=key,
-        idempotency_digest=digest,
-    )
-
-
-def _queued(start: Start, first: ev.RunStarted) -> Start:
-    return msgspec.structs.replace(start, queued=True, base=None, request=msgspec.json.encode(first))

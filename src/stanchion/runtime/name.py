@@ -12,6 +12,7 @@ from stanchion.core.errors import InputError
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _SESSION = re.compile(r"[a-zA-Z0-9_.:@-]{1,128}")
 _LEDGER = re.compile(r"(all|tenant|user:[^/]{1,128}|session:[^/]{1,128})(/day|/month)?")
+_WINDOW = re.compile(r"(.*/(?:day|month)):[0-9-]+", re.DOTALL)
 
 
 def new_id(prefix: str) -> str:
@@ -35,6 +36,12 @@ def checked_ledger(name: str) -> str:
             field="ledger",
         )
     return name
+
+
+def without_window(ledger: str) -> str:
+    """Name a budget without its window: "tenant/day:2026-11-20" is one of "tenant/day"."""
+    found = _WINDOW.fullmatch(ledger)
+    return found[1] if found else ledger
 
 
 def new_secret() -> str:

@@ -99,7 +99,7 @@ def view_of(row: RunRow, state: State, bundle: Bundle | None, reasons: dict[str,
         session=row.session,
         user=row.user,
         agent=row.agent,
-        status=row.status,
+        status="ended" if state.ended else row.status,  # the row was read first
         outcome=state.outcome,
         reason=state.reason,
         text=text,

@@ -1,0 +1,139 @@
+"""Start runs: what a request asks for becomes the run's first event, and the store says whether it may begin."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import encode_bundle
+from stanchion.core.errors import Conflict, InputError
+from stanchion.core.message import USER, Media, Part, Text
+from stanchion.engine.bound import BoundAgent
+from stanchion.engine.worker import Worker
+from stanchion.journal.store import Append, IdempotencyMismatch, Refused, SessionBusy, SessionMoved, Start, Store
+from stanchion.journal.store import Started as StoreStarted
+from stanchion.runtime.name import without_window
+from stanchion.runtime.shape import Started
+
+IfBusy = Literal["reject", "queue"]
+_CACHED_S = 1.0
+"""For how long limits are remembered; another process may change them."""
+_MAX_INPUT_BYTES = 4_000_000
+_TRIES = 8
+"""Starts again with a session's new head, when others move it meanwhile."""
+
+
+class Starter:
+    """Starts the runs of one worker."""
+
+    def __init__(self, store: Store, worker: Worker) -> None:
+        self._store = store
+        self._worker = worker
+        self._bundles_put: set[tuple[str, str]] = set()
+        self._limited: dict[str, tuple[float, frozenset[str]]] = {}
+
+    async def ledgers(self, tenant: str, user: str, session: str) -> tuple[str, ...]:
+        """Name the budgets with a limit that a run falls under."""
+        limited = await self._names_with_limit(tenant)
+        scopes = ("all", "tenant", f"user:{user}" if user else "", f"session:{session}")
+        names = (f"{scope}{period}" for scope in scopes if scope for period in ("", "/day", "/month"))
+        return tuple(name for name in names if name in limited)
+
+    def limits_changed(self) -> None:
+        """Read the limits anew at the next start."""
+        self._limited.clear()
+
+    async def start(self, first: ev.RunStarted, agent: BoundAgent, key: str, digest: str, if_busy: IfBusy) -> Started:
+        """Start a run. Raises `Conflict` that says what stands in its way."""
+        if (first.tenant, agent.digest) not in self._bundles_put:
+            await self._store.put_bundle(first.tenant, agent.digest, encode_bundle(agent.bundle))
+            self._bundles_put.add((first.tenant, agent.digest))
+        for _ in range(_TRIES):
+            row = await self._store.session(first.tenant, first.session)
+            if row is not None and row.agent != first.agent:
+                raise Conflict(f"the session belongs to agent {row.agent!r}", field="session", code="session_agent")
+            first = msgspec.structs.replace(first, base=row.head if row else None)
+            start = _start_of(first, key, digest)
+            said = await self._worker.start(start, first, agent)
+            if isinstance(said, SessionBusy) and if_busy == "queue":
+                said = await self._queue(start, first)
+            match said:
+                case StoreStarted():
+                    return Started(said.run, await self._session_of(first, said), said.existing)
+                case SessionMoved():
+                    continue
+                case _:
+                    raise _refusal(said)
+        raise Conflict("the session is being used by others at this moment; try again", code="session_busy")
+
+    async def _queue(
+        self, start: Start, first: ev.RunStarted
+    ) -> StoreStarted | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+        queued = msgspec.structs.replace(start, queued=True, base=None, request=msgspec.json.encode(first))
+        said = await self._store.start(queued)
+        self._worker.hint(start.tenant, start.run)  # its session may have come free meanwhile
+        return said
+
+    async def _session_of(self, first: ev.RunStarted, said: StoreStarted) -> str:
+        if said.run == first.run:
+            return first.session
+        row = await self._store.run(first.tenant, said.run)
+        return row.session if row else ""
+
+    async def _names_with_limit(self, tenant: str) -> frozenset[str]:
+        read_s, limited = self._limited.get(tenant, (0.0, frozenset[str]()))
+        if not read_s or time.monotonic() - read_s > _CACHED_S:
+            rows = [*await self._store.ledgers(tenant), *await self._store.ledgers("")]
+            limited = frozenset(without_window(row.ledger) for row in rows if row.limit >= 0)
+            self._limited[tenant] = (time.monotonic(), limited)
+        return limited
+
+
+def _refusal(said: SessionBusy | IdempotencyMismatch | Refused) -> Conflict:
+    match said:
+        case SessionBusy():
+            text = f"the session has a live run, {said.run}; wait for it, send it a message, or say if_busy=queue"
+            return Conflict(text, code="session_busy")
+        case IdempotencyMismatch():
+            text = f"this Idempotency-Key was used with another body, for {said.run}"
+            return Conflict(text, code="idempotency_mismatch")
+        case Refused():
+            return Conflict(f"the budget {said.ledger!r} is spent", code="budget_exhausted")
+
+
+def _start_of(first: ev.RunStarted, key: str, digest: str) -> Start:
+    return Start(
+        tenant=first.tenant,
+        run=first.run,
+        session=first.session,
+        agent=first.agent,
+        bundle=first.bundle,
+        user=first.user,
+        base=first.base,
+        first=Append(tenant=first.tenant, run=first.run, expected_seq=0, epoch=0),
+        idempotency_key=key,
+        idempotency_digest=digest,
+    )
+
+
+def digest_of_request(*asked: object) -> str:
+    """Hash what was asked for, to tell whether a second request under the same key is the same."""
+    return hashlib.sha256(msgspec.json.encode(asked, enc_hook=repr)).hexdigest()
+
+
+def input_parts(said: str | Sequence[Part]) -> tuple[Part, ...]:
+    """Read what a user says: text and media, not empty. Raises `InputError`."""
+    parts: tuple[Part, ...] = (Text(said, USER),) if isinstance(said, str) else tuple(said)
+    spoken = [part for part in parts if isinstance(part, Text | Media)]
+    if len(spoken) < len(parts):
+        raise InputError("may hold text and media only", field="input")
+    if not any(isinstance(part, Media) or part.text.strip() for part in spoken):
+        raise InputError("is empty; say something", field="input")
+    if sum(len(part.text if isinstance(part, Text) else part.data) for part in spoken) > _MAX_INPUT_BYTES:
+        raise InputError(f"is longer than {_MAX_INPUT_BYTES:,} characters", field="input")
+    return parts
