@@ -77,6 +77,7 @@ BODIES = {
     "user with newline": (OK | {"user": "a\nb"}, 422, "user", "letters"),
     "deadline without zone": (OK | {"deadline": "2030-01-01T00:00:00"}, 422, "deadline", "zone"),
     "deadline a number": (OK | {"deadline": 5}, 422, "deadline", "zone"),
+    "deadline past": (OK | {"deadline": "2020-01-01T00:00:00Z"}, 422, "deadline", "future"),
     "deadline nonsense": (OK | {"deadline": "soon"}, 422, "deadline", "zone"),
     "not json": (b"agent=support", 400, "", "line 1 column 1"),
     "cut json": (b'{"agent": "support", ', 400, "", "line 1 column"),

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from stanchion.runtime import RunView, Started
-from stanchion.server.models import RunModel, StartedModel, UsageModel, WaitingModel
+from stanchion.server.answers import RunModel, StartedModel, UsageModel, WaitingModel
 from tests.server.serving import HeldModel, agent, refunder, served
 
 

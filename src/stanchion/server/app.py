@@ -14,10 +14,11 @@ from pydantic.json_schema import models_json_schema
 
 from stanchion.runtime import Runtime
 from stanchion.server import failure
+from stanchion.server.answers import ErrorBody
 from stanchion.server.body import REFERENCE
 from stanchion.server.edge import Edge
 from stanchion.server.guard import Guard
-from stanchion.server.models import Cancel, Decide, ErrorBody, Revive, Say, SetBudget, StartRun
+from stanchion.server.models import Cancel, Decide, Revive, Say, SetBudget, StartRun
 from stanchion.server.routes import admin, health, runs, sessions, starting
 from stanchion.server.settings import Settings
 

@@ -84,7 +84,9 @@ class EventStream(Response):
         self._sending = False
 
     def stop(self, reason: str) -> None:
-        """End the stream now, saying why."""
+        """End the stream now, saying why, unless it has just ended by itself."""
+        if self._pump is not None and self._pump.done():
+            return
         self._ending = end(reason, self._seq)
         if self._pump is not None:
             self._pump.cancel()

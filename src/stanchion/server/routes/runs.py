@@ -13,22 +13,10 @@ from stanchion.core.errors import InputError, NotFound
 from stanchion.core.money import format_usd
 from stanchion.runtime import entry_json
 from stanchion.runtime.facade import RunRow
+from stanchion.server.answers import AcceptedModel, EventPage, RunModel, RunPage
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply, reply_bytes
-from stanchion.server.models import (
-    MAX_SEQ,
-    AcceptedModel,
-    Cancel,
-    Decide,
-    EventPage,
-    EventsQuery,
-    Revive,
-    RunModel,
-    RunPage,
-    RunsQuery,
-    Say,
-    said,
-)
+from stanchion.server.models import MAX_SEQ, Cancel, Decide, EventsQuery, Revive, RunsQuery, Say, said
 
 router = APIRouter(tags=["runs"])
 

@@ -9,8 +9,9 @@ from fastapi import Query as QueryOf
 from starlette.responses import Response
 
 from stanchion.runtime.facade import SessionRow
+from stanchion.server.answers import MessagesModel, SessionItem, SessionPage
 from stanchion.server.edge import EdgeOf, TenantOf, reply
-from stanchion.server.models import MessagesModel, PageQuery, SessionItem, SessionPage
+from stanchion.server.models import PageQuery
 
 router = APIRouter(tags=["sessions"])
 

@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from stanchion.agent import Limits
 from stanchion.core.errors import InputError, StanchionError
-from stanchion.runtime import RunView
+from stanchion.runtime import RunView, Started
+from stanchion.server.answers import RunModel, StartedModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply
-from stanchion.server.models import LimitsBody, RunModel, StartedModel, StartRun, said
+from stanchion.server.models import LimitsBody, StartRun, said
 
 router = APIRouter(tags=["runs"])
 
@@ -57,19 +58,7 @@ async def start_run(
     mode, wait_s = delivery(body, request, edge)
     if mode == "stream":
         edge.check_room()
-    started = await edge.runtime.start(
-        body.agent,
-        said(body.input),
-        tenant=tenant,
-        session=body.session,
-        user=body.user,
-        limits=limits_of(body.limits),
-        idempotency_key=idempotency_key or "",
-        idempotency_digest=given.digest if idempotency_key else "",
-        if_busy=body.if_busy,
-        dry_run=body.dry_run,
-        deadline_ms=int(body.deadline.timestamp() * 1000) if body.deadline else 0,
-    )
+    started = await start(edge, tenant, given, idempotency_key or "")
     headers = {"location": f"/v1/runs/{started.run}"}
     match mode:
         case "stream":
@@ -79,6 +68,29 @@ async def start_run(
             return reply(view, 200 if view.status == "ended" else 202, headers)
         case _:
             return reply(started, 200 if started.existing else 202, headers)
+
+
+async def start(edge: Edge, tenant: str, given: Given[StartRun], key: str) -> Started:
+    """Start the run that a body asks for."""
+    body = given.body
+    try:
+        return await edge.runtime.start(
+            body.agent,
+            said(body.input),
+            tenant=tenant,
+            session=body.session,
+            user=body.user,
+            limits=limits_of(body.limits),
+            idempotency_key=key,
+            idempotency_digest=given.digest if key else "",
+            if_busy=body.if_busy,
+            dry_run=body.dry_run,
+            deadline_ms=int(body.deadline.timestamp() * 1000) if body.deadline else 0,
+        )
+    except InputError as error:
+        if error.field == "deadline_ms":  # the runtime's name for it
+            raise InputError("must lie in the future", field="deadline") from None
+        raise
 
 
 def delivery(body: StartRun, request: Request, edge: Edge) -> tuple[str, float]:

@@ -1,0 +1,198 @@
+"""What a client gets, as pydantic models for the OpenAPI document and nothing else.
+
+Responses are encoded from the runtime's own structs; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(examples=["not_found"])
+    message: str
+    field: str = Field(description='Path of the offending field ("limits.usd"), or "".')
+    retryable: bool
+    id: str = Field("", description="Where the fault is ours: what the server's log has it under.")
+
+
+class ErrorBody(BaseModel):
+    """An error."""
+
+    error: ErrorDetail
+
+
+class StartedModel(BaseModel):
+    """A run that was accepted."""
+
+    run: str
+    session: str
+    existing: bool = Field(description="It was there already, under the same `Idempotency-Key` and body.")
+
+
+class AcceptedModel(BaseModel):
+    """What was asked is durable, and the run will take it in."""
+
+    run: str
+
+
+class UsageModel(BaseModel):
+    """What a run has used."""
+
+    turns: int
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+
+
+class WaitingModel(BaseModel):
+    """A call that waits for a person."""
+
+    call: str
+    tool: str
+    revision: int
+    kind: Literal["approval", "in_doubt"]
+    arguments: dict[str, Any]
+    rule: str
+    reason: str
+    tier: str
+    decisions: list[str] = Field(description="What may be decided on it.")
+    asked_ms: int
+    expires_ms: int
+
+
+class RunModel(BaseModel):
+    """A run as it stands."""
+
+    run: str
+    session: str
+    user: str
+    agent: str
+    status: Literal["queued", "runnable", "waiting", "parked", "ended"]
+    outcome: str = Field(description='How it ended; "" while it is live.')
+    reason: str
+    text: str = Field(description="The answer, or the best so far.")
+    seq: int = Field(description="Of its last event.")
+    usd: str
+    usage: UsageModel
+    waiting: list[WaitingModel]
+    done: list[str]
+    in_doubt: list[str]
+    created_ms: int
+    updated_ms: int
+    output: Any = Field(description="A structured answer, parsed.")
+    parked: str
+
+
+class RunItem(BaseModel):
+    """A run in a list."""
+
+    run: str
+    session: str
+    agent: str
+    user: str
+    status: Literal["queued", "runnable", "waiting", "parked", "ended"]
+    outcome: str
+    seq: int
+    usd: str
+    attempts: int = Field(description="Times it was taken up without getting on.")
+    parent: str
+    root: str
+    created_ms: int
+    updated_ms: int
+
+
+class RunPage(BaseModel):
+    """Runs, newest first."""
+
+    runs: list[RunItem]
+    before: str = Field(description='Give it as `before` for the next page; "": there is none.')
+
+
+class EventPage(BaseModel):
+    """Events of a run, in order."""
+
+    events: list[dict[str, Any]]
+    after: int = Field(description="Give it as `after` for the next page.")
+    more: bool = Field(description="There are more events already.")
+
+
+class SessionItem(BaseModel):
+    """A session: a chain of runs."""
+
+    session: str
+    agent: str
+    user: str
+    live: str = Field(description='The run that is not over, or "".')
+    last: str = Field(description='The last run that ended, or "".')
+    runs: int
+    created_ms: int
+    updated_ms: int
+
+
+class SessionPage(BaseModel):
+    """Sessions, newest first."""
+
+    sessions: list[SessionItem]
+    before: str
+
+
+class MessagesModel(BaseModel):
+    """A conversation as it stands."""
+
+    messages: list[dict[str, Any]]
+
+
+class ToolItem(BaseModel):
+    """A tool of an agent."""
+
+    name: str
+    effect: Literal["read", "write", "irreversible", "destructive"]
+    description: str
+
+
+class AgentItem(BaseModel):
+    """An agent that this server runs."""
+
+    name: str
+    models: list[str] = Field(description="The model, then its fallbacks.")
+    tools: list[ToolItem]
+
+
+class AgentsModel(BaseModel):
+    """The agents of this server."""
+
+    agents: list[AgentItem]
+
+
+class LedgerModel(BaseModel):
+    """A budget: its limit, and what of it is spent and set aside."""
+
+    ledger: str
+    limit_usd: str | None
+    settled_usd: str
+    reserved_usd: str
+    closed: bool = Field(description="A bill was above its reservation; set the limit again to open it.")
+
+
+class LedgersModel(BaseModel):
+    """Budgets."""
+
+    budgets: list[LedgerModel]
+
+
+class HealthModel(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class ReadyModel(BaseModel):
+    """The server takes new runs."""
+
+    ready: Literal[True]
