@@ -133,6 +133,7 @@ def test_a_page_of_runs_says_how_to_go_on(cli: Cli) -> None:
     first = cli.call("runs", "ls", "--limit", "1")
     assert f"--before {both[0]}" in first.stderr
     assert [row["run"] for row in cli.json("runs", "ls", "--before", both[0])] == both[1:]
+    assert cli.call("runs", "ls", "-q").stdout.split() == both
 
 
 def test_a_table_is_drawn_on_a_terminal_and_plain_elsewhere(cli: Cli) -> None:

@@ -58,12 +58,13 @@ def decide(
     """Decide on a tool call that waits for a person. Without CALL: on the only one of the run that waits.
 
     \b
-    approve   run it as it was proposed
-    edit      run it with other --arguments, checked and judged again
-    reject    do not run it; the model reads the --reason
-    retry     (in doubt) run it once more
-    record    (in doubt) it was done: --result is what it brought
-    fail      (in doubt) tell the model that it failed
+    Decisions:
+        approve   run it as it was proposed
+        edit      run it with other --arguments, which are checked as the model's are
+        reject    do not run it; the model reads the --reason
+        retry     (in doubt) run it once more
+        record    (in doubt) it was done: --result is what it brought
+        fail      (in doubt) tell the model that it failed
 
     \b
     Examples:

@@ -39,6 +39,7 @@ def ls(
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
     before: Annotated[str, typer.Option(metavar="RUN", help="Only runs older than this one: the next page.")] = "",
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 50,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids only, one per line.")] = False,
     data: Data = "",
     url: Url = "",
     api_key: ApiKey = "",
@@ -52,6 +53,7 @@ def ls(
         stanchion runs ls
         stanchion runs ls --status waiting
         stanchion runs ls --agent support --limit 10 -o json
+        stanchion runs show $(stanchion runs ls -q --limit 1)
     """
 
     async def work(desk: Desk) -> Any:
@@ -60,6 +62,10 @@ def ls(
     rows = _at(Where(data, url, api_key, tenant), work)
     if output == "json":
         print_json(rows)
+        return
+    if quiet:
+        for row in rows:
+            print_text(row["run"])
         return
     table(rows, COLUMNS, empty="no runs")
     if len(rows) == limit:
@@ -87,7 +93,7 @@ def show(
 
 def _show(view: Json, where: Where) -> None:
     from stanchion.cli.run import there
-    from stanchion.cli.show import how_to_decide, state_of, waiting_lines
+    from stanchion.cli.show import counted, how_to_decide, state_of, waiting_lines
 
     usage = view["usage"]
     lines = {
@@ -99,7 +105,7 @@ def _show(view: Json, where: Where) -> None:
         "started": when(view["created_ms"]),
         "moved": when(view["updated_ms"]),
         "cost": f"${view['usd']}",
-        "used": f"{usage['turns']} turns, {usage['tool_calls']} tool calls, "
+        "used": f"{counted(usage['turns'], 'turn')}, {counted(usage['tool_calls'], 'tool call')}, "
         f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out",
         "events": str(view["seq"]),
         "done": ", ".join(view["done"]),

@@ -188,8 +188,8 @@ def summary(view: Json, *, simulated: bool = False) -> str:
     usage: Json = view.get("usage") or {}
     pieces = [
         state_of(view),
-        _counted(usage.get("turns", 0), "turn"),
-        _counted(usage.get("tool_calls", 0), "tool call"),
+        counted(usage.get("turns", 0), "turn"),
+        counted(usage.get("tool_calls", 0), "tool call"),
         f"{usage.get('input_tokens', 0):,} tokens in, {usage.get('output_tokens', 0):,} out",
         f"${view['usd']}" + (" (simulated, nothing was paid)" if simulated else ""),
         f"run {view['run']}",
@@ -197,7 +197,8 @@ def summary(view: Json, *, simulated: bool = False) -> str:
     return " · ".join(pieces)
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """Count something in words."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
