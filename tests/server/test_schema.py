@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from stanchion.server.app import BODIES, create_app
-from stanchion.server.log import Line
+from stanchion.server.log import Line, configure
 from tests.server.serving import served
 
 
@@ -65,3 +66,24 @@ def test_a_record_is_one_line(form: Any) -> None:
         said = json.loads(line)
         assert (said["message"], said["level"], said["path"]) == ("it\nfailed", "error", "/v1/a b")
         assert "two\nlines" in said["trace"]
+
+
+def test_what_was_ended_on_purpose_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    """uvicorn's tracebacks of cancelled requests are dropped; its other warnings are one line."""
+    names = ("stanchion", "uvicorn")
+    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
+    try:
+        configure("text")
+        uvicorn = logging.getLogger("uvicorn.error")
+        error = asyncio.CancelledError()
+        uvicorn.error("Exception in ASGI application\n", exc_info=(type(error), error, None))
+        uvicorn.error("ASGI callable returned without completing response.")
+        uvicorn.info("Shutting down")
+        uvicorn.warning("Invalid HTTP request received.")
+    finally:
+        for name, (handlers, propagate) in before.items():
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(logging.NOTSET)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("uvicorn.error: Invalid HTTP request received.")

@@ -192,6 +192,32 @@ async def test_a_draining_server_is_not_ready_and_takes_no_runs(tmp_path: Path) 
         assert (await server.call("GET", "/health")).status == 200
 
 
+async def test_a_stream_that_is_asked_for_while_it_drains_is_told_at_once(tmp_path: Path) -> None:
+    """A connection that was open may still ask; it does not wait for events that will not come from here."""
+    model = HeldModel()
+    async with served(tmp_path, model) as server:
+        run = (await server.start())["run"]
+        await model.began.wait()
+        server.edge.drain()
+        events = [event async for event in server.events(f"/v1/runs/{run}/events?after=1")]
+        assert [(event.kind, event.data) for event in events] == [("end", {"reason": "draining", "seq": 1})]
+        assert server.edge.streams == 0
+        model.go_on.set()
+
+
+async def test_no_grace_is_none(tmp_path: Path) -> None:
+    """With a grace of 0 the server goes at once, and streams are told all the same."""
+    model = HeldModel()
+    async with served(tmp_path, model, settings=msgspec.structs.replace(QUIET, grace_s=0.0)) as server:
+        run = (await server.start())["run"]
+        stream = server.events(f"/v1/runs/{run}/events")
+        while (await anext(stream)).kind != "delta":
+            pass
+        server.stop.set()
+        assert [event.data["reason"] async for event in stream] == ["draining"]
+        await asyncio.wait_for(server.done, SLACK_S)
+
+
 async def test_health_asks_nothing_of_the_store_and_ready_does(tmp_path: Path) -> None:
     """With a store that does not answer the process is alive and not ready."""
     async with served(tmp_path) as server:

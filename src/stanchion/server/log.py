@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -10,7 +11,6 @@ from typing import Any, Literal
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _UNFINISHED = "ASGI callable returned without completing response."
-"""What uvicorn says of a client that we cut off on purpose."""
 
 
 class Line(logging.Formatter):
@@ -44,7 +44,9 @@ def _one_line(text: str) -> str:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return record.getMessage() != _UNFINISHED
+    """Drop what uvicorn says of requests that were ended on purpose: a client that takes nothing, the end of the grace."""
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and record.getMessage() != _UNFINISHED
 
 
 def configure(form: Literal["text", "json", "off"]) -> None:

@@ -130,7 +130,7 @@ def _config(app: object, settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, int(settings.grace_s * _HTTP_PART)),
+        timeout_graceful_shutdown=settings.grace_s * _HTTP_PART,  # pyright: ignore[reportArgumentType] seconds, any number
     )
 
 
