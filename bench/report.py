@@ -1,0 +1,152 @@
+"""The figures as a table, each beside its target."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+
+
+class Row(NamedTuple):
+    what: str
+    figure: str
+    target: str = ""
+    met: bool | None = None
+
+
+def machine() -> dict[str, Any]:
+    """Say what was measured on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "cpu": model, "cores": os.cpu_count(),
+        "load_1m": round(os.getloadavg()[0], 1), "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(), "sqlite": apsw.sqlite_lib_version(),
+        **{name: version(name) for name in ("stanchion", "aiohttp", "uvloop", "msgspec", "uvicorn", "fastapi")},
+    }  # fmt: skip
+
+
+def table(results: dict[str, Any]) -> str:
+    """Make a Markdown table."""
+    rows = [row for name, of in _ROWS.items() if name in results for row in of(results[name])]
+    lines = ["| What | Figure | Target | |", "|---|---|---|---|"]
+    marks = {None: "", True: "met", False: "MISSED"}
+    lines += [f"| {row.what} | {row.figure} | {row.target} | {marks[row.met]} |" for row in rows]
+    said = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    return "\n".join([*lines, "", said + (" (short form: rough figures)" if results["short"] else "")])
+
+
+def _most(what: str, value: float, unit: str, most: float) -> Row:
+    return Row(what, f"{value:g} {unit}".strip(), f"at most {most:g} {unit}".strip(), value <= most)
+
+
+def _imports(r: dict[str, Any]) -> Iterator[Row]:
+    yield Row("start of an empty interpreter (floor)", f"{r['empty_s']:g} s ({r['empty_cpu_s']:g} s CPU)")
+    yield Row("`import stanchion`", f"{r['import_s']:g} s ({r['import_cpu_s']:g} s CPU)")
+    for name in ("help", "version"):
+        command = "--help" if name == "help" else "version"
+        row = _most(f"`stanchion {command}`", r[f"{name}_s"], "s", 0.3)
+        yield row._replace(figure=f"{row.figure} ({r[f'{name}_cpu_s']:g} s CPU)")
+
+
+def _append(r: dict[str, Any]) -> Iterator[Row]:
+    yield Row("a write and sync of the disk (floor)", f"{r['write_and_sync_ms_p50']:g} ms")
+    yield Row(
+        "append, one by one",
+        f"{r['one_by_one']['cpu_ms_per_append']:g} ms CPU, {r['one_by_one']['latency_ms_p50']:g} ms",
+    )
+    yield _most("append in a group of 100", r["group_100"]["cpu_ms_per_append"], "ms CPU", 0.1)
+    yield Row("events a second in groups of 100", f"{r['group_100']['events_per_s']}")
+    sizes = {int(name.removeprefix("steps_")): of for name, of in r.items() if name.startswith("steps_")}
+    for steps, of in sizes.items():
+        yield Row(
+            f"file per turn at {steps:,} steps",
+            f"{of['bytes_per_turn']:.0f} B = 1.5 x content + {of['over_1_5_content_per_turn']:.0f} B",
+            "1.5 x content + 1,000 B", of["over_1_5_content_per_turn"] <= 1_000,
+        )  # fmt: skip
+    first, last = min(sizes), max(sizes)
+    grown = (sizes[last]["bytes_per_turn"] / sizes[first]["bytes_per_turn"] - 1) * 100
+    yield Row(f"bytes per turn at {last:,} steps over {first}", f"{grown:+.1f} %", "at most +5 %", grown <= 5)
+
+
+def _turn(r: dict[str, Any]) -> Iterator[Row]:
+    yield Row("model call, bare aiohttp, undecoded (floor)", f"{r['bare_aiohttp_ms']:g} ms CPU")
+    yield Row("- model wire", f"{r['wire_ms']:g} ms CPU")
+    yield Row(f"- journal ({r['appends_per_turn']:g} appends, each synced)", f"{r['journal_ms']:g} ms CPU")
+    yield Row("- loop (decide, evolve, context)", f"{r['loop_ms']:g} ms CPU")
+    yield Row("- engine, tool, start (what is left)", f"{r['engine_ms']:g} ms CPU")
+    yield _most("durable streamed turn", r["turn_ms"], "ms CPU", 6)
+    yield Row("- SSE to one client, and the request", f"{r['sse_ms']:g} ms CPU")
+    yield _most("durable streamed turn with one client a run", r["turn_with_client_ms"], "ms CPU", 9)
+    yield Row("turns a second and core", f"{r['turns_per_s_core']}", "over 100", r["turns_per_s_core"] > 100)
+    yield Row("turn over the floor", f"{r['over_floor']:g} x")
+
+
+def _first_token(r: dict[str, Any]) -> Iterator[Row]:
+    yield Row("first token, bare client at the provider (floor)", f"{r['bare_ms']:g} ms")
+    yield _most("added by us, new session", r["added_new_session_ms"], "ms", 3)
+    yield _most("added by us, new session of a known user", r["added_new_session_of_user_ms"], "ms", 3)
+    yield _most("added by us, next run of a session", r["added_same_session_ms"], "ms", 3)
+
+
+def _live(r: dict[str, Any]) -> Iterator[Row]:
+    yield Row(
+        f"{r['runs']:,} live runs: p95 of a turn", f"{r['turn_s_p95']:.2f} s = {r['p95_over_nominal']:g} x nominal",
+        "at most 1.25 x", r["p95_over_nominal"] <= 1.25,
+    )  # fmt: skip
+    yield Row("empty process (floor)", f"{r['empty_mb']:g} MB")
+    yield _most(f"{r['runs']:,} live runs: memory over the empty process", r["over_empty_mb"], "MB", 200)
+    yield Row("memory of a live run", f"{r['kb_per_live_run']:g} KB")
+
+
+def _waiting(r: dict[str, Any]) -> Iterator[Row]:
+    yield Row(f"memory of a waiting run, where it was driven ({r['driven']:,})", f"{r['bytes_per_waiting_run']:,} B")
+    yield Row(f"memory of a waiting run, after a start beside {r['stored']:,}", f"{r['bytes_per_stored_run']:,} B")
+    yield Row(
+        f"opening a store beside {r['stored']:,} waiting runs",
+        f"{r['beside']['open_ms']:g} ms (empty store: {r['empty_store']['open_ms']:g} ms)",
+    )
+    yield Row(
+        f"idle CPU beside {r['stored']:,} waiting runs over an empty store's", f"{r['idle_cpu_percent_of_runs']:g} %",
+        "none (0.1 %)", r["idle_cpu_percent_of_runs"] <= 0.1,
+    )  # fmt: skip
+    yield Row("idle CPU in all (a look for other processes' rows every 0.5 s)", f"{r['idle_cpu_percent']:g} %")
+
+
+def _budget(r: dict[str, Any]) -> Iterator[Row]:
+    spent = r["spent_usd"]
+    yield Row(
+        f"{r['runs']} runs at once on one $1.00 budget", f"${spent:.4f} spent, ${r['reserved_usd']:.4f} left reserved",
+        "$0.90 to $1.00", 0.9 <= spent <= 1.0,
+    )  # fmt: skip
+
+
+def _recordings(r: dict[str, Any]) -> Iterator[Row]:
+    if "skipped" in r:
+        yield Row("recorded exchanges", r["skipped"])
+        return
+    off = r["exchanges"] - r["decoded_equal"]
+    yield Row("recorded exchanges decoded equal", f"{r['decoded_equal']} of {r['exchanges']}", "all but 5", off <= 5)
+    yield Row(
+        "recorded requests encoded equal",
+        f"{r['encoded_equal']} of {r['requests']} ({r['encoded_unsupported']} say what we have no word for)",
+    )
+
+
+_ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
+    "turn": _turn,
+    "append": _append,
+    "live": _live,
+    "waiting": _waiting,
+    "first_token": _first_token,
+    "imports": _imports,
+    "budget": _budget,
+    "recordings": _recordings,
+}
