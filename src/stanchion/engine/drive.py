@@ -104,7 +104,6 @@ class Drive:
         self._performer: Performer | None = None
         self._tasks: dict[_Work, _Flight] = {}
         self._aborted: set[_Work] = set()
-        self._broken: BaseException | None = None
         self._outcomes: list[ev.Event] = [] if first is None else [first]
         self._inbox_taken: list[int] = []
         self._held_back = False
@@ -174,8 +173,6 @@ class Drive:
     async def _round(self) -> bool:
         """Write and start what there is to do; then wait for something to happen. True: let go of the run."""
         self._signal.clear()  # what is set from here on ends the wait below
-        if self._broken is not None:
-            raise self._broken
         self._give_up_overdue()
         stage = Stage(self.state)
         stage.inbox, self._inbox_taken = self._inbox_taken, []
@@ -325,8 +322,9 @@ class Drive:
             return  # it was given up
         if task.cancelled():  # before its first step
             self._outcomes += self._performer.stopped(flight.effect)
-        elif error is not None:
-            self._broken = error
+        elif error is not None:  # code of an agent that raised what ends tasks
+            log.error("run %s: an attempt broke: %r", self.state.run, error)
+            self._outcomes += self._performer.broken(flight.effect, error)
         else:
             self._outcomes += task.result()
 

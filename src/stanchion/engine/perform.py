@@ -106,6 +106,14 @@ class Performer:
         text = f"{effect.tool} did not stop at its deadline"
         return [self._tool_failed(effect, Failure("tool_timeout", text, in_doubt=effect.doubtful, retryable=True))]
 
+    def broken(self, effect: CallModel | CallTool, error: BaseException) -> list[ev.Event]:
+        """Say that an attempt ended by an exception that nothing foresees (a tool may raise what closes generators)."""
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(effect, CallModel):
+            route = self._agent.bundle.routes[effect.route]
+            return [self._model_failed(effect, route, ModelError(text, code="garbled", retryable=False))]
+        return [self._tool_failed(effect, Failure("tool_crashed", text, in_doubt=effect.doubtful))]
+
     def _model_failed(self, effect: CallModel, route: Route, error: ModelError) -> ev.ModelCallFailed:
         unbilled = not error.sent or error.code in _UNBILLED or (error.code == "overloaded" and error.status >= 400)
         wait_s = backoff_s(route.retry, effect.attempt, self._clock.draw(), error.retry_after_s)
