@@ -130,9 +130,10 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
         return decision
     if meter := limit.reached(state, moment.now_ms):
         return _finish(state, view, "halted", meter.limit)
-    if warned := limit.warnings(state, moment.now_ms):
-        return Decision(events=tuple(warned))
     route = min(state.route, len(view.bundle.routes) - 1)
+    tokens = bound_input_tokens(state, view.shown, route)
+    if warned := limit.warnings(state, view.bundle.routes[route], tokens, moment.now_ms):
+        return Decision(events=tuple(warned))
     return _call_model(state, view, moment, route=route, turn=state.totals.turns + 1, attempt=1)
 
 
@@ -177,8 +178,10 @@ def _after_step(state: State, view: View) -> Decision | None:
     """After the results of a step: a tool may have ended the run, or the run goes in circles."""
     if any(spec.ends_run for tool in state.worked if (spec := view.bundle.tool(tool)) is not None):
         return _finish(state, view, "escalated", "handed_over")
+    if state.looped_turn == state.totals.turns:  # told, and the model has not had its turn yet
+        return None
     found = detect(state, view.bundle)
-    if found is None or state.looped_turn == state.totals.turns:  # told, and the model has not had its turn yet
+    if found is None:
         return None
     if found.kind in state.looped:
         return _finish(state, view, "halted", f"loop:{found.kind}")

@@ -1,7 +1,7 @@
 """Find out that a run goes in circles (L5). Pure: looks at the calls that were settled.
 
-Each kind is told to the model the first time and ends the run the second time. All look at the *last* step only, so a
-model that changes its ways is left alone.
+Each kind is told to the model the first time and ends the run the second time. All look for what the *last* step was
+part of, and a storm is counted anew once it was told, so a model that changes its ways is left alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def detect(state: State, bundle: Bundle) -> ev.LoopDetected | None:
         return _told("window", count)
     if count := _failures(state.traces, rules):
         return _told("failures", count)
-    if count := _storm(state.traces, rules):
+    if count := _storm(state, rules):
         return _told("storm", count)
     return None
 
@@ -77,10 +77,10 @@ def _failures(traces: Sequence[Trace], rules: LoopRules) -> int:
     return count if rules.failures and count >= rules.failures else 0
 
 
-def _storm(traces: Sequence[Trace], rules: LoopRules) -> int:
-    """How many calls the last minute saw; 0 if not too many."""
-    if not traces or not rules.calls_per_minute:
+def _storm(state: State, rules: LoopRules) -> int:
+    """How many calls the last minute saw since the model was last told something; 0 if not too many."""
+    if not state.traces or not rules.calls_per_minute:
         return 0
-    since = traces[-1].at_ms - _MINUTE_MS
-    count = sum(trace.at_ms > since for trace in traces)
+    since = state.traces[-1].at_ms - _MINUTE_MS
+    count = sum(trace.at_ms > since and trace.turn > state.looped_turn for trace in state.traces)
     return count if count > rules.calls_per_minute else 0

@@ -88,14 +88,24 @@ def reached(state: State, now_ms: int) -> Meter | None:
     return None
 
 
-def warnings(state: State, now_ms: int) -> list[ev.Event]:
-    """Tell the model of limits that are near, each once."""
+def warnings(state: State, route: Route, bound_tokens: int, now_ms: int) -> list[ev.Event]:
+    """Tell the model of limits that are near, each once: most is used, or there is not enough for two more calls."""
+    needs = {"input_tokens": bound_tokens, "usd": _reservation(route, bound_tokens, _least_output(route))}
+    known = state.exact_tokens > 0  # before the first count the bound is far above what a call takes
     near = (
         meter
         for meter in meters(state, now_ms)
-        if meter.used >= meter.max * state.caps.warn_at and meter.limit not in state.warned
+        if meter.limit not in state.warned
+        and (
+            meter.used >= meter.max * state.caps.warn_at
+            or (known and meter.used + 2 * needs.get(meter.limit, 0) > meter.max)
+        )
     )
     return [ev.LimitWarned(limit=m.limit, used=m.used, max=m.max, parts=(Text(_warning(m), RUNTIME),)) for m in near]
+
+
+def _least_output(route: Route) -> int:
+    return min(LEAST_OUTPUT_TOKENS, route.max_output_tokens)
 
 
 def _warning(meter: Meter) -> str:
@@ -128,7 +138,7 @@ def allow_call(state: State, route: Route, bound_tokens: int) -> Allowance:
         return Allowance(0, 0, "output_tokens")
     if caps.nano_usd:
         affordable = _affordable(route, bound_tokens, caps.nano_usd - totals.cost)
-        if affordable < min(LEAST_OUTPUT_TOKENS, output):
+        if affordable < min(_least_output(route), output):
             return Allowance(0, 0, "usd")
         output = min(output, affordable)
     return Allowance(output, _reservation(route, bound_tokens, output))

@@ -1,0 +1,590 @@
+"""Plays a run without an edge: a bundle, a scripted model, scripted tools, a person, a clock; no task, no socket.
+
+`Play` does what the drive does, in simulated time: it stages outcomes, asks `decide` until it decides nothing new, makes
+that one append, and only then performs. Every append goes through the real recorder, and a crash throws away everything
+but the records. What must hold in every run is asserted on the way: same input, same decision; a well-formed
+transcript; each request goes on from the one before it (I8); no reservation above the cap (I7).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from stanchion.core import chain
+from stanchion.core import event as ev
+from stanchion.core.bundle import READ_RESULT, Bundle, Caps, RetryPolicy, Route, ToolSpec
+from stanchion.core.message import MODEL, RUNTIME, USER, Label, ModelRequest, Part, Text, ToolCall, ToolResult, Usage
+from stanchion.core.money import Price, cost
+from stanchion.core.state import Call, State, carry, evolve, fold
+from stanchion.engine.drive import applies
+from stanchion.journal.record import Identity, Recorder, read_entry
+from stanchion.journal.store import Key, RawRecord
+from stanchion.loop.decide import BUDGET_POLL_MS, decide
+from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, Moment, View, backoff_s, view
+
+START_MS = 1_795_000_000_000
+KEY = Key("k1", b"salt-of-the-tests")
+PRICE = Price(input=1_000_000_000, output=2_000_000_000, cache_read=0, cache_write=1_000_000_000, cache_write_long=0)
+"""1,000 nano-dollars a token in, 2,000 out."""
+
+
+def tool(name: str, effect: Any = "read", **options: Any) -> ToolSpec:
+    """Make a tool that takes any object, or what `parameters` says."""
+    return ToolSpec(name, f"{name}.", options.pop("parameters", {"type": "object"}), effect, **options)
+
+
+PAGER = tool(READ_RESULT, repeatable=True, max_result_chars=10)
+
+
+def bundle(*tools: ToolSpec, routes: int | tuple[Route, ...] = 1, **options: Any) -> Bundle:
+    """Make a bundle around tools."""
+    if isinstance(routes, int):
+        routes = tuple(Route("p", f"m{n}", PRICE, max_output_tokens=400, retry=FAST) for n in range(routes))
+    return Bundle("agent", "You are a test.", routes, (*tools, PAGER), **options)
+
+
+FAST = RetryPolicy(attempts=3, base_s=1.0, cap_s=8.0)
+
+
+def call(name: str, arguments: str = "{}", id: str = "c") -> ToolCall:
+    """Make a call as a model writes it."""
+    return ToolCall(id, name, arguments, MODEL)
+
+
+@dataclass(frozen=True)
+class Say:
+    """The model answers."""
+
+    parts: tuple[Part, ...]
+    finish: Any = "stop"
+    usage: Usage | None = Usage(input_tokens=10, output_tokens=5)
+    took_ms: int = 1_000
+
+
+@dataclass(frozen=True)
+class Break:
+    """A model call fails."""
+
+    code: str = "overloaded"
+    retryable: bool = True
+    after_s: float | None = None
+    billed: bool = False
+    took_ms: int = 1_000
+
+
+@dataclass(frozen=True)
+class Done:
+    """A tool does it and says so."""
+
+    text: str = "ok"
+    took_ms: int = 100
+    cost: int = 0
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Whether a tool did it is known to the world only."""
+
+    done: bool
+    code: str = "tool_timeout"
+    retryable: bool = True
+    took_ms: int = 100
+
+
+@dataclass(frozen=True)
+class Not:
+    """A tool did not do it, and may be tried again."""
+
+    after_s: float | None = None
+    took_ms: int = 100
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A tool did not do it, and says what is wrong."""
+
+    text: str = "no such order"
+    took_ms: int = 100
+
+
+Said = Say | Break | str | ToolCall | Sequence[str | ToolCall]
+Outcome = Done | Doubt | Not | Wrong
+
+
+def say(said: Said) -> Say | Break:
+    """Make a reply of a short form: text, a call, or several of them."""
+    if isinstance(said, Say | Break):
+        return said
+    pieces = [said] if isinstance(said, str | ToolCall) else list(said)
+    parts = tuple(Text(p, MODEL) if isinstance(p, str) else p for p in pieces)
+    return Say(parts, "tool_calls" if any(isinstance(p, ToolCall) for p in parts) else "stop")
+
+
+class Checks:
+    """A pure check: arguments are an object with the required fields; answers are right but for `wrong`."""
+
+    def __init__(self, bundle: Bundle, wrong: Callable[[str], str] = lambda text: "") -> None:
+        self._bundle = bundle
+        self.output = wrong
+
+    def arguments(self, tool: str, text: str) -> bytes | str:
+        try:
+            found = msgspec.json.decode(text or "{}")
+        except msgspec.MsgspecError as error:
+            return f"not JSON: {error}"
+        if not isinstance(found, dict):
+            return "not an object"
+        spec = self._bundle.tool(tool)
+        missing = [name for name in (spec.parameters.get("required", ()) if spec else ()) if name not in found]
+        return f"missing {missing}" if missing else msgspec.json.encode(found, order="deterministic")
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """A shared budget refuses a reservation."""
+
+    hard: bool
+    ledger: str = "tenant/day"
+
+
+@dataclass(order=True)
+class _Flight:
+    ends_ms: int
+    order: int
+    effect: CallModel | CallTool = field(compare=False)
+    outcome: Any = field(compare=False)
+
+
+Person = Callable[["Play", Call], ev.CallDecided | None]
+
+
+@dataclass
+class Play:
+    """One run, or the next of a session (`base`)."""
+
+    bundle: Bundle
+    model: Sequence[Said]
+    tools: Mapping[str, Sequence[Outcome]] = field(default_factory=dict[str, Sequence[Outcome]])
+    """What each call of a tool meets, attempt by attempt; the last goes on. Default: done."""
+    person: Person = lambda play, call: None
+    person_ms: int = 60_000
+    refuse: Sequence[Refuse] = ()
+    """What the shared budget says to the next reservations, one by one."""
+    caps: Caps | None = None
+    ledgers: tuple[str, ...] = ()
+    dry_run: bool = False
+    deadline_s: float = 0
+    wrong: Callable[[str], str] = lambda text: ""
+    """What is wrong with a final answer."""
+    base: Play | None = None
+    user: str = "hello"
+    inject: Mapping[int, Sequence[ev.Event]] = field(default_factory=dict[int, Sequence[ev.Event]])
+    """After so many appends, this comes from outside."""
+    crashes: Mapping[int, bool] = field(default_factory=dict[int, bool])
+    """After so many appends the worker dies; True: what was to be performed then had left and was done."""
+    reconcile: Callable[[CallTool, bool], str] = lambda effect, done: "done" if done else "not_done"
+    on_refold: Callable[[State], None] = lambda state: None
+
+    def __post_init__(self) -> None:
+        self.view: View = view(self.bundle, Checks(self.bundle, self.wrong))
+        self.now_ms = self.base.now_ms + 1_000 if self.base else START_MS
+        self.run = f"r{self.base.number + 1}" if self.base else "r1"
+        self.number = self.base.number + 1 if self.base else 1
+        self.first = carry(self.base.state) if self.base else State()
+        self.state = self.first
+        self.epoch = 1
+        self.records: list[RawRecord] = []
+        self.entries: list[ev.Entry] = []
+        self.decisions: list[Decision] = []
+        self.requests: list[tuple[int, ModelRequest]] = []
+        """Route and request of each attempt at a model call."""
+        self.attempts: list[CallTool] = []
+        """Each attempt at a tool call that left."""
+        self.did: list[tuple[str, str, str]] = []
+        """Tool, arguments and key of what really happened, once for each time."""
+        self.deadlines: dict[str, int] = {}
+        self._done_calls: set[tuple[str, int]] = set()
+        self._keys: set[str] = set()
+        self._delivered: dict[str, int] = {}
+        self._said = 0
+        self._refused = list(self.refuse)
+        self._flights: list[_Flight] = []
+        self._order = 0
+        self._outcomes: list[ev.Event] = []
+        self._asked: set[tuple[str, int, int]] = set()
+        self._posts: list[tuple[int, int, ev.Event]] = []
+        self._poll = False
+        self._last: dict[int, list[Any]] = dict(self.base._last) if self.base else {}
+        self.appends = 0
+        self.boot()
+
+    # --- what a test reads -------------------------------------------------------------------------------------------
+
+    @property
+    def types(self) -> list[str]:
+        """The types of all events."""
+        return [str(e.event.__struct_config__.tag) for e in self.entries]
+
+    def events(self, *kinds: type[Any]) -> list[Any]:
+        """The events of some types."""
+        return [e.event for e in self.entries if isinstance(e.event, kinds)]
+
+    @property
+    def end(self) -> tuple[str, str]:
+        """Outcome and reason."""
+        return self.state.outcome, self.state.reason
+
+    @property
+    def answer(self) -> str:
+        return "".join(p.text for p in self.state.answer if isinstance(p, Text))
+
+    @property
+    def results(self) -> list[ToolResult]:
+        """What the model was told of its calls."""
+        return [p for m in self.state.messages for p in m.parts if isinstance(p, ToolResult)]
+
+    @property
+    def told(self) -> list[str]:
+        """What the runtime told the model beside results."""
+        return [
+            p.text
+            for m in self.state.messages
+            for p in m.parts
+            if isinstance(p, Text) and p.label.source in ("runtime", "reviewer")
+        ]
+
+    def effects(self) -> list[tuple[str, str]]:
+        """Tool and arguments of what happened to the world, reads apart."""
+        tiers = {spec.name: spec.effect for spec in self.bundle.tools}
+        return sorted((name, arguments) for name, arguments, _ in self.did if tiers[name] != "read")
+
+    # --- playing -----------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Begin as a worker that knows nothing but the records."""
+        self.entries = [read_entry(raw) for raw in self.records]
+        refolded = fold(self.entries, self.first)
+        if self.records:
+            assert refolded == self.state, "a fold of what was stored is not the state that was live"
+        self.state = refolded
+        self._recorder = Recorder(
+            KEY,
+            Identity(),
+            seq=self.state.seq,
+            hash=self.state.hash or chain.genesis("t", self.run),
+            at_ms=self.state.at_ms,
+        )
+        self.on_refold(self.state)
+
+    def play(self, rounds: int = 3_000) -> Play:
+        """Go on until the run ends, parks, or waits for somebody."""
+        if not self.records:
+            self._outcomes.append(self._started())
+        for _ in range(rounds):
+            if not self._round():
+                return self
+        raise AssertionError(f"the run comes to no end: {self.types[-20:]}")
+
+    def post(self, *events: ev.Event) -> Play:
+        """Put something into the inbox."""
+        self._outcomes += events
+        return self
+
+    def _started(self) -> ev.RunStarted:
+        base = None
+        if self.base:
+            base = ev.Base(run=self.base.run, seq=self.base.state.seq, hash=self.base.state.hash.hex())
+        return ev.RunStarted(
+            run=self.run,
+            tenant="t",
+            session="s",
+            agent="agent",
+            bundle=chain.hashlib.sha256(self.view.shown.digest).hexdigest()[:32],
+            user="ann",
+            base=base,
+            caps=self.caps or self.bundle.caps,
+            ledgers=self.ledgers,
+            dry_run=self.dry_run,
+            deadline_ms=self.now_ms + int(self.deadline_s * 1000) if self.deadline_s else 0,
+            parts=(Text(self.user, USER),),
+        )
+
+    def _round(self) -> bool:
+        before, staged = self.state, list[ev.Event]()
+        outcomes, self._outcomes = self._outcomes, []
+        self._stage(staged, [e for e in outcomes if not _outside(e) or applies(self.state, e)])
+        released: list[CallModel | CallTool] = []
+        aborts: list[Abort] = []
+        refused: ev.BudgetRefused | None = None
+        while True:
+            decision = self._decide()
+            acts = [e for e in decision.effects if not isinstance(e, Abort)]
+            if not decision.events:
+                aborts = [e for e in decision.effects if isinstance(e, Abort)]
+                break
+            if self._refused and self.ledgers and any(isinstance(e, CallModel) for e in acts):
+                no = self._refused.pop(0)
+                known = self.state.refused
+                if known is None or known.hard != no.hard:
+                    refused = ev.BudgetRefused(ledger=no.ledger, needed=5, left=1, hard=no.hard)
+                    self._stage(staged, [refused])
+                    continue
+                self._poll = True
+                break
+            self._stage(staged, decision.events)
+            released += acts
+        self._poll = self.state.refused is not None and not released
+        if staged:
+            self._append(before, staged)
+            if self.appends in self.crashes:
+                self._crash(released, happened=self.crashes[self.appends])
+                return True
+        for effect in released:
+            self._perform(effect)
+        for abort in aborts:
+            self._abort(abort)
+        for event in self.inject.get(self.appends, ()) if staged else ():
+            self._outcomes.append(event)
+        self._ask()
+        return self._next(decision)
+
+    def _decide(self) -> Decision:
+        moment = Moment(self.now_ms, self.epoch)
+        decision = decide(self.state, self.view, moment)
+        again = decide(self.state, self.view, moment)
+        assert msgspec.json.encode(decision.events) == msgspec.json.encode(again.events)
+        assert decision == again
+        self.decisions.append(decision)
+        return decision
+
+    def _stage(self, staged: list[ev.Event], events: Iterable[ev.Event]) -> None:
+        for event in events:
+            at_ms = max(self.now_ms, self.state.at_ms)
+            self.state = evolve(self.state, ev.Entry(self.state.seq + 1, at_ms, self.epoch, event))
+            staged.append(event)
+
+    def _append(self, before: State, staged: list[ev.Event]) -> None:
+        entries, records = self._recorder.record(staged, now_ms=self.now_ms, epoch=self.epoch)
+        self.records += [RawRecord(r.seq, r.envelope, r.hash, tuple(c.blob for c in r.contents)) for r in records]
+        self.entries += entries
+        self.state = fold(entries, before)  # the same, with its hashes
+        self.appends += 1
+
+    def _crash(self, released: Sequence[CallModel | CallTool], *, happened: bool) -> None:
+        for effect in released:
+            if happened:
+                self._perform(effect)
+        self._flights.clear()
+        self._outcomes = []
+        self.epoch += 1
+        self.now_ms += 10
+        self.boot()
+
+    # --- the world ---------------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: CallModel | CallTool) -> None:
+        self._order += 1
+        if isinstance(effect, CallModel):
+            self._check_request(effect)
+            outcome = say(self.model[min(self._said, len(self.model) - 1)])
+        elif effect.mode == "reconcile":
+            assert self.now_ms >= self.deadlines[effect.call], "asked while the attempt may still land"
+            self.attempts.append(effect)
+            outcome = Done(took_ms=50)
+        else:
+            self.attempts.append(effect)
+            self.deadlines[effect.call] = effect.deadline_ms
+            script = self.tools.get(effect.tool, (Done(),))
+            outcome = script[min(self._delivered.get(effect.call, 0), len(script) - 1)]
+            if effect.mode == "run" and (isinstance(outcome, Done) or (isinstance(outcome, Doubt) and outcome.done)):
+                self._happen(effect)
+        ends_ms = self.now_ms + outcome.took_ms
+        if ends_ms > effect.deadline_ms:
+            ends_ms, model = effect.deadline_ms, isinstance(effect, CallModel)
+            outcome = Break("timeout_total", billed=True) if model else Doubt(done=False)
+        heapq.heappush(self._flights, _Flight(ends_ms, self._order, effect, outcome))
+
+    def _happen(self, effect: CallTool) -> None:
+        if effect.key and effect.key in self._keys:
+            return
+        self._keys.add(effect.key)
+        self._done_calls.add((effect.call, effect.revision))
+        self.did.append((effect.tool, effect.arguments.decode(), effect.key))
+
+    def done(self, call_id: str, revision: int) -> bool:
+        """Whether a call was done in truth."""
+        return (call_id, revision) in self._done_calls
+
+    def _abort(self, abort: Abort) -> None:
+        for flight in list(self._flights):
+            effect = flight.effect
+            meant = abort.model if isinstance(effect, CallModel) else effect.call in abort.calls
+            if meant:
+                self._flights.remove(flight)
+                self._outcomes += self._stopped(effect)
+        heapq.heapify(self._flights)
+
+    def _stopped(self, effect: CallModel | CallTool) -> list[ev.Event]:
+        if isinstance(effect, CallModel):
+            failed = Break("cancelled", billed=True)
+            return [self._model_failed(effect, failed)]
+        return [self._tool_failed(effect, "cancelled", in_doubt=effect.doubtful, retryable=True)]
+
+    def _next(self, decision: Decision) -> bool:
+        """Move the clock to what comes next. False: nothing does."""
+        if self.state.ended or (self.state.parked and not self._outcomes):
+            return False
+        if self._outcomes:
+            return True
+        times = [self._flights[0].ends_ms] if self._flights else []
+        times += [at for at, _, _ in self._posts]
+        times += [decision.wake_at_ms] if decision.wake_at_ms else []
+        times += [self.now_ms + BUDGET_POLL_MS] if self._poll else []
+        if not times:
+            return False
+        self.now_ms = max(self.now_ms, min(times))
+        self._outcomes += [event for at, _, event in sorted(self._posts, key=lambda p: p[:2]) if at <= self.now_ms]
+        self._posts = [post for post in self._posts if post[0] > self.now_ms]
+        if self._flights and self._flights[0].ends_ms <= self.now_ms:
+            flight = heapq.heappop(self._flights)
+            self._outcomes += self._outcome(flight.effect, flight.outcome)
+        return True
+
+    def _ask(self) -> None:
+        for waiting in self.state.calls:
+            seen = (waiting.id, waiting.revision, waiting.attempt)
+            if waiting.phase != "asking" or (*seen,) in self._asked:
+                continue
+            decided = self.person(self, waiting)
+            if decided is not None:
+                self._asked.add(seen)
+                self._posts.append((self.now_ms + self.person_ms, len(self._posts), decided))
+
+    def _outcome(self, effect: CallModel | CallTool, outcome: Any) -> list[ev.Event]:
+        if isinstance(effect, CallModel):
+            self._said += 1
+            return self._model_outcome(effect, outcome)
+        if effect.mode == "reconcile":
+            answer: Any = self.reconcile(effect, self.done(effect.call, effect.revision))
+            told = ev.ToolCallReconciled(call=effect.call, attempt=effect.attempt, answer=answer)
+            return [told, self._finished(effect, "ok", "ok")] if answer == "done" else [told]
+        self._delivered[effect.call] = self._delivered.get(effect.call, 0) + 1
+        match outcome:
+            case Done():
+                kind = "pretended" if effect.mode == "dry" else "ok"
+                return [self._finished(effect, kind, outcome.text, outcome.cost)]
+            case Wrong():
+                return [self._finished(effect, "error", outcome.text)]
+            case Not():
+                return [self._tool_failed(effect, "tool_unavailable", retryable=True, after_s=outcome.after_s)]
+            case Doubt():
+                return [self._tool_failed(effect, outcome.code, in_doubt=effect.doubtful, retryable=outcome.retryable)]
+            case _:
+                raise AssertionError(outcome)
+
+    def _model_outcome(self, effect: CallModel, outcome: Say | Break) -> list[ev.Event]:
+        if isinstance(outcome, Break):
+            return [self._model_failed(effect, outcome)]
+        route = self.bundle.routes[effect.route]
+        billed = effect.reserved if outcome.usage is None else cost(route.price, outcome.usage)
+        finished = ev.ModelCallFinished(
+            turn=effect.turn,
+            attempt=effect.attempt,
+            finish=outcome.finish,
+            cost=billed,
+            usage=outcome.usage,
+            parts=outcome.parts,
+        )
+        if billed > effect.reserved:
+            return [finished, ev.BudgetOverrun(turn=effect.turn, reserved=effect.reserved, cost=billed)]
+        return [finished]
+
+    def _model_failed(self, effect: CallModel, failed: Break) -> ev.ModelCallFailed:
+        wait_s = backoff_s(self.bundle.routes[effect.route].retry, effect.attempt, 0.5, failed.after_s)
+        return ev.ModelCallFailed(
+            turn=effect.turn,
+            attempt=effect.attempt,
+            code=failed.code,
+            retryable=failed.retryable,
+            retry_at_ms=self.now_ms + int(wait_s * 1000) if failed.retryable else 0,
+            cost=effect.reserved if failed.billed else 0,
+            parts=(Text("it failed", RUNTIME),),
+        )
+
+    def _tool_failed(
+        self, effect: CallTool, code: str, *, in_doubt: bool = False, retryable: bool, after_s: float | None = None
+    ) -> ev.ToolCallFailed:
+        wait_s = backoff_s(effect.retry, effect.attempt, 0.5, after_s)
+        return ev.ToolCallFailed(
+            call=effect.call,
+            attempt=effect.attempt,
+            code=code,
+            in_doubt=in_doubt,
+            retryable=retryable,
+            retry_at_ms=self.now_ms + int(wait_s * 1000) if retryable else 0,
+            parts=(Text(f"{effect.tool}: {code}", RUNTIME),),
+        )
+
+    def _finished(self, effect: CallTool, outcome: Any, text: str, cost_nano_usd: int = 0) -> ev.ToolCallFinished:
+        shown = effect.max_result_chars if len(text) > effect.max_result_chars else -1
+        result = ToolResult(effect.provider_id, effect.tool, text, Label("tool", effect.tool), error=outcome == "error")
+        return ev.ToolCallFinished(call=effect.call, outcome=outcome, shown=shown, cost=cost_nano_usd, parts=(result,))
+
+    # --- what must hold of every request ---------------------------------------------------------------------------------
+
+    def _check_request(self, effect: CallModel) -> None:
+        request = effect.request
+        self.requests.append((effect.route, request))
+        assert self.state.totals.cost + effect.reserved <= (self.state.caps.nano_usd or 10**30)
+        assert 1 <= request.max_output_tokens <= self.bundle.routes[effect.route].max_output_tokens
+        well_formed(request)
+        parts = flat(request)
+        before = self._last.get(effect.route, [])
+        if "bundle" not in [e.event.reason for e in self.entries if isinstance(e.event, ev.PrefixReset)]:
+            assert parts[: len(before)] == before, "the request does not go on from the one before it (I8)"
+        self._last[effect.route] = parts
+
+
+def flat(request: ModelRequest) -> list[Any]:
+    """The sequence that must only grow: tools, system, parts."""
+    return [*request.tools, *request.system, *((m.role, part) for m in request.messages for part in m.parts)]
+
+
+def well_formed(request: ModelRequest) -> None:
+    """Assert that sides take turns, and that each call has its one result, in call order, before anything else is said."""
+    roles = [m.role for m in request.messages]
+    assert all(a != b for a, b in zip(roles, roles[1:], strict=False)), "two messages of one side in a row"
+    for place, message in enumerate(request.messages):
+        assert message.parts, "an empty message"
+        calls = [p for p in message.parts if isinstance(p, ToolCall)]
+        after = request.messages[place + 1].parts if calls and place + 1 < len(request.messages) else ()
+        results = after[: len(calls)]
+        assert [(c.id, c.name) for c in calls] == [(r.id, r.name) for r in results if isinstance(r, ToolResult)]
+        if message.role == "user":
+            answered = request.messages[place - 1].parts if place else ()
+            asked = sum(isinstance(p, ToolCall) for p in answered)
+            assert sum(isinstance(p, ToolResult) for p in message.parts) == asked
+
+
+def _outside(event: ev.Event) -> bool:
+    return isinstance(event, ev.CallDecided | ev.CancelRequested | ev.RunRevived | ev.MessageAdded)
+
+
+def decided(call: Call, decision: Any, *texts: str, note: bool = False, by: str = "bob") -> ev.CallDecided:
+    """Make a person's decision on the revision shown."""
+    parts = tuple(Text(text, Label("reviewer", trust="trusted")) for text in texts)
+    return ev.CallDecided(call=call.id, revision=call.revision, decision=decision, by=by, note=note, parts=parts)
+
+
+def truthful(play: Play, waiting: Call) -> ev.CallDecided:
+    """A person who approves, and who looks what became of a call in doubt."""
+    if not waiting.in_doubt:
+        return decided(waiting, "approve")
+    if play.done(waiting.id, waiting.revision):
+        return decided(waiting, "record", "ok")
+    return decided(waiting, "retry")
