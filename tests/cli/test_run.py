@@ -188,6 +188,27 @@ def test_a_terminal_streams_text_and_asks(cli: Cli) -> None:
     assert "It is settled: refunded 1250 cents of A-17" in seen
 
 
+def test_a_terminal_shows_what_is_under_way(cli: Cli) -> None:
+    """A tool that takes its time is seen while it runs; colour is ours alone, and NO_COLOR takes it away."""
+    agent = cli.directory / "agent.py"
+    agent.write_text(
+        "import asyncio\n" + agent.read_text().replace("    with Path", "    await asyncio.sleep(1)\n    with Path")
+    )
+    leader, follower = pty.openpty()
+    environment = {name: value for name, value in cli.environment().items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        cli.command("run", "agent.py", "refund A-17", *SIMULATED, "--yes"), cwd=cli.directory,
+        env=environment | {"TERM": "xterm"}, stdin=follower, stdout=follower, stderr=follower,
+    )  # fmt: skip
+    os.close(follower)
+    seen = read_until(leader, 'refund(order_id="A-17", cents=1250) ..')
+    seen += read_until(leader, "run run_")
+    assert process.wait(timeout=20) == 0
+    os.close(leader)
+    assert "\x1b[2m" in seen
+    assert "\\x1b" not in seen
+
+
 def read_until(terminal: int, text: str) -> str:
     seen = ""
     while text not in seen:

@@ -145,6 +145,26 @@ def test_a_killed_server_is_started_again_and_the_run_ends(cli: Cli) -> None:
     assert cli.call("verify").stdout.startswith("1 run in order")
 
 
+def test_a_follower_attaches_again_after_a_kill(cli: Cli) -> None:
+    """kill -9 in the middle of a model call: the same `stanchion run` goes on with the server's next start, gapless."""
+    server = start_server(cli)
+    process = cli.start("run", "support", "slow", "--url", server.url, "-o", "json", "--events")
+    assert process.stdout is not None
+    lines = [process.stdout.readline(), process.stdout.readline()]
+    server.stop(signal.SIGKILL)
+    (cli.directory / "sim.json").write_text('{"default": {"text": "back again"}}')
+    server = start_server(cli, "--port", server.url.rsplit(":", 1)[1])
+    try:
+        rest, said = process.communicate(timeout=40)
+        assert process.returncode == 0, said
+        assert "attaching again" in said
+        *events, view = map(json.loads, [*lines, *rest.splitlines()])
+        assert [event["seq"] for event in events] == list(range(1, view["seq"] + 1))
+        assert view["text"] == "back again"
+    finally:
+        server.stop()
+
+
 def test_the_simulated_provider_ends_with_its_parent(cli: Cli) -> None:
     """Even a killed server leaves no process behind: the pipe to it closes."""
     process = cli.start("sim", "--port", "0", "-o", "json", "--with-parent", stdin=subprocess.PIPE)

@@ -16,11 +16,14 @@ import msgspec
 
 from stanchion.cli.desk import Ask, Decided, Json, TailItem
 from stanchion.cli.errors import Unreachable
+from stanchion.cli.output import say
 from stanchion.core.errors import ConfigError, Conflict, InputError, NotFound, StanchionError, Unauthorized
 
 POLL_S = (0.05, 1.0)
 """How often a run that is waited for is looked at: at first, and at most."""
 RECONNECTS = 10
+AWAY = ("draining", "unreachable")
+"""Codes of a server that may be back in a moment."""
 MAX_EVENT_BYTES = 64_000_000
 
 
@@ -55,13 +58,24 @@ class Remote:
         pause_s, most_s = POLL_S
         until = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         while True:
-            view = await self.view(run)
+            view = await self._view_again(run)
             if view["status"] in ("ended", "parked") or view["waiting"]:
                 return view
             if until is not None and asyncio.get_running_loop().time() >= until:
                 return view
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, most_s)
+
+    async def _view_again(self, run: str) -> Json:
+        """Look at a run; a server that is being started again is waited for."""
+        for tries in range(1, RECONNECTS):
+            try:
+                return await self.view(run)
+            except StanchionError as error:
+                if error.code not in AWAY:
+                    raise
+            await asyncio.sleep(_pause_s(tries))
+        return await self.view(run)
 
     async def tail(self, run: str, *, after: int = 0, deltas: bool = True) -> AsyncIterator[TailItem]:
         """Stream events, gapless by seq; a broken connection is made again where it was."""
@@ -72,17 +86,19 @@ class Remote:
                     if kind == "end":
                         if item["reason"] == "finished":
                             return
-                        if item["reason"] == "error":
-                            raise StanchionError(
-                                f"the server broke the stream off; its log says why ({item.get('id')})"
-                            )
+                        check_end(item)
                         break  # it drains: another may take its place
                     after, tries = (item["seq"], 0) if kind == "event" else (after, tries)
                     yield kind, item
             except (aiohttp.ClientError, TimeoutError):
                 pass
+            except StanchionError as error:
+                if error.code not in AWAY:
+                    raise
             tries += 1
-            await asyncio.sleep(min(0.2 * 2**tries, 5.0))
+            if tries == 1:
+                say(f"the stream of {run} broke off at event {after}; attaching again")
+            await asyncio.sleep(_pause_s(tries))
         raise Unreachable(f"the stream of {run} broke off at event {after} and {self._url} does not answer")
 
     async def _stream(
@@ -195,6 +211,17 @@ def error_of(status: int, raw: bytes) -> StanchionError:
             return InputError(message, field=field, code=code)
         case _:
             return StanchionError(message, code=code)
+
+
+def check_end(item: Json) -> None:
+    """Raise what ended a stream, if that was a fault."""
+    if item["reason"] == "error":
+        raise StanchionError(f"the server broke the stream off; its log says why, under {item.get('id', '-')}")
+
+
+def _pause_s(tries: int) -> float:
+    """How long to wait before the next try: ever longer, 36 s in all."""
+    return min(0.2 * 2**tries, 5.0)
 
 
 def _segment(name: str) -> str:

@@ -95,20 +95,27 @@ def run(
         raise InputError("it is empty; say something", field="INPUT")
     if usd:
         _check_usd(usd)
-    where = Where(data, url, api_key, tenant)
     wanted = Wanted(
         Ask(agent, said, session, user, usd, dry_run),
-        where,
+        Where(data, url, api_key, tenant),
         model,
         simulated,
         simulated_if_no_key,
         sim_script,
-        True if yes else None if (sys.stdin.isatty() if ask is None else ask) and input != "-" else False,
+        _answer(yes=yes, ask=ask, stdin_is_input=input == "-"),
         user_name(by),
         output == "json",
         events,
     )
     raise typer.Exit(int(run_loop(_run(wanted))))
+
+
+def _answer(*, yes: bool, ask: bool | None, stdin_is_input: bool) -> bool | None:
+    """Settle who answers for what waits: all approved (True), a person here (None), nobody now (False)."""
+    if yes:
+        return True
+    asked = sys.stdin.isatty() if ask is None else ask
+    return None if asked and not stdin_is_input else False
 
 
 def _check_usd(usd: str) -> None:

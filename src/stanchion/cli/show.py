@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from stanchion.cli.desk import Json
-from stanchion.cli.output import clean, dim, is_terminal, one_line, say, size, took, usd
+from stanchion.cli.output import clean, dim, is_terminal, one_line, size, took, usd
 
 NOTHING: tuple[Any, ...] = ("", 0, -1, None, [], {})
 MONEY = ("cost", "reserved", "needed", "left")
@@ -74,6 +74,8 @@ class Screen:
         self._calls = Calls()
         self._shown: dict[tuple[int, int, int], int] = {}
         self._open_line = False
+        self._running: dict[str, str] = {}
+        self._running_shown = False
 
     def delta(self, delta: Json) -> None:
         """Show a piece of text as it comes. A piece that was shown before is left out."""
@@ -94,7 +96,10 @@ class Screen:
                 self._rest_of(event)
             case "model_call_failed":
                 self._failed(event)
+            case "tool_call_started":
+                self._running[event["call"]] = str(self._calls[event["call"]])
             case "tool_call_finished":
+                self._running.pop(event["call"], None)
                 self.line(call_line(event, self._calls))
             case "tool_call_failed" | "limit_warned" | "loop_detected" | "budget_refused" | "budget_overrun":
                 self.line(event_line(event, self._calls, short=True))
@@ -102,15 +107,34 @@ class Screen:
                 self.line(event_line(event, self._calls, short=True))
             case _:
                 pass
+        self._show_running()
+
+    def _show_running(self) -> None:
+        """On a terminal, show which calls are under way, on a line that the next thing to be shown takes away again."""
+        if not (self._running and self.live and sys.stderr.isatty()):
+            return
+        self.end_line()
+        said = one_line(", ".join(self._running.values()), 70)
+        sys.stderr.write(dim(f"  {clean(said)} ..") + "\r")
+        sys.stderr.flush()
+        self._running_shown = True
+
+    def _hide_running(self) -> None:
+        if self._running_shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._running_shown = False
 
     def line(self, text: str) -> None:
         """Say something on a line of its own."""
         if not self._quiet:
             self.end_line()
-            say(dim(f"  {clean(text)}") if dim("") else f"  {text}")
+            sys.stderr.write(dim(f"  {clean(text)}") + "\n")
+            sys.stderr.flush()
 
     def end_line(self) -> None:
         """Bring the cursor to the beginning of a line."""
+        self._hide_running()
         if self._open_line:
             sys.stdout.write("\n")
             sys.stdout.flush()
@@ -118,6 +142,7 @@ class Screen:
 
     def _write(self, text: str) -> None:
         if text:
+            self._hide_running()
             sys.stdout.write(clean(text))
             sys.stdout.flush()
             self._open_line = not text.endswith("\n")
