@@ -130,6 +130,7 @@ async def replay(
     """Replay all conversations. Returns the report and, with kills, their counts. Raises ServerGone and BadDatabase."""
     report, hit = Report(), 0
     async with _stage(document, options) as stage:
+        tell(f"the server is at {await stage.address.url()}, the simulated provider at {stage.sim_url}")
         waiting = iter(enumerate(conversations, 1))
 
         async def lane() -> None:
@@ -178,7 +179,7 @@ async def _stage(document: object, options: Options) -> AsyncIterator[Stage]:
         own.mkdir()
         sim = await start_sim_process(pacing=KILL_PACING if options.kill else None)
         stack.push_async_callback(sim.stop)
-        server = ServerProcess(folder, _environment(options.wire, own, sim.base_url))
+        server = ServerProcess(folder, server_environment(options.wire, own, sim.base_url))
         stack.push_async_callback(server.stop)
         await server.start()
         stage = Stage(http, server, sim.base_url, databases, own, server if options.kill else None)
@@ -193,7 +194,8 @@ async def _end_kills(stage: Stage) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _environment(wire: str, databases: Path, sim_url: str) -> dict[str, str]:
+def server_environment(wire: str, databases: Path, sim_url: str) -> dict[str, str]:
+    """Give the settings with which a server serves the replay's agent."""
     base_urls = {"ANTHROPIC_BASE_URL": sim_url, "OPENAI_BASE_URL": f"{sim_url}/v1"}
     keys = dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY"), "sim-key")
     return {**base_urls, **keys, "REPLAY_MODEL": WIRES[wire], "REPLAY_DATABASES": str(databases)}
@@ -305,7 +307,7 @@ def _tell(text: str) -> None:
 async def _until_told(work: Coroutine[Any, Any, T]) -> T:
     """Do the work; SIGTERM ends it as Ctrl-C does, with everything it started."""
     task = asyncio.ensure_future(work)
-    with contextlib.suppress(NotImplementedError):
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on Windows, not in a thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,7 +168,7 @@ class Caller:
         async with self._http.get(f"{url}/v1/runs/{run}/events", headers=headers) as response:
             if response.status != 200:
                 raise Unanswered(f"GET /v1/runs/{run}/events: {response.status} {_message(await _body(response))}")
-            async with aclosing(read_stream(response.content)) as stream:
+            async with aclosing(read_stream(response.content.iter_any())) as stream:
                 async for name, data in stream:
                     if name == "end":
                         return
@@ -176,10 +176,10 @@ class Caller:
                         yield json.loads(data)
 
 
-async def read_stream(content: aiohttp.StreamReader) -> AsyncGenerator[tuple[str, str]]:
+async def read_stream(chunks: AsyncIterable[bytes]) -> AsyncGenerator[tuple[str, str]]:
     """Read server-sent events as (event, data); a stream that is cut in an event ends before it."""
     left = b""
-    async for chunk in content.iter_any():
+    async for chunk in chunks:
         *blocks, left = (left + chunk).split(b"\n\n")
         for block in blocks:
             fields = dict(line.split(": ", 1) for line in block.decode().split("\n") if ": " in line)
