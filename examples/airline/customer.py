@@ -124,7 +124,7 @@ def _through(server: Server, persona: Persona, run: str, tell: Callable[[str], N
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; 0 when the conversation came to its end, 1 when it did not."""
     parser = argparse.ArgumentParser(description="Let a simulated customer talk to the airline's agent.")
-    parser.add_argument("--url", default=os.environ.get("STANCHION_URL") or "http://127.0.0.1:8000")
+    parser.add_argument("--url", default=os.environ.get("STANCHION_URL") or "http://127.0.0.1:8420")
     parser.add_argument("--api-key", default=os.environ.get("STANCHION_API_KEY", ""))
     parser.add_argument("--persona", choices=sorted(PERSONAS), default="cancels")
     options = parser.parse_args(argv)
