@@ -170,10 +170,10 @@ async def kinds(runtime: Runtime, run: str) -> list[str]:
     return [str(event.__struct_config__.tag) for event in await events(runtime, run)]
 
 
-async def until_event(runtime: Runtime, run: str, kind: type[Any], count: int = 1) -> Any:
+async def until_event(runtime: Runtime, run: str, kind: type[Any], count: int = 1, **more: Any) -> Any:
     """Wait for the n-th event of a kind."""
     async with asyncio.timeout(SOON_S):
-        async for item in runtime.tail(run, deltas=False):
+        async for item in runtime.tail(run, deltas=False, **more):
             if isinstance(item, ev.Entry) and isinstance(item.event, kind):
                 count -= 1
                 if not count:
