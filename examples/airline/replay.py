@@ -6,8 +6,9 @@ The recorded assistant is the model, played by the simulated provider; the recor
 what waits; the tools are the real ones on a fresh database for each conversation, and never see the recording. It starts
 both servers itself and ends them. With --kill the server is killed (SIGKILL) at a random moment in every conversation.
 
-It prints one JSON line: conversations, tool_calls, tool_results_equal, rewards_agree, seconds; with --kill also kills and
-conversations_killed. Exit code 0: everything agrees; 1: something differs; 2: bad input.
+It prints one JSON line: conversations, tool_calls, tool_results_equal, rewards_agree, seconds; with --kill also kills,
+conversations_killed, and how many attempts at model and tool calls were cut off. Exit code 0: everything agrees; 1:
+something differs; 2: bad input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +109,15 @@ class Stage:
         return sum(replayed.started_ms <= kill < replayed.ended_ms for kill in kills)
 
 
+@dataclass(slots=True)
+class Toll:
+    """What the kills did to the conversations that count."""
+
+    conversations_killed: int = 0
+    model_calls_cut: int = 0
+    tool_calls_cut: int = 0
+
+
 def check_conversations(conversations: Sequence[Conversation], path: str) -> None:
     """Refuse what cannot be replayed: recordings of other tools, or without a customer to begin. Raises BadFile.
 
@@ -128,24 +138,25 @@ async def replay(
     document: object, conversations: Sequence[Conversation], options: Options, tell: Callable[[str], None]
 ) -> tuple[Report, dict[str, int]]:
     """Replay all conversations. Returns the report and, with kills, their counts. Raises ServerGone and BadDatabase."""
-    report, hit = Report(), 0
+    report, toll = Report(), Toll()
     async with _stage(document, options) as stage:
         tell(f"the server is at {await stage.address.url()}, the simulated provider at {stage.sim_url}")
         waiting = iter(enumerate(conversations, 1))
 
         async def lane() -> None:
-            nonlocal hit
             for number, conversation in waiting:
                 name = f"{number}-{'-'.join(conversation.label.split())}"
                 replayed, database = await _hold(stage, name, conversation, options)
-                hit += stage.kills_of(replayed) > 0
+                toll.conversations_killed += stage.kills_of(replayed) > 0
+                toll.model_calls_cut += replayed.models_cut
+                toll.tool_calls_cut += replayed.tools_cut
                 await _judge(report, stage, conversation, replayed, database)
                 if report.conversations % STATUS_EVERY == 0 or report.conversations == len(conversations):
                     tell(f"{report.conversations} of {len(conversations)} conversations replayed")
 
         await _together([lane() for _ in range(min(options.parallel, len(conversations)))])
         report.mismatches.sort(key=_place)
-        return report, {"kills": len(stage.server.kills), "conversations_killed": hit} if stage.server else {}
+        return report, {"kills": len(stage.server.kills), **asdict(toll)} if stage.server else {}
 
 
 async def _together(lanes: Sequence[Coroutine[Any, Any, None]]) -> None:

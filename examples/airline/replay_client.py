@@ -46,6 +46,10 @@ class Replayed:
     said: int = 0
     """How many of the customer's messages were sent."""
     events: int = 0
+    models_cut: int = 0
+    """Attempts at a model call that a kill cut off."""
+    tools_cut: int = 0
+    """Attempts at a tool call that were made again, because a kill came before their outcome was known."""
     started_ms: int = 0
     ended_ms: int = 0
     trouble: str = ""
@@ -120,6 +124,10 @@ class Caller:
                 result = parts[0]
                 error = event["outcome"] != "ok" and not result["text"].startswith("Error")
                 replayed.answers.append(Answered(result["name"], ("Error: " if error else "") + result["text"]))
+            case "model_call_failed" if event["code"] == "lost":
+                replayed.models_cut += 1
+            case "tool_call_failed" if event["code"] == "lost":
+                replayed.tools_cut += 1
             case "run_parked":
                 raise Unanswered(f"a run is parked ({event['reason']}): {parts[0]['text']}")
             case "run_finished":
