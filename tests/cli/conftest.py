@@ -166,3 +166,21 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     yield server
     server.stop()
     assert server.process.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def sim_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A simulated provider that many tests share."""
+    directory = tmp_path_factory.mktemp("sim")
+    write_files(directory)
+    process = Cli(directory).start("sim", "--port", "0", "-o", "json", "--script", "sim.json")
+    assert process.stdout is not None
+    yield json.loads(process.stdout.readline())["base_url"]
+    process.terminate()
+    process.communicate(timeout=10)
+
+
+@pytest.fixture
+def quick(cli: Cli, sim_url: str) -> Cli:
+    """The command line with a key and an address in its environment, so that a run needs no process of its own."""
+    return Cli(cli.directory, {"ANTHROPIC_BASE_URL": sim_url, "ANTHROPIC_API_KEY": "any"})

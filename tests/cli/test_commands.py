@@ -20,7 +20,7 @@ from stanchion.cli import doctor
 from stanchion.cli.errors import ExitCode
 from stanchion.cli.main import app
 from stanchion.cli.output import clean, one_line, usd
-from tests.cli.conftest import SIMULATED, Cli
+from tests.cli.conftest import Cli
 
 
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -75,27 +75,27 @@ def test_prices(cli: Cli) -> None:
     assert "$15.00" in cli.call("prices", "anthropic:claude-sonnet-4-5").stdout
 
 
-def test_a_budget_holds_a_run(cli: Cli) -> None:
+def test_a_budget_holds_a_run(quick: Cli) -> None:
     """What `budgets set` says is what a run may spend."""
-    assert cli.call("budgets", "set", "user:ann", "0.000001").returncode == 0
-    done = cli.run("run", "agent.py", "hi", *SIMULATED, "--user", "ann")
+    assert quick.call("budgets", "set", "user:ann", "0.000001").returncode == 0
+    done = quick.call("run", "agent.py", "hi", "--user", "ann")
     assert done.returncode == 3
-    assert "user:ann" in cli.call("budgets", "ls").stdout
-    assert cli.run("run", "agent.py", "hi", *SIMULATED, "--user", "bob").returncode == 0
+    assert "user:ann" in quick.call("budgets", "ls").stdout
+    assert quick.call("run", "agent.py", "hi", "--user", "bob").returncode == 0
 
 
-def test_verify_names_the_first_bad_event(cli: Cli) -> None:
+def test_verify_names_the_first_bad_event(quick: Cli) -> None:
     """An event is changed in the file behind our back: the run and the seq are named, exit code 1."""
     for _ in range(2):
-        assert cli.run("run", "agent.py", "hi", *SIMULATED).returncode == 0
-    assert cli.call("verify").stdout.startswith("2 runs in order: 8 events")
-    run = cli.json("runs", "ls")[1]["run"]
-    tamper(cli.directory / "stanchion.db", run, seq=3)
-    done = cli.call("verify")
+        assert quick.call("run", "agent.py", "hi").returncode == 0
+    assert quick.call("verify").stdout.startswith("2 runs in order: 8 events")
+    run = quick.json("runs", "ls")[1]["run"]
+    tamper(quick.directory / "stanchion.db", run, seq=3)
+    done = quick.call("verify")
     assert done.returncode == 1
     assert f"BROKEN {run} at event 3" in done.stdout
-    assert cli.call("verify", run).returncode == 1
-    found = json.loads(cli.call("verify", "-o", "json").stdout)
+    assert quick.call("verify", run).returncode == 1
+    found = json.loads(quick.call("verify", "-o", "json").stdout)
     assert (found["ok"], found["runs"], [each["bad_seq"] for each in found["broken"]]) == (False, 2, [3])
 
 
@@ -111,11 +111,11 @@ def tamper(path: Path, run: str, *, seq: int) -> None:
     connection.close()
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(cli: Cli) -> None:
+def test_a_reader_that_has_enough_ends_it_quietly(quick: Cli) -> None:
     """`stanchion .. | head -1`: no message, no traceback."""
-    assert cli.run("run", "agent.py", "hi", *SIMULATED).returncode == 0
-    run = cli.json("runs", "ls")[0]["run"]
-    process = cli.start("runs", "tail", run)
+    assert quick.call("run", "agent.py", "hi").returncode == 0
+    run = quick.json("runs", "ls")[0]["run"]
+    process = quick.start("runs", "tail", run)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -125,15 +125,15 @@ def test_a_reader_that_has_enough_ends_it_quietly(cli: Cli) -> None:
     assert said == ""
 
 
-def test_a_page_of_runs_says_how_to_go_on(cli: Cli) -> None:
+def test_a_page_of_runs_says_how_to_go_on(quick: Cli) -> None:
     """--before takes the last run of the page before."""
     for _ in range(2):
-        cli.run("run", "agent.py", "hi", *SIMULATED)
-    both = [row["run"] for row in cli.json("runs", "ls")]
-    first = cli.call("runs", "ls", "--limit", "1")
+        quick.call("run", "agent.py", "hi")
+    both = [row["run"] for row in quick.json("runs", "ls")]
+    first = quick.call("runs", "ls", "--limit", "1")
     assert f"--before {both[0]}" in first.stderr
-    assert [row["run"] for row in cli.json("runs", "ls", "--before", both[0])] == both[1:]
-    assert cli.call("runs", "ls", "-q").stdout.split() == both
+    assert [row["run"] for row in quick.json("runs", "ls", "--before", both[0])] == both[1:]
+    assert quick.call("runs", "ls", "-q").stdout.split() == both
 
 
 def test_a_table_is_drawn_on_a_terminal_and_plain_elsewhere(cli: Cli) -> None:

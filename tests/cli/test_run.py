@@ -20,93 +20,93 @@ def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(cli: Cli) -> None:
     assert "$0.00" in done.stderr
 
 
-def test_input_can_come_from_stdin(cli: Cli) -> None:
+def test_input_can_come_from_stdin(quick: Cli) -> None:
     """`-` is the convention."""
-    done = cli.run("run", "agent.py", "-", *SIMULATED, "-o", "json", input="hi\n")
+    done = quick.run("run", "agent.py", "-", "-o", "json", input="hi\n")
     assert json.loads(done.stdout)["text"] == "hello there"
 
 
-def test_a_run_that_waits_says_how_to_decide_and_goes_on_when_it_is_decided(cli: Cli) -> None:
+def test_a_run_that_waits_says_how_to_decide_and_goes_on_when_it_is_decided(quick: Cli) -> None:
     """Exit code 4, a decision posted to the data file, and the run ends with the next process that has its agent."""
-    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED)
+    done = quick.call("run", "agent.py", "refund A-17")
     assert done.returncode == 4
     assert 'lookup_order(order_id="A-17")  ok  14 chars' in done.stderr
-    [row] = cli.json("runs", "ls")
+    [row] = quick.json("runs", "ls")
     assert f"stanchion decide {row['run']} approve" in done.stderr
-    assert not (cli.directory / "refunds.txt").exists()
-    assert cli.call("decide", row["run"], "approve", "--by", "ann").returncode == 0
-    assert cli.run("run", "agent.py", "hi", *SIMULATED).returncode == 0
-    view = cli.json("runs", "show", row["run"])
+    assert not (quick.directory / "refunds.txt").exists()
+    assert quick.call("decide", row["run"], "approve", "--by", "ann").returncode == 0
+    assert quick.call("run", "agent.py", "hi").returncode == 0
+    view = quick.json("runs", "show", row["run"])
     assert (view["outcome"], view["text"]) == ("done", "It is settled: refunded 1250 cents of A-17")
-    assert (cli.directory / "refunds.txt").read_text() == "A-17 1250\n"
+    assert (quick.directory / "refunds.txt").read_text() == "A-17 1250\n"
 
 
-def test_yes_approves(cli: Cli) -> None:
+def test_yes_approves(quick: Cli) -> None:
     """With --yes nobody is asked, and the tool's line says what it brought."""
-    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--yes")
+    done = quick.call("run", "agent.py", "refund A-17", "--yes")
     assert done.returncode == 0
     assert done.stdout == "It is settled: refunded 1250 cents of A-17\n"
     assert 'refund(order_id="A-17", cents=1250)  ok  27 chars' in done.stderr
 
 
-def test_a_person_approves_with_other_arguments(cli: Cli) -> None:
+def test_a_person_approves_with_other_arguments(quick: Cli) -> None:
     """A word that is no decision and arguments that do not fit are asked about again; the edit is run as edited."""
     answers = 'what\nedit\n{\nedit\n{"order_id": 1}\ned\n{"order_id": "A-17", "cents": 5}\n'
-    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input=answers)
+    done = quick.run("run", "agent.py", "refund A-17", "--ask", input=answers)
     assert done.returncode == 0, done.stderr
-    assert (cli.directory / "refunds.txt").read_text() == "A-17 5\n"
+    assert (quick.directory / "refunds.txt").read_text() == "A-17 5\n"
     assert 'refund(order_id="A-17", cents=5)  ok' in done.stderr
     assert "refund waits for approval" in done.stderr
     assert "error: this is no JSON object" in done.stderr
     assert "error: arguments:" in done.stderr
 
 
-def test_a_person_rejects_and_the_model_reads_why(cli: Cli) -> None:
+def test_a_person_rejects_and_the_model_reads_why(quick: Cli) -> None:
     """The reason is the result of the call."""
-    done = cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input="r\nnot today\n")
+    done = quick.run("run", "agent.py", "refund A-17", "--ask", input="r\nnot today\n")
     assert done.returncode == 0
     assert "not today" in done.stdout
-    assert not (cli.directory / "refunds.txt").exists()
+    assert not (quick.directory / "refunds.txt").exists()
 
 
-def test_a_person_who_goes_away_leaves_it_waiting(cli: Cli) -> None:
+def test_a_person_who_goes_away_leaves_it_waiting(quick: Cli) -> None:
     """`later`, and the end of the input, decide nothing."""
-    assert cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input="later\n").returncode == 4
-    assert cli.run("run", "agent.py", "refund A-17", *SIMULATED, "--ask", input="").returncode == 4
+    assert quick.run("run", "agent.py", "refund A-17", "--ask", input="later\n").returncode == 4
+    assert quick.run("run", "agent.py", "refund A-17", "--ask", input="").returncode == 4
 
 
-def test_a_limit_ends_it_with_its_own_code(cli: Cli) -> None:
+def test_a_limit_ends_it_with_its_own_code(quick: Cli) -> None:
     """The model goes in circles until its turns are used up, or the loop is seen: halted."""
-    done = cli.run("run", "agent.py", "circle", *SIMULATED, "-o", "json")
+    done = quick.call("run", "agent.py", "circle", "-o", "json")
     view = json.loads(done.stdout)
     assert (done.returncode, view["outcome"]) == (3, "halted")
 
 
-def test_a_budget_of_the_run_ends_it(cli: Cli) -> None:
+def test_a_budget_of_the_run_ends_it(quick: Cli) -> None:
     """--usd narrows the agent's own limit; a call that may cost more does not leave."""
-    done = cli.run("run", "agent.py", "hi", *SIMULATED, "--usd", "0.000001", "-o", "json")
+    done = quick.call("run", "agent.py", "hi", "--usd", "0.000001", "-o", "json")
     view = json.loads(done.stdout)
     assert (done.returncode, view["outcome"], view["usd"]) == (3, "halted", "0.00")
 
 
-def test_events_are_lines_and_the_run_is_the_last(cli: Cli) -> None:
+def test_events_are_lines_and_the_run_is_the_last(quick: Cli) -> None:
     """`-o json --events` is a stream: gapless events, then the run."""
-    done = cli.run("run", "agent.py", "hi", *SIMULATED, "-o", "json", "--events")
+    done = quick.call("run", "agent.py", "hi", "-o", "json", "--events")
     *events, view = map(json.loads, done.stdout.splitlines())
     assert [event["seq"] for event in events] == list(range(1, view["seq"] + 1))
     assert events[-1]["type"] == "run_finished"
 
 
-def test_a_session_goes_on(cli: Cli) -> None:
+def test_a_session_goes_on(quick: Cli) -> None:
     """Two runs in one session are one conversation."""
     for _ in range(2):
-        assert cli.run("run", "agent.py", "hi", *SIMULATED, "--session", "s1", "--user", "ann").returncode == 0
-    assert [row["session"] for row in cli.json("runs", "ls", "--user", "ann")] == ["s1", "s1"]
+        assert quick.call("run", "agent.py", "hi", "--session", "s1", "--user", "ann").returncode == 0
+    assert [row["session"] for row in quick.json("runs", "ls", "--user", "ann")] == ["s1", "s1"]
 
 
-def test_control_characters_of_a_model_do_not_reach_the_terminal(cli: Cli) -> None:
+def test_control_characters_of_a_model_do_not_reach_the_terminal(quick: Cli) -> None:
     """A title or a colour that a model sends is shown as text."""
-    done = cli.run("run", "agent.py", "escape", *SIMULATED)
+    done = quick.call("run", "agent.py", "escape")
     assert done.stdout == "\\x1b]0;owned\\x07 red\n"
 
 
