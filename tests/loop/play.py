@@ -38,7 +38,7 @@ def tool(name: str, effect: Any = "read", **options: Any) -> ToolSpec:
     return ToolSpec(name, f"{name}.", options.pop("parameters", {"type": "object"}), effect, **options)
 
 
-PAGER = tool(READ_RESULT, repeatable=True, max_result_chars=10)
+PAGER = tool(READ_RESULT, repeatable=True, max_result_chars=10, parameters={"type": "object", "required": ["result"]})
 
 
 def bundle(*tools: ToolSpec, routes: int | tuple[Route, ...] = 1, **options: Any) -> Bundle:
@@ -393,7 +393,7 @@ class Play:
             self._check_request(effect)
             outcome = say(self.model[min(self._said, len(self.model) - 1)])
         elif effect.mode == "reconcile":
-            assert self.now_ms >= self.deadlines[effect.call], "asked while the attempt may still land"
+            assert self.now_ms >= self.deadlines.get(effect.call, 0), "asked while the attempt may still land"
             self.attempts.append(effect)
             outcome = Done(took_ms=50)
         else:

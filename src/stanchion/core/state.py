@@ -62,7 +62,9 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_ms: int = 0
     attempt: int = 0
     tries: int = 0
-    """Attempts without those that we stopped or lost ourselves."""
+    """Attempts to run it; those that we stopped or lost ourselves do not count."""
+    checks: int = 0
+    """Attempts to reconcile the last of them, counted likewise."""
     mode: Literal["run", "reconcile", "dry"] = "run"
     epoch: int = 0
     deadline_ms: int = 0
@@ -506,14 +508,17 @@ def decisions_for(call: Call) -> tuple[str, ...]:
 
 def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
     call = state.call(event.call)
-    if call is not None and call.attempt == 0:
+    if call is None:
+        return state
+    if call.attempt == 0:
         state = _with(state, totals=_with(state.totals, tool_calls=state.totals.tool_calls + 1))
     return _change(
         state,
         event.call,
         phase="running",
         attempt=event.attempt,
-        tries=call.tries + 1 if call is not None else 1,
+        tries=call.tries + (event.mode != "reconcile"),
+        checks=call.checks + 1 if event.mode == "reconcile" else 0,
         mode=event.mode,
         epoch=epoch,
         deadline_ms=event.deadline_ms,
@@ -524,11 +529,13 @@ def _tool_failed(state: State, event: ev.ToolCallFailed) -> State:
     call = state.call(event.call)
     if call is None:
         return state
+    ours = event.code in _OURS
     return _change(
         state,
         call.id,
         phase="failed",
-        tries=call.tries - (event.code in _OURS),
+        tries=call.tries - (ours and call.mode != "reconcile"),
+        checks=call.checks - (ours and call.mode == "reconcile"),
         code=event.code,
         detail=text_of(event.parts),
         in_doubt=call.in_doubt or event.in_doubt,
@@ -539,9 +546,12 @@ def _tool_failed(state: State, event: ev.ToolCallFailed) -> State:
 
 
 def _reconciled(state: State, event: ev.ToolCallReconciled) -> State:
-    if event.answer == "not_done":
-        return _change(state, event.call, phase="ready", in_doubt=False, retry_at_ms=0)
-    return _change(state, event.call, phase="failed", code=f"reconciled_{event.answer}", retryable=False)
+    code = f"reconciled_{event.answer}"
+    if event.answer == "not_done":  # as if the attempt itself had said so
+        return _change(
+            state, event.call, phase="failed", mode="run", code=code, in_doubt=False, retryable=True, retry_at_ms=0
+        )
+    return _change(state, event.call, phase="failed", code=code, retryable=False)
 
 
 def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:

@@ -210,19 +210,20 @@ def _failed(state: State, call: Call, view: View, moment: Moment) -> Decision:
     if call.code in _DECIDED:
         return Decision(events=(_decided(call),))
     spec = _spec(view, call)
-    tries_left = call.tries < spec.retry.attempts
-    if call.mode == "reconcile" and call.retryable and tries_left:
+    if call.retryable and _again(call, spec):
         if moment.now_ms < call.retry_at_ms:
             return Decision(wake_at_ms=call.retry_at_ms)
-        return _attempt(state, call, view, moment, "reconcile")
-    again = spec.effect == "read" or (spec.keyed and call.mode != "reconcile") or not call.in_doubt
-    if call.retryable and tries_left and again:
-        if moment.now_ms < call.retry_at_ms:
-            return Decision(wake_at_ms=call.retry_at_ms)
-        return _attempt(state, call, view, moment, "dry" if call.mode == "dry" else "run")
+        return _attempt(state, call, view, moment, call.mode)
     if call.in_doubt and spec.effect != "read":
         return _doubt(state, call, spec, view, moment)
     return Decision(events=(_result(call, "error", call.detail or call.code),))
+
+
+def _again(call: Call, spec: ToolSpec) -> bool:
+    """Whether an attempt that failed for the moment may be made again (I2)."""
+    if call.mode == "reconcile":
+        return call.checks < spec.retry.attempts
+    return call.tries < spec.retry.attempts and (spec.effect == "read" or spec.keyed or not call.in_doubt)
 
 
 def _doubt(state: State, call: Call, spec: ToolSpec, view: View, moment: Moment) -> Decision:
@@ -231,7 +232,7 @@ def _doubt(state: State, call: Call, spec: ToolSpec, view: View, moment: Moment)
     The tool is asked only after the attempt's own deadline: until then a request that was already released may still
     land, and "not done" would not be true a moment later.
     """
-    if spec.reconciles and call.mode != "reconcile" and call.tries < 2 * spec.retry.attempts:
+    if spec.reconciles and call.mode != "reconcile":
         if moment.now_ms < call.deadline_ms:
             return Decision(wake_at_ms=call.deadline_ms)
         return _attempt(state, call, view, moment, "reconcile")
