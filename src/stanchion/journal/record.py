@@ -70,7 +70,9 @@ _decode_envelope = msgspec.json.Decoder(chain.Envelope).decode
 
 def kind_of(part: Part) -> str:
     """Name the form in which a part's content is stored."""
-    if type(part) is Text and (part.wire or part.data):
+    if isinstance(part, Erased):
+        raise ValueError("an erased part has no content to store")
+    if isinstance(part, Text) and (part.wire or part.data):
         return "rich_text"
     return _TAGS[type(part)]
 
@@ -79,8 +81,6 @@ def pack(part: Part) -> bytes:
     """Encode a part's content without its label: text as it is, anything else as a JSON object."""
     if kind_of(part) == "text":
         return part.text.encode()  # type: ignore[union-attr]
-    if isinstance(part, Erased):
-        raise ValueError("an erased part has no content to store")
     return _encode_json({name: value for name in _FIELDS[type(part)] if (value := getattr(part, name))})
 
 
@@ -139,7 +139,7 @@ def read_envelope(envelope: bytes) -> chain.Envelope:
     """Decode a stored envelope. Raises `BrokenChain` on what is none."""
     try:
         return _decode_envelope(envelope)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:  # a ValueError: not UTF-8
         raise BrokenChain(f"an envelope cannot be read: {error}") from error
 
 
