@@ -42,10 +42,10 @@ class Streamed:
         return self.end == "finished" and self.seqs == list(range(1, len(self.seqs) + 1))
 
 
-async def stream_run(session: aiohttp.ClientSession, url: str, text: str, user: str = "") -> Streamed:
+async def stream_run(session: aiohttp.ClientSession, url: str, text: str) -> Streamed:
     """Start a run and read its stream to the end."""
     seen, rest = Streamed(), b""
-    body = {"agent": "support", "input": text, "mode": "stream", "user": user}
+    body = {"agent": "support", "input": text, "mode": "stream"}
     async with session.post(f"{url}/v1/runs", json=body) as response:
         response.raise_for_status()
         async for chunk in response.content.iter_any():
@@ -56,13 +56,13 @@ async def stream_run(session: aiohttp.ClientSession, url: str, text: str, user: 
     return seen
 
 
-async def stream_runs(url: str, runs: int, over_s: float) -> dict[str, Any]:
+async def stream_runs(url: str, runs: int, over_s: float, text: str = "Where is order {}?") -> dict[str, Any]:
     """Stream so many runs, begun evenly over a time; say what was seen."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def one(number: int) -> Streamed:
             await asyncio.sleep(number * over_s / runs)
-            return await stream_run(session, url, f"Where is order {number}?")
+            return await stream_run(session, url, text.format(number))
 
         seen = await asyncio.gather(*(one(number) for number in range(runs)))
     return {
@@ -108,6 +108,10 @@ async def first_tokens(url: str, provider: str, samples: int) -> dict[str, Any]:
             ):
                 took = await first_token_s(session, f"{url}/v1/runs", FIRST_OF_OURS, json={**run, **more})
                 times[name].append(took)
-    medians = {f"{name}_ms": round(statistics.median(took[samples // 10 :]) * 1e3, 2) for name, took in times.items()}
-    added = {f"added_{name}_ms": round(medians[f"{name}_ms"] - medians["bare_ms"], 2) for name in list(times)[1:]}
-    return {"samples": samples, **medians, **added}
+    warm = {name: sorted(took[samples // 10 :]) for name, took in times.items()}
+    result: dict[str, Any] = {"samples": samples}
+    for name, at in (("median", 0.5), ("p10", 0.1)):
+        ms = {what: took[int(len(took) * at)] * 1e3 for what, took in warm.items()}
+        result[name] = {what: round(took, 2) for what, took in ms.items()}
+        result[f"added_{name}"] = {what: round(took - ms["bare"], 2) for what, took in ms.items() if what != "bare"}
+    return result

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 COMMANDS = {
@@ -18,7 +17,7 @@ COMMANDS = {
 }
 
 
-async def imports(size: Any, folder: Path) -> dict[str, Any]:
+async def imports(size: Any, _: Any) -> dict[str, Any]:
     """Measure an empty interpreter, the import, and two commands."""
     return await asyncio.to_thread(_imports, size.starts)
 

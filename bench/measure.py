@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.client import first_tokens, stream_runs
-from bench.workload import EVENTS, TURN_S, provider, script
+from bench.workload import EVENTS, TURN_S, WARM, provider, script
 from stanchion.sim import Pacing, Reply, Script
 
 ROOT = Path(__file__).parent.parent
@@ -87,12 +87,13 @@ async def turn(size: Size, folder: Path) -> dict[str, Any]:
     same: dict[str, Any] = {"runs": size.runs, "turns": size.turns, "spread_s": size.spread_s, "turn_s": TURN_S}
     async with provider(script(size.turns)) as sim:
         same["sim"] = sim.base_url
-        bare = await subject("bare", **same)
-        wire = await subject("wire", **same)
+        floors = (subject("bare", **same), subject("wire", **same))
+        bare, wire = await asyncio.gather(*floors) if size.short else [await floor for floor in floors]
         alone = await subject("turns", **same, data=str(folder / "alone.db"))
         journal = await subject("journal", **same, data=str(folder / "alone.db"))
         loop = await subject("loop", **same, data=str(folder / "alone.db"))
         async with served(sim.base_url, folder / "served.db") as (url, read):
+            await stream_runs(url, 5, 0, WARM)
             before = await read()
             seen = await stream_runs(url, size.runs, size.spread_s)
             after = await read()
@@ -118,9 +119,9 @@ async def append(size: Size, folder: Path) -> dict[str, Any]:
 async def first_token(size: Size, folder: Path) -> dict[str, Any]:
     """Measure the time to the first token, through us and straight from the provider, in turn."""
     pacing = Pacing(first_s=0.02, interval_s=0.002, events=8)
-    async with provider(Script(default=Reply(text="It left our house on Monday. " * 3, pacing=pacing))) as sim:
-        async with served(sim.base_url, folder / "served.db") as (url, _):
-            return await first_tokens(url, sim.base_url, size.samples)
+    played = Script(default=Reply(text="It left our house on Monday. " * 3, pacing=pacing))
+    async with provider(played) as sim, served(sim.base_url, folder / "served.db") as (url, _):
+        return await first_tokens(url, sim.base_url, size.samples)
 
 
 async def live(size: Size, folder: Path) -> dict[str, Any]:
@@ -159,13 +160,13 @@ async def waiting(size: Size, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def budget(size: Size, folder: Path) -> dict[str, Any]:
+async def budget(_: Size, folder: Path) -> dict[str, Any]:
     """Run 200 runs at once on one dollar."""
     async with provider(script(3, gap_s=0.002)) as sim:
         return await subject("budget", runs=200, data=str(folder / "budget.db"), sim=sim.base_url)
 
 
-async def recordings(size: Size, folder: Path) -> dict[str, Any]:
+async def recordings(_: Size, _folder: Path) -> dict[str, Any]:
     """Hold the wires against the recorded exchanges, where they are."""
     if not RECORDINGS.is_file():
         return {"skipped": f"no recordings at ../{RECORDINGS.relative_to(ROOT.parent)}"}

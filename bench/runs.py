@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from bench.cost import Meter, Spec, cpu_s, quantile, rss_bytes, spread
+from bench.cost import Meter, Spec, cpu_s, quantile, spread
 from bench.workload import WARM, agent, environment
 from stanchion.agent import Limits
 from stanchion.core import event as ev
@@ -51,8 +50,7 @@ async def serve(spec: Spec) -> dict[str, Any]:
         serve_http(runtime, settings=Settings(port=0, log="off"), ready_callback=ready, stop=stop)
     )
     while (await asyncio.to_thread(sys.stdin.readline)).strip() == "read":
-        gc.collect()
-        print(json.dumps({"cpu_s": cpu_s(), "rss": rss_bytes()}), flush=True)
+        print(json.dumps({"cpu_s": cpu_s()}), flush=True)
     stop.set()
     await serving
     return {"cpu_s": round(cpu_s(), 3)}
@@ -89,7 +87,7 @@ async def _open(spec: Spec, limits: Limits | None = None) -> Runtime:
 
 
 async def _warm(runtime: Runtime) -> None:
-    """Run a few runs without pauses, so that code and connections are warm."""
+    """Run a few runs without pauses: what the first ones cost (connections, caches) is not a turn's."""
     await asyncio.gather(*(runtime.start("support", WARM) for _ in range(5)))
     await _over(runtime)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
@@ -20,13 +20,13 @@ from bench.runs import budget, serve, turns
 from bench.waiting import idle, multiply, wait_here
 
 
-async def empty(spec: Spec) -> dict[str, Any]:
+async def empty(_: Spec) -> dict[str, Any]:
     """Do nothing, with everything imported."""
     gc.collect()
     return {"rss": rss_bytes(), "cpu_s": round(cpu_s(), 3)}
 
 
-ACTIVITIES: dict[str, Callable[[Spec], Awaitable[dict[str, Any]]]] = {
+ACTIVITIES: dict[str, Callable[[Spec], Coroutine[Any, Any, dict[str, Any]]]] = {
     activity.__name__: activity
     for activity in (empty, bare, wire, journal, loop, turns, serve, budget, wait_here, multiply, idle)
 }

@@ -48,7 +48,7 @@ async def _ask(runtime: Runtime, count: int) -> None:
     for begin in range(0, count, _AT_ONCE):
         some = range(min(_AT_ONCE, count - begin))
         await asyncio.gather(*(runtime.start("support", "Pay order A-1 back, please.", user="ann") for _ in some))
-        while runtime.active:
+        while runtime.active:  # noqa: ASYNC110 - nothing tells of the last run's end
             await asyncio.sleep(0.01)
 
 

@@ -49,7 +49,7 @@ def agent(*, tool_s: float = 0.0, limits: Limits | None = None) -> Agent:
         name="support",
         identity="You support customers. " + _WORDS * 10,
         tools=[lookup, hand_over],
-        model=Model("anthropic:bench", price=price_usd(input="1", output="5"), max_output_tokens=1_000),
+        model=Model("anthropic:bench", price=price_usd(input="1", output="5"), max_output_tokens=400),
         limits=limits or Limits(turns=1_000, usd="100"),
     )
 
