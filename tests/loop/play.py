@@ -130,7 +130,10 @@ class Checks:
 
     def __init__(self, bundle: Bundle, wrong: Callable[[str], str] = lambda text: "") -> None:
         self._bundle = bundle
-        self.output = wrong
+        self._wrong = wrong
+
+    def output(self, text: str) -> str:
+        return self._wrong(text)
 
     def arguments(self, tool: str, text: str) -> bytes | str:
         try:

@@ -170,7 +170,7 @@ def test_hosted_tools_under_a_budget_need_a_declared_cost() -> None:
     """Without `max_cost` they are refused; with it, it is reserved."""
     hosted = {"options": {"tools": [{"type": "web_search"}]}, "retry": FAST, "max_output_tokens": 100}
     bare = Play(bundle(routes=(Route("p", "m", PRICE, **hosted),)), ["x"], ledgers=("tenant",)).play()
-    assert bare.end == ("halted", "unbounded:hosted tools in the route's options, without max_cost")
+    assert bare.end == ("halted", "unbounded:tools in the route's options, without max_cost")
     route = Route("p", "m", PRICE, max_extra_nano_usd=77_000_000, **hosted)
     declared = Play(bundle(routes=(route,)), ["x"], ledgers=("tenant",)).play()
     assert declared.events(ev.ModelCallStarted)[0].reserved > 77_000_000

@@ -17,6 +17,23 @@ from stanchion.core.state import State
 WIRE_TOKENS = 2_000
 """What a provider may add to a request that is not in its bytes: the hidden prompt of tool use, framing."""
 
+REMOTE = frozenset(
+    {
+        "container",
+        "conversation",
+        "mcp_servers",
+        "plugins",
+        "previous_response_id",
+        "prompt",
+        "search_parameters",
+        "search_settings",
+        "tools",
+        "web_search_options",
+    }
+)
+"""Options by which a provider bills what is not in the request. A model that searches by itself shows none: it, too, must
+declare `max_cost` to be bounded, or is found out as a `BudgetOverrun`."""
+
 
 class Preamble(msgspec.Struct, frozen=True):
     """What of a request a bundle alone decides. Made once per bundle."""
@@ -75,7 +92,7 @@ def unbounded_parts(state: State, route: Route) -> str:
     """Name what cannot be bounded in the request under a budget, or ""."""
     if state.unbounded:
         return f"a {state.unbounded} part without max_input_tokens"
-    hosted = route.options.get("tools") or route.options.get("mcp_servers")
-    if hosted and not route.max_extra_nano_usd:
-        return "hosted tools in the route's options, without max_cost"
+    remote = sorted(option for option in REMOTE if route.options.get(option))
+    if remote and not route.max_extra_nano_usd:
+        return f"{', '.join(remote)} in the route's options, without max_cost"
     return ""

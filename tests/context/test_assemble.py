@@ -1,0 +1,55 @@
+"""Requests from state: what they hold, and that each goes on from the one before it (I8)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stanchion.context.assemble import assemble, prefix_digest, preamble
+from stanchion.core import event as ev
+from stanchion.core.bundle import Bundle, Caps
+from stanchion.core.message import DEVELOPER, Text
+from tests.loop.play import Play, bundle, call, tool
+
+
+def played(**options: object) -> Play:
+    agent = bundle(tool("look", parameters={"type": "object", "z": 1, "a": 2}), routes=2, tool_choice="auto")
+    return Play(agent, [call("look"), call("look", '{"n":2}'), "done"], **options).play()  # type: ignore[arg-type]
+
+
+def test_a_request_is_identity_tools_and_conversation() -> None:
+    """And what the route says of how to ask."""
+    play = played()
+    request = assemble(play.state, play.bundle, play.view.shown, play.bundle.routes[0])
+    assert request.system == (Text("You are a test.", DEVELOPER),)
+    assert [t.name for t in request.tools] == ["look", "read_result"]
+    assert request.messages == play.state.messages
+    assert (request.model, request.tool_choice) == ("m0", "auto")
+
+
+def test_the_same_state_gives_the_same_bytes() -> None:
+    """Two assemblies of two folds are byte for byte one (I4)."""
+    one, other = played(), played()
+    assert msgspec.json.encode([r for _, r in one.requests]) == msgspec.json.encode([r for _, r in other.requests])
+
+
+def test_the_digest_in_the_journal_names_the_prefix() -> None:
+    """Equal requests have equal digests, and each step has its own; another identity changes it."""
+    play = played()
+    digests = [s.prefix for s in play.events(ev.ModelCallStarted)]
+    assert len(set(digests)) == 3
+    assert [s.prefix for s in played(crashes={2: True}).events(ev.ModelCallStarted)][:2] == digests[:2]
+    other = preamble(msgspec.structs.replace(play.bundle, identity="Another."))
+    assert prefix_digest(play.state, other) != prefix_digest(play.state, play.view.shown)
+
+
+def test_what_a_request_does_not_hold_does_not_change_the_digest() -> None:
+    """Limits and rules of a bundle are not shown to the model."""
+    agent: Bundle = bundle(tool("look"))
+    limited = msgspec.structs.replace(agent, caps=Caps(turns=3))
+    assert preamble(agent).digest == preamble(limited).digest
+
+
+def test_a_retry_sends_the_same() -> None:
+    """After a death the attempt that follows has the digest of the one that was lost."""
+    started = played(crashes={1: True}).events(ev.ModelCallStarted)
+    assert started[0].prefix == started[1].prefix
