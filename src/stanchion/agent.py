@@ -115,7 +115,8 @@ class Model:
     """A model and how it is asked. `name` is `provider:model`; a plain string in an agent means this with defaults.
 
     `price` is needed only for models that the price table does not know. `max_extra_usd` bounds what hosted tools in
-    `options` may add to a call's bill; without it they are refused under a budget. `retries` are attempts in all.
+    `options` may add to a call's bill; without it they are refused under a budget. `retries` are attempts in all, or a
+    `RetryPolicy` with its waits.
     """
 
     name: str
@@ -128,7 +129,7 @@ class Model:
     effort: str = ""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeouts: Timeouts = Timeouts()
-    retries: int = 5
+    retries: int | RetryPolicy = 5
     max_extra_usd: Amount = 0
 
     def route(self, prices: Prices, on_date: str) -> Route:
@@ -140,7 +141,8 @@ class Model:
                 f"the price of {self.name!r} is not known; give it: "
                 'Model(name, price=price_usd(input="..", output="..")), in dollars per million tokens'
             )
-        if self.max_output_tokens < 1 or self.retries < 1:
+        attempts = self.retries.attempts if isinstance(self.retries, RetryPolicy) else self.retries
+        if self.max_output_tokens < 1 or attempts < 1:
             raise ConfigError(f"model {self.name!r}: max_output_tokens and retries must be 1 or more")
         return Route(
             provider=provider,
@@ -154,7 +156,7 @@ class Model:
             effort=self.effort,
             options=dict(self.options),
             timeouts=self.timeouts,
-            retry=RetryPolicy(attempts=self.retries),
+            retry=self.retries if isinstance(self.retries, RetryPolicy) else RetryPolicy(attempts=self.retries),
             max_extra_nano_usd=parse_usd(self.max_extra_usd, field="max_extra_usd"),
         )
 
