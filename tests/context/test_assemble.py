@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stanchion.context.assemble import assemble, prefix_digest, preamble
+from stanchion.context.assemble import assemble, preamble, prefix_digest
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Caps
 from stanchion.core.message import DEVELOPER, Text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from functools import cache
 from typing import Any, get_args
@@ -198,10 +199,8 @@ def test_a_record_that_cannot_be_read_is_a_broken_chain() -> None:
         for _ in range(3):
             piece[chance.randrange(len(piece))] = chance.randrange(256)
         pieces[which] = bytes(piece)
-        try:
+        with contextlib.suppress(BrokenChain):
             read_entry(RawRecord(good.seq, pieces[0], good.hash, tuple(pieces[1:])))
-        except BrokenChain as error:
-            assert str(error)
 
 
 def test_equal_content_is_committed_alike_under_one_key_only() -> None:

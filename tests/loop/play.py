@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -56,13 +57,16 @@ def call(name: str, arguments: str = "{}", id: str = "c") -> ToolCall:
     return ToolCall(id, name, arguments, MODEL)
 
 
+USAGE = Usage(input_tokens=10, output_tokens=5)
+
+
 @dataclass(frozen=True)
 class Say:
     """The model answers."""
 
     parts: tuple[Part, ...]
     finish: Any = "stop"
-    usage: Usage | None = Usage(input_tokens=10, output_tokens=5)
+    usage: Usage | None = USAGE
     took_ms: int = 1_000
 
 
@@ -561,7 +565,7 @@ def flat(request: ModelRequest) -> list[Any]:
 def well_formed(request: ModelRequest) -> None:
     """Assert that sides take turns, and that each call has its one result, in call order, before anything else is said."""
     roles = [m.role for m in request.messages]
-    assert all(a != b for a, b in zip(roles, roles[1:], strict=False)), "two messages of one side in a row"
+    assert all(a != b for a, b in pairwise(roles)), "two messages of one side in a row"
     for place, message in enumerate(request.messages):
         assert message.parts, "an empty message"
         calls = [p for p in message.parts if isinstance(p, ToolCall)]

@@ -110,7 +110,7 @@ def test_reconciled_as_not_done_it_runs_once_more() -> None:
     assert play.effects() == [("act", "{}")]
     endless = Play(bundle(spec), [call("act"), "done"], {"act": [Doubt(done=False)]}, person=approving).play()
     assert [a.mode for a in endless.attempts] == ["run", "reconcile"] * 3
-    assert [f.outcome for f in endless.events(ev.ToolCallFinished)][0] == "error"
+    assert next(f.outcome for f in endless.events(ev.ToolCallFinished)) == "error"
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
@@ -120,7 +120,7 @@ def test_deaths_of_the_worker_use_up_no_attempts(effect: Any, keyed: bool, attem
     from stanchion.core.bundle import RetryPolicy
 
     spec = tool("act", effect, keyed=keyed, retry=RetryPolicy(attempts=attempts))
-    play = Play(bundle(spec), [call("act"), "done"], crashes={n: True for n in (2, 3, 4, 5)}).play()
+    play = Play(bundle(spec), [call("act"), "done"], crashes=dict.fromkeys((2, 3, 4, 5), True)).play()
     assert [f.code for f in play.events(ev.ToolCallFailed)] == ["lost"] * 4
     assert play.end == ("done", "")
     assert len(play.effects()) == (effect != "read")

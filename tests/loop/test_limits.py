@@ -16,7 +16,10 @@ LOOK = tool("look", repeatable=True)
 FREE = LoopRules(same_call=0, window_repeats=0, failures=0, calls_per_minute=0, malformed=0)
 
 
-def turning(n: int = 40, usage: Usage | None = Usage(100, output_tokens=50)) -> list[Any]:
+TURN = Usage(100, output_tokens=50)
+
+
+def turning(n: int = 40, usage: Usage | None = TURN) -> list[Any]:
     """A model that says where it is and never comes to an end."""
     return [Say((Text(f"so far {k}", MODEL), call("look", f'{{"k":{k}}}')), "tool_calls", usage) for k in range(n)]
 

@@ -87,7 +87,7 @@ def test_a_message_during_a_retry_does_not_change_the_request() -> None:
 def test_a_lost_attempt_is_nobody_s_fault(attempts: int) -> None:
     """However often the worker dies, the call is made again on its route, and billed each time it may have been."""
     routes = tuple(Route("p", f"m{n}", PRICE, retry=RetryPolicy(attempts=attempts)) for n in range(2))
-    play = Play(bundle(routes=routes), ["hi"], crashes={n: True for n in (1, 2, 3, 4)}).play()
+    play = Play(bundle(routes=routes), ["hi"], crashes=dict.fromkeys((1, 2, 3, 4), True)).play()
     assert play.end == ("done", "")
     assert [s.route for s in play.events(ev.ModelCallStarted)] == [0] * 5
     lost = play.events(ev.ModelCallFailed)

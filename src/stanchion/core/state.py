@@ -345,9 +345,9 @@ def _add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ..
             unbounded = unbounded or ("" if media.max_input_tokens else media.mime)
     messages = state.messages
     if messages and messages[-1].role == role:
-        messages = (*messages[:-1], Message(role, messages[-1].parts + parts))
+        messages = messages[:-1] + (Message(role, messages[-1].parts + parts),)  # noqa: RUF005 - half the copying
     else:
-        messages = (*messages, Message(role, parts))
+        messages = messages + (Message(role, parts),)  # noqa: RUF005
     return _with(
         state,
         messages=messages,
@@ -530,14 +530,17 @@ def _tool_failed(state: State, event: ev.ToolCallFailed) -> State:
     if call is None:
         return state
     ours = event.code in _OURS
+    code, detail = event.code, text_of(event.parts)
+    if call.mode == "reconcile":  # what matters stays why the attempt itself is in doubt
+        code, detail = call.code, call.detail
     return _change(
         state,
         call.id,
         phase="failed",
         tries=call.tries - (ours and call.mode != "reconcile"),
         checks=call.checks - (ours and call.mode == "reconcile"),
-        code=event.code,
-        detail=text_of(event.parts),
+        code=code,
+        detail=detail,
         in_doubt=call.in_doubt or event.in_doubt,
         doubted=call.doubted + event.in_doubt,
         retryable=event.retryable,

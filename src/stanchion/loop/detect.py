@@ -7,6 +7,7 @@ part of, and a storm is counted anew once it was told, so a model that changes i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Literal
 
 from stanchion.core import event as ev
@@ -29,10 +30,11 @@ def detect(state: State, bundle: Bundle) -> ev.LoopDetected | None:
     rules = bundle.loop
     repeatable = {spec.name for spec in bundle.tools if spec.repeatable}
     counted = [trace for trace in state.traces if trace.tool not in repeatable]
-    turn = state.totals.turns
-    if count := _same_call(counted, rules, turn):
+    made = [(trace.call, trace.result) for trace in counted]
+    last = sum(1 for _ in takewhile(lambda trace: trace.turn == state.totals.turns, reversed(counted)))
+    if last and (count := _same_call(made, last, rules)):
         return _told("same_call", count)
-    if count := _window(counted, rules, turn):
+    if last and (count := _window(made, rules)):
         return _told("window", count)
     if count := _failures(state.traces, rules):
         return _told("failures", count)
@@ -46,21 +48,19 @@ def _told(kind: Literal["same_call", "window", "failures", "storm"], count: int)
     return ev.LoopDetected(kind=kind, count=count, parts=(text,))
 
 
-def _same_call(traces: Sequence[Trace], rules: LoopRules, turn: int) -> int:
-    """How often a call of the last step had been made with the same result; 0 if not too often."""
-    last = {(t.call, t.result) for t in traces if t.turn == turn}
-    most = max((sum((t.call, t.result) == pair for t in traces) for pair in last), default=0)
+def _same_call(made: list[tuple[str, str]], last: int, rules: LoopRules) -> int:
+    """How often one of the `last` calls had been made with the same result; 0 if not too often."""
+    most = max(made.count(pair) for pair in set(made[-last:]))
     return most if rules.same_call and most >= rules.same_call else 0
 
 
-def _window(traces: Sequence[Trace], rules: LoopRules, turn: int) -> int:
+def _window(made: list[tuple[str, str]], rules: LoopRules) -> int:
     """How often the last calls repeat a sequence of two or more; 0 if not too often."""
-    if not traces or traces[-1].turn != turn or not rules.window_repeats:
+    if not rules.window_repeats:
         return 0
-    pairs = [(t.call, t.result) for t in traces]
     for length in range(2, rules.window + 1):
-        last, count = pairs[-length:], 1
-        while pairs[-length * (count + 1) : -length * count] == last:
+        last, count = made[-length:], 1
+        while made[-length * (count + 1) : -length * count] == last:
             count += 1
         if count >= rules.window_repeats and len(set(last)) > 1:
             return count
@@ -69,11 +69,7 @@ def _window(traces: Sequence[Trace], rules: LoopRules, turn: int) -> int:
 
 def _failures(traces: Sequence[Trace], rules: LoopRules) -> int:
     """How many calls failed in a row at the end; 0 if not too many."""
-    count = 0
-    for trace in reversed(traces):
-        if not trace.failed:
-            break
-        count += 1
+    count = sum(1 for _ in takewhile(lambda trace: trace.failed, reversed(traces)))
     return count if rules.failures and count >= rules.failures else 0
 
 
@@ -81,6 +77,7 @@ def _storm(state: State, rules: LoopRules) -> int:
     """How many calls the last minute saw since the model was last told something; 0 if not too many."""
     if not state.traces or not rules.calls_per_minute:
         return 0
-    since = state.traces[-1].at_ms - _MINUTE_MS
-    count = sum(trace.at_ms > since and trace.turn > state.looped_turn for trace in state.traces)
+    since, turn = state.traces[-1].at_ms - _MINUTE_MS, state.looped_turn
+    recent = takewhile(lambda trace: trace.at_ms > since and trace.turn > turn, reversed(state.traces))
+    count = sum(1 for _ in recent)
     return count if count > rules.calls_per_minute else 0
