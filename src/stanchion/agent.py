@@ -8,11 +8,13 @@ Everything is checked here, where it is written: a wrong setting is a `ConfigErr
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
+import msgspec
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from stanchion.core.bundle import (
@@ -24,6 +26,7 @@ from stanchion.core.bundle import (
     RetryPolicy,
     Route,
     Timeouts,
+    ToolSpec,
 )
 from stanchion.core.errors import ConfigError, InputError
 from stanchion.core.message import OutputSchema
@@ -33,7 +36,10 @@ from stanchion.model.providers import split_model
 from stanchion.toolbox.registry import Registry
 
 N = TypeVar("N", int, float)
+V = TypeVar("V")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_ANY_S = float("inf")
+"""Not said: narrows nothing, and is never stored."""
 _EFFECTS = ("read", "write", "irreversible", "destructive")
 
 
@@ -41,18 +47,19 @@ _EFFECTS = ("read", "write", "irreversible", "destructive")
 class Limits:
     """Hard limits of a run, checked before each step; None: no limit. Near one, the model is told once.
 
-    `usd` is dollars, best as a string ("0.50"). `wall_s` is seconds without the time spent waiting for people.
+    `usd` is dollars, best as a string ("0.50"). `wall_s` is seconds without the time spent waiting for people. An agent
+    that says nothing of `turns`, `tool_calls_per_turn` and `budget_wait_s` has 50, 32 and 30; a request only ever narrows.
     """
 
     usd: Amount | None = None
-    turns: int | None = 50
+    turns: int | None = None
     tool_calls: int | None = None
-    tool_calls_per_turn: int | None = 32
+    tool_calls_per_turn: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     wall_s: float | None = None
     warn_at: float = 0.8
-    budget_wait_s: float = 30.0
+    budget_wait_s: float | None = None
 
     def caps(self, name: str = "limits") -> Caps:
         """Read the limits. Raises `InputError` that names the field."""
@@ -60,13 +67,15 @@ class Limits:
             key: _count(getattr(self, key), f"{name}.{key}")
             for key in ("turns", "tool_calls", "tool_calls_per_turn", "input_tokens", "output_tokens")
         }
-        if not 0 < self.warn_at <= 1:
+        if not 0 < _number(self.warn_at, f"{name}.warn_at") <= 1:
             raise InputError("must be above 0 and at most 1", field=f"{name}.warn_at")
         return Caps(
             nano_usd=0 if self.usd is None else _positive(parse_usd(self.usd, field=f"{name}.usd"), f"{name}.usd"),
-            wall_s=0.0 if self.wall_s is None else _positive(self.wall_s, f"{name}.wall_s"),
-            warn_at=self.warn_at,
-            budget_wait_s=_seconds(self.budget_wait_s, f"{name}.budget_wait_s"),
+            wall_s=0.0 if self.wall_s is None else _positive(_seconds(self.wall_s, f"{name}.wall_s"), f"{name}.wall_s"),
+            warn_at=float(self.warn_at),
+            budget_wait_s=_ANY_S
+            if self.budget_wait_s is None
+            else _seconds(self.budget_wait_s, f"{name}.budget_wait_s"),
             **counts,
         )
 
@@ -85,10 +94,27 @@ def _positive(value: N, name: str) -> N:
     return value
 
 
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"must be a number, not {value!r}", field=name)
+    return float(value)
+
+
 def _seconds(value: float, name: str) -> float:
-    if not 0 <= value < float("inf"):
+    if not 0 <= _number(value, name) < float("inf"):
         raise InputError(f"must be seconds of 0 or more, not {value!r}", field=name)
     return float(value)
+
+
+def _bounded(caps: Caps) -> Caps:
+    """Give an agent the limits that it did not set and should not be without."""
+    usual = Caps()
+    return msgspec.structs.replace(
+        caps,
+        turns=caps.turns or usual.turns,
+        tool_calls_per_turn=caps.tool_calls_per_turn or usual.tool_calls_per_turn,
+        budget_wait_s=usual.budget_wait_s if caps.budget_wait_s == _ANY_S else caps.budget_wait_s,
+    )
 
 
 def narrow(caps: Caps, asked: Caps) -> Caps:
@@ -128,9 +154,37 @@ class Model:
     thinking_tokens: int | None = None
     effort: str = ""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    timeouts: Timeouts = Timeouts()
+    timeouts: Timeouts = field(default_factory=Timeouts)
     retries: int | RetryPolicy = 5
     max_extra_usd: Amount = 0
+
+    def __post_init__(self) -> None:
+        where = f"model {self.name!r}"
+        _must_be(self.name, str, f"{where}: name", "a string, as in anthropic:claude-sonnet-4-6")
+        _must_be(self.price, Price | None, f"{where}: price", "made with price_usd(input=.., output=..)")
+        _must_be(self.timeouts, Timeouts, f"{where}: timeouts", "Timeouts(..)")
+        _must_be(self.retries, int | RetryPolicy, f"{where}: retries", "a whole number, or RetryPolicy(..)")
+        _must_be(self.effort, str, f"{where}: effort", "a word")
+        attempts = self.retries.attempts if isinstance(self.retries, RetryPolicy) else self.retries
+        for name, value, least in (
+            ("max_output_tokens", self.max_output_tokens, 1),
+            ("context_tokens", self.context_tokens, 1),
+            ("retries", attempts, 1),
+            ("thinking_tokens", self.thinking_tokens, 0),
+        ):
+            _must_be(value, int | None, f"{where}: {name}", "a whole number")
+            if value is not None and value < least:
+                raise ConfigError(f"{where}: {name} must be {least} or more, not {value!r}")
+        for name, value in (("temperature", self.temperature), ("top_p", self.top_p)):
+            _must_be(value, int | float | None, f"{where}: {name}", "a number")
+        for name in self.timeouts.__struct_fields__:
+            _must_be(getattr(self.timeouts, name), int | float, f"{where}: timeouts.{name}", "seconds")
+            if not getattr(self.timeouts, name) > 0:
+                raise ConfigError(f"{where}: timeouts.{name} must be above 0 seconds")
+        try:
+            msgspec.json.encode(_must_be(self.options, Mapping, f"{where}: options", "a dict"))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: options must be JSON: {error}") from error
 
     def route(self, prices: Prices, on_date: str) -> Route:
         """Resolve provider and price. Raises `ConfigError`."""
@@ -141,9 +195,6 @@ class Model:
                 f"the price of {self.name!r} is not known; give it: "
                 'Model(name, price=price_usd(input="..", output="..")), in dollars per million tokens'
             )
-        attempts = self.retries.attempts if isinstance(self.retries, RetryPolicy) else self.retries
-        if self.max_output_tokens < 1 or attempts < 1:
-            raise ConfigError(f"model {self.name!r}: max_output_tokens and retries must be 1 or more")
         return Route(
             provider=provider,
             model=model,
@@ -157,7 +208,7 @@ class Model:
             options=dict(self.options),
             timeouts=self.timeouts,
             retry=self.retries if isinstance(self.retries, RetryPolicy) else RetryPolicy(attempts=self.retries),
-            max_extra_nano_usd=parse_usd(self.max_extra_usd, field="max_extra_usd"),
+            max_extra_nano_usd=parse_usd(self.max_extra_usd, field=f"model {self.name!r}: max_extra_usd"),
         )
 
 
@@ -172,6 +223,18 @@ class Approve:
     effect: EffectTier | Literal[""] = ""
     above: Mapping[str, float] = field(default_factory=dict[str, float])
     expires_s: float | None = None
+
+    def __post_init__(self) -> None:
+        where = f"Approve(tool={self.tool!r}, effect={self.effect!r})"
+        _must_be(self.tool, str, f"{where}: tool", "the name of a tool")
+        if self.effect and self.effect not in _EFFECTS:
+            raise ConfigError(f"{where}: effect must be one of {', '.join(_EFFECTS)}")
+        for name, bound in _must_be(self.above, Mapping, f"{where}: above", 'a dict, as in {"cents": 5000}').items():
+            _must_be(bound, int | float, f"{where}: above[{name!r}]", "a number")
+        if self.expires_s is not None:
+            _must_be(self.expires_s, int | float, f"{where}: expires_s", "seconds")
+            if not 0 < self.expires_s < float("inf"):
+                raise ConfigError(f"{where}: expires_s must be above 0 (leave it out to wait for ever)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,13 +251,28 @@ class Agent:
     deps: Mapping[Any, Any] = field(default_factory=dict[Any, Any])
     output: Any = None
     """A type: the final answer is JSON of it, by the provider's strict mode, and checked."""
-    loop: LoopRules = LoopRules()
+    loop: LoopRules = field(default_factory=LoopRules)
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"agent name {self.name!r}: use 1 to 64 letters, digits, '_', '.' or '-'")
+        where = f"agent {self.name!r}"
+        _must_be(self.identity, str, f"{where}: identity", "a string")
+        _must_be(self.limits, Limits, f"{where}: limits", 'Limits(..), as in Limits(usd="0.50", turns=15)')
+        _must_be(self.loop, LoopRules, f"{where}: loop", "LoopRules(..)")
+        _must_be(self.deps, Mapping, f"{where}: deps", "a dict of types and what is given for them")
+        _must_be(self.tool_choice, str, f"{where}: tool_choice", '"auto", "required", "none" or the name of a tool')
+        if not isinstance(self.parallel_tool_calls, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"{where}: parallel_tool_calls must be True or False")
+        for name, kind in (("tools", object), ("fallbacks", str | Model), ("approvals", Approve)):
+            _must_be_list(getattr(self, name), kind, f"{where}: {name}")
+        _must_be(self.model, str | Model, f"{where}: model", "provider:model, or Model(..)")
+        try:
+            self.limits.caps()
+        except InputError as error:
+            raise ConfigError(f"{where}: {error}") from error
 
     def models(self) -> tuple[Model, ...]:
         """List the model and its fallbacks."""
@@ -207,7 +285,7 @@ class Agent:
     def bundle(self, registry: Registry, prices: Prices, on_date: str, *, framework: str = "") -> Bundle:
         """Make the bundle. Raises `ConfigError` or `InputError` that names the setting."""
         tools = registry.specs if self.tools else ()
-        known = {spec.name for spec in tools}
+        known = {spec.name: spec for spec in tools}
         if self.tool_choice not in ("auto", "required", "none") and self.tool_choice not in known:
             raise ConfigError(f"agent {self.name!r}: tool_choice {self.tool_choice!r} is none of its tools")
         return Bundle(
@@ -215,7 +293,7 @@ class Agent:
             identity=self.identity,
             routes=tuple(model.route(prices, on_date) for model in self.models()),
             tools=tools,
-            caps=self.limits.caps(),
+            caps=_bounded(self.limits.caps()),
             loop=self.loop,
             approvals=tuple(_approval(self.name, rule, known) for rule in self.approvals),
             output=_output_schema(self.name, self.output),
@@ -225,20 +303,37 @@ class Agent:
         )
 
 
-def _approval(agent: str, rule: Approve, tools: set[str]) -> ApprovalRule:
+def _must_be(value: V, kind: Any, where: str, what: str) -> V:
+    """Check what the type checker would have, for those who use none. Raises `ConfigError`."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{where} must be {what}, not {value!r}")
+    return value
+
+
+def _must_be_list(value: object, kind: Any, where: str) -> None:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{where} must be a list, not {value!r}")
+    for item in cast("Sequence[object]", value):
+        if not isinstance(item, kind):
+            raise ConfigError(f"{where}: {item!r} does not belong there")
+
+
+def _approval(agent: str, rule: Approve, tools: Mapping[str, ToolSpec]) -> ApprovalRule:
     where = f"agent {agent!r}: {rule!r}"
     if rule.tool and rule.tool not in tools:
         raise ConfigError(f"{where}: it has no tool {rule.tool!r}")
-    if rule.effect and rule.effect not in _EFFECTS:
-        raise ConfigError(f"{where}: effect must be one of {', '.join(_EFFECTS)}")
-    expires_s = 0.0 if rule.expires_s is None else _positive(rule.expires_s, "expires_s")
-    return ApprovalRule(rule.tool, rule.effect, dict(rule.above), float(expires_s))
+    for name in rule.above if rule.tool else ():
+        if name not in tools[rule.tool].parameters.get("properties", {}):
+            raise ConfigError(f"{where}: {rule.tool} has no argument {name!r}, so every call would wait")
+    return ApprovalRule(rule.tool, rule.effect, dict(rule.above), float(rule.expires_s or 0))
 
 
 def _output_schema(agent: str, output: Any) -> OutputSchema | None:
     if output is None:
         return None
     try:
+        if inspect.isroutine(output):
+            raise PydanticUserError("a function is no type", code=None)
         schema = TypeAdapter[Any](output).json_schema()
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise ConfigError(

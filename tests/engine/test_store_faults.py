@@ -45,7 +45,7 @@ class Faulty:
 
 
 async def faulty(path: Path, client: Any, world: World) -> tuple[Runtime, Any]:
-    store = Faulty(await SqliteStore.open(path / "t.db"))
+    store: Any = Faulty(await SqliteStore.open(path / "t.db"))
     runtime = await Runtime.open(agent(world, approvals=[]), clients={"*": client}, store=store)
     return runtime, store
 

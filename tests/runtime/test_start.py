@@ -38,7 +38,7 @@ async def test_one_key_is_one_run(tmp_path: Path) -> None:
             {"limits": Limits(turns=1)},
         ]
         for other in others:
-            asked = {"agent": "desk", "input": "Hello"} | other
+            asked: dict[str, Any] = {"agent": "desk", "input": "Hello"} | other
             with pytest.raises(Conflict) as refused:
                 await runtime.start(**asked, idempotency_key="k")
             assert refused.value.code == "idempotency_mismatch"
@@ -205,7 +205,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
 async def test_bad_requests(tmp_path: Path, asked: dict[str, Any], error: type[InputError], text: str) -> None:
     """A request that cannot be is refused, names its field, and leaves nothing."""
     async with running(tmp_path, echo()) as runtime:
-        given = {"agent": "desk", "input": "Hello"} | asked
+        given: dict[str, Any] = {"agent": "desk", "input": "Hello"} | asked
         with pytest.raises(error, match=text) as refused:
             await runtime.start(**given)
         assert refused.value.field

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from stanchion.agent import Agent
-from stanchion.core.errors import ConfigError
+from stanchion.core.errors import ConfigError, InputError
 
 
 def load_agents(target: str) -> list[Agent]:
@@ -52,10 +52,10 @@ def _load_file(path: Path) -> ModuleType:
         sys.path.insert(0, folder)  # what stands beside the file can be imported, as when Python runs it
     try:
         spec.loader.exec_module(module)
-    except ConfigError:
-        raise
     except SyntaxError as error:
         raise ConfigError(f"{error.filename or path}:{error.lineno}: {error.msg}") from error
+    except (ConfigError, InputError) as error:  # its message says what to do
+        raise ConfigError(f"{_where(path, error)}: {error}") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{_where(path, error)}: {type(error).__name__}: {error}") from error
     return module
