@@ -261,4 +261,4 @@ def limits_of(ask: Ask) -> Limits | None:
         return None
     from stanchion.agent import Limits
 
-    return Limits(usd=ask.usd, turns=None, tool_calls_per_turn=None)
+    return Limits(usd=ask.usd)

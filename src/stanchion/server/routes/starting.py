@@ -20,7 +20,6 @@ from stanchion.server.models import LimitsBody, StartRun, said
 
 router = APIRouter(tags=["runs"])
 
-_NO_NARROWER_S = 1e9
 _PREFERRED_WAIT = re.compile(r"\bwait\s*=\s*\"?([0-9]{1,6})\b")
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -112,7 +111,7 @@ def delivery(body: StartRun, request: Request, edge: Edge) -> tuple[str, float]:
 
 
 def limits_of(body: LimitsBody | None) -> Limits | None:
-    """Give limits as the runtime takes them. What was not named is left to the agent, not to `Limits`' own defaults."""
+    """Give limits as the runtime takes them."""
     if body is None:
         return None
     return Limits(
@@ -123,7 +122,6 @@ def limits_of(body: LimitsBody | None) -> Limits | None:
         input_tokens=body.input_tokens,
         output_tokens=body.output_tokens,
         wall_s=body.wall_s,
-        budget_wait_s=_NO_NARROWER_S,
     )
 
 
