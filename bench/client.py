@@ -87,16 +87,26 @@ async def first_token_s(session: aiohttp.ClientSession, url: str, mark: bytes, *
 
 
 async def first_tokens(url: str, provider: str, samples: int) -> dict[str, Any]:
-    """Time first tokens in turn: of the provider itself, of a run in a new session, and of one more in the same session."""
+    """Time first tokens in turn: of the provider itself, of a run in a new session, and of one more in the same session.
+
+    `hop` is a request to us that does nothing: what any server between a client and its provider adds.
+    """
     body = {
         "model": "bench", "max_tokens": 1000, "stream": True, "messages": [{"role": "user", "content": "hello"}],
         "tools": [{"name": "lookup", "input_schema": {"type": "object"}}],
     }  # fmt: skip
     headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
-    times: dict[str, list[float]] = {"bare": [], "new_session": [], "new_session_of_user": [], "same_session": []}
+    times: dict[str, list[float]] = {
+        "bare": [],
+        "hop": [],
+        "new_session": [],
+        "new_session_of_user": [],
+        "same_session": [],
+    }
     run = {"agent": "support", "input": "hello", "mode": "stream"}
     async with aiohttp.ClientSession() as session:
-        for _ in range(samples):
+        for number in range(samples):
+            times["hop"].append(await _hop_s(session, url))
             bare = await first_token_s(
                 session, f"{provider}/v1/messages", FIRST_OF_PROVIDER, json=body, headers=headers
             )
@@ -104,7 +114,7 @@ async def first_tokens(url: str, provider: str, samples: int) -> dict[str, Any]:
             for name, more in (
                 ("new_session", {}),
                 ("new_session_of_user", {"user": "ann"}),
-                ("same_session", {"session": "one"}),
+                ("same_session", {"session": f"s{number // 5}"}),
             ):
                 took = await first_token_s(session, f"{url}/v1/runs", FIRST_OF_OURS, json={**run, **more})
                 times[name].append(took)
@@ -113,5 +123,14 @@ async def first_tokens(url: str, provider: str, samples: int) -> dict[str, Any]:
     for name, at in (("median", 0.5), ("p10", 0.1)):
         ms = {what: took[int(len(took) * at)] * 1e3 for what, took in warm.items()}
         result[name] = {what: round(took, 2) for what, took in ms.items()}
-        result[f"added_{name}"] = {what: round(took - ms["bare"], 2) for what, took in ms.items() if what != "bare"}
+        result[f"added_{name}"] = {
+            what: round(took - ms["bare"], 2) for what, took in ms.items() if what not in ("bare", "hop")
+        }
     return result
+
+
+async def _hop_s(session: aiohttp.ClientSession, url: str) -> float:
+    began = time.perf_counter()
+    async with session.get(f"{url}/health") as response:
+        await response.read()
+    return time.perf_counter() - began

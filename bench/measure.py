@@ -92,6 +92,8 @@ async def turn(size: Size, folder: Path) -> dict[str, Any]:
         alone = await subject("turns", **same, data=str(folder / "alone.db"))
         journal = await subject("journal", **same, data=str(folder / "alone.db"))
         loop = await subject("loop", **same, data=str(folder / "alone.db"))
+        crowd = {**same, "runs": size.runs * 3, "data": str(folder / "crowd.db")}
+        crowded = None if size.short else await subject("turns", **crowd)
         async with served(sim.base_url, folder / "served.db") as (url, read):
             await stream_runs(url, 5, 0, WARM)
             before = await read()
@@ -107,7 +109,7 @@ async def turn(size: Size, folder: Path) -> dict[str, Any]:
         "loop_ms": loop["cpu_ms"], "engine_ms": round(alone["cpu_ms"] - known, 3), "turn_ms": alone["cpu_ms"],
         "sse_ms": round(streamed - alone["cpu_ms"], 3), "turn_with_client_ms": streamed,
         "over_floor": round(alone["cpu_ms"] / bare["cpu_ms"], 2), "turns_per_s_core": round(1e3 / alone["cpu_ms"]),
-        "turn_s_p95": alone["turn_s_p95"], "appends_per_turn": journal["appends_per_turn"], **seen,
+        "turn_s_p95": alone["turn_s_p95"], "appends_per_turn": journal["appends_per_turn"], **seen, **({"crowded": {**crowded, "runs": size.runs * 3}} if crowded else {}),
     }  # fmt: skip
 
 

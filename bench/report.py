@@ -77,20 +77,24 @@ def _append(r: dict[str, Any]) -> Iterator[Row]:
 
 
 def _turn(r: dict[str, Any]) -> Iterator[Row]:
-    yield Row("model call, bare aiohttp, undecoded (floor)", f"{r['bare_aiohttp_ms']:g} ms CPU")
+    at_once = f"{r['runs']} runs at once"
+    yield Row(f"model call, bare aiohttp, undecoded, {at_once} (floor)", f"{r['bare_aiohttp_ms']:g} ms CPU")
     yield Row("- model wire", f"{r['wire_ms']:g} ms CPU")
     yield Row(f"- journal ({r['appends_per_turn']:g} appends, each synced)", f"{r['journal_ms']:g} ms CPU")
     yield Row("- loop (decide, evolve, context)", f"{r['loop_ms']:g} ms CPU")
-    yield Row("- engine, tool, start (what is left)", f"{r['engine_ms']:g} ms CPU")
-    yield _most("durable streamed turn", r["turn_ms"], "ms CPU", 6)
+    yield Row("- engine, tool, start and end of the run (what is left)", f"{r['engine_ms']:g} ms CPU")
+    yield _most(f"durable streamed turn, {at_once}", r["turn_ms"], "ms CPU", 6)
     yield Row("- SSE to one client, and the request", f"{r['sse_ms']:g} ms CPU")
     yield _most("durable streamed turn with one client a run", r["turn_with_client_ms"], "ms CPU", 9)
     yield Row("turns a second and core", f"{r['turns_per_s_core']}", "over 100", r["turns_per_s_core"] > 100)
     yield Row("turn over the floor", f"{r['over_floor']:g} x")
+    if "crowded" in r:
+        yield Row(f"durable streamed turn, {r['crowded']['runs']} runs at once", f"{r['crowded']['cpu_ms']:g} ms CPU")
 
 
 def _first_token(r: dict[str, Any]) -> Iterator[Row]:
     yield Row("first token, bare client at the provider (floor)", f"{r['median']['bare']:g} ms")
+    yield Row("one more HTTP hop: `GET /health` (floor)", f"{r['median']['hop']:g} ms")
     for name, what in (
         ("new_session", "new session"),
         ("new_session_of_user", "new session of a known user"),
