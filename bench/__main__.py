@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.imports import imports
-from bench.measure import Size, append, budget, first_token, live, recordings, turn, waiting
+from bench.measure import Size, append, budget, first_token, live, loop, recordings, turn, waiting
 from bench.report import machine, table
 
 FULL = Size(
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Size, Path], Awaitable[dict[str, Any]]]] = {
     "imports": imports,
     "append": append,
     "turn": turn,
+    "loop": loop,
     "first_token": first_token,
     "live": live,
     "waiting": waiting,
@@ -59,7 +60,7 @@ async def _part(size: Size, name: str) -> dict[str, Any]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="stanchion-bench-") as folder:
         result = await PARTS[name](size, Path(folder))
-    print(json.dumps({"bench": name, "took_s": round(time.monotonic() - began, 1), **result}), flush=True)
+    print(json.dumps({**result, "bench": name, "took_s": round(time.monotonic() - began, 1)}), flush=True)
     return result
 
 

@@ -118,6 +118,11 @@ async def append(size: Size, folder: Path) -> dict[str, Any]:
     return await _printed("-m", "bench.journal", "--path", str(folder), *(["--short"] if size.short else []))
 
 
+async def loop(size: Size, _: Path) -> dict[str, Any]:
+    """Measure the pure rooms by their own benchmark, early and late in a run."""
+    return await _printed("-m", "bench.loop", *(["--short"] if size.short else []))
+
+
 async def first_token(size: Size, folder: Path) -> dict[str, Any]:
     """Measure the time to the first token, through us and straight from the provider, in turn."""
     pacing = Pacing(first_s=0.02, interval_s=0.002, events=8)

@@ -52,8 +52,8 @@ def _imports(r: dict[str, Any]) -> Iterator[Row]:
     yield Row("`import stanchion`", f"{r['import_s']:g} s ({r['import_cpu_s']:g} s CPU)")
     for name in ("help", "version"):
         command = "--help" if name == "help" else "version"
-        row = _most(f"`stanchion {command}`", r[f"{name}_s"], "s", 0.3)
-        yield row._replace(figure=f"{row.figure} ({r[f'{name}_cpu_s']:g} s CPU)")
+        row = _most(f"`stanchion {command}`", r[f"{name}_cpu_s"], "s CPU", 0.3)
+        yield row._replace(figure=f"{row.figure} ({r[f'{name}_s']:g} s wall)")
 
 
 def _append(r: dict[str, Any]) -> Iterator[Row]:
@@ -104,6 +104,14 @@ def _first_token(r: dict[str, Any]) -> Iterator[Row]:
         yield row._replace(figure=f"{row.figure} (fastest tenth: {r['added_p10'][name]:g} ms)")
 
 
+def _loop(r: dict[str, Any]) -> Iterator[Row]:
+    for turns in (10, 100, 1_000):
+        plain, limited = (r[f"{kind}_{turns}"]["us_per_step"] for kind in ("plain", "limited"))
+        yield Row(
+            f"pure loop, a step at {turns:,} turns", f"{plain:g} us ({limited:g} us with every limit and a budget)"
+        )
+
+
 def _live(r: dict[str, Any]) -> Iterator[Row]:
     yield Row(
         f"{r['runs']:,} live runs: p95 of a turn", f"{r['turn_s_p95']:.2f} s = {r['p95_over_nominal']:g} x nominal",
@@ -150,6 +158,7 @@ def _recordings(r: dict[str, Any]) -> Iterator[Row]:
 
 _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "turn": _turn,
+    "loop": _loop,
     "append": _append,
     "live": _live,
     "waiting": _waiting,
