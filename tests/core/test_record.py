@@ -250,3 +250,16 @@ def test_an_event_of_an_older_version_is_brought_up_to_date(monkeypatch: pytest.
     assert upcast.decode_event(b'{"type":"run_revived","who":"ann"}', 2) == ev.RunRevived(by="ann")
     assert upcast.decode_event(b'{"type":"run_revived","by":"ann"}', 3) == ev.RunRevived(by="ann")
     assert upcast.decode_event(b'{"type":"message_added"}', 1) == ev.MessageAdded()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"), [("at_ms", 1, "its time is before"), ("seq", 5, "it says that it is event 7")]
+)
+def test_a_chain_that_was_forged_anew_is_still_no_journal(field: str, value: int, why: str) -> None:
+    """Whoever hashes it all again cannot leave a gap or turn time back."""
+    made = recorder()
+    records = made.record([ev.MessageAdded()], now_ms=50, epoch=1)[1]
+    setattr(made, field, value if field == "at_ms" else made.seq + value)
+    records += made.record([ev.MessageAdded()], now_ms=2, epoch=1)[1]
+    with pytest.raises(BrokenChain, match=why):
+        verify("t", "r1", raw(records), SALTS)

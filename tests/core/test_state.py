@@ -42,7 +42,7 @@ JUDGED = ev.ToolCallJudged(call="3.0", revision=0, action="allow", rule="tier:re
 
 def test_a_run_whose_content_was_erased_folds_to_the_same_run_without_it() -> None:
     """Money, counts, outcomes and the places of calls stay; the words are gone; no call is left without its result."""
-    events = [started(), asked(), answered(CALL, Text("x", MODEL)), JUDGED, result("3.0", "secret", shown=2)]
+    events = [started(), asked(), answered(CALL, Text("x", MODEL)), JUDGED, result("3.0", "secret " * 9, shown=12)]
     events += [asked(), answered(Text("bye", MODEL), finish="stop"), ev.RunFinished(outcome="done", cost=14)]
     whole, gone = fold(entries(*events)), fold(entries(*(erase(event) for event in events)))
     assert (gone.totals.turns, gone.totals.cost, gone.done) == (whole.totals.turns, whole.totals.cost, whole.done)

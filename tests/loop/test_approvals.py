@@ -8,8 +8,8 @@ import pytest
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import ApprovalRule
-from stanchion.core.state import Call
-from tests.loop.play import Doubt, Play, bundle, call, decided, tool
+from stanchion.core.state import Call, evolve
+from tests.loop.play import Done, Doubt, Play, bundle, call, decided, tool
 
 PAY = tool("pay", "irreversible", keyed=True, parameters={"type": "object", "required": ["usd"]})
 WIPE = tool("wipe", "destructive")
@@ -113,8 +113,6 @@ def test_a_decision_on_another_revision_is_none(revision: int) -> None:
     stale = ev.CallDecided(call=waiting.id, revision=revision, decision="approve", by="bob")
     assert play.post(stale).play().state.asking
     before = play.state.calls
-    from stanchion.core.state import evolve
-
     folded = evolve(play.state, ev.Entry(play.state.seq + 1, play.now_ms, 1, stale))
     assert folded.calls == before
 
@@ -167,18 +165,12 @@ def test_an_approval_holds_for_retries_of_the_same_revision() -> None:
     play = Play(
         bundle(PAY, approvals=(ASK,)),
         [call("pay", '{"usd":1}'), "done"],
-        {"pay": [Doubt(done=True)] * 2 + []} | {"pay": [Doubt(done=True), Doubt(done=True), *_done()]},
+        {"pay": [Doubt(done=True), Doubt(done=True), Done()]},
         person=person("approve"),
     ).play()
     assert len(play.attempts) == 3
     assert len({a.key for a in play.attempts}) == 1
     assert len(play.effects()) == 1
-
-
-def _done() -> list[Any]:
-    from tests.loop.play import Done
-
-    return [Done()]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import LoopRules
+from stanchion.core.message import USER, Text
 from tests.loop.play import Done, Play, Wrong, bundle, call, tool
 
 LOOK, POLL = tool("look"), tool("poll", repeatable=True)
@@ -98,8 +99,6 @@ def test_parallel_calls_of_one_turn_can_be_a_circle() -> None:
 
 def test_told_is_told_whatever_else_is_said_at_the_boundary() -> None:
     """A message that comes between does not make the same circle be told, or ended, twice."""
-    from stanchion.core.message import USER, Text
-
     said = ev.MessageAdded(by="ann", parts=(Text("hurry", USER),))
     for after in range(1, 9):
         play = Play(bundle(LOOK, loop=rules(same_call=3)), [*looks(1) * 3, "done"], inject={after: [said]}).play()

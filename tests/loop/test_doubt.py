@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import ToolSpec
+from stanchion.core.bundle import RetryPolicy, ToolSpec
 from stanchion.core.state import Call
 from tests.loop.play import Done, Doubt, Not, Play, Wrong, bundle, call, decided, tool
 
@@ -75,8 +75,6 @@ def fail_once(effect: str, keyed: bool, reconciles: bool, way: str) -> tuple[Pla
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_doubt_that_lasts_is_asked_about(keyed: bool, reconciles: bool, attempts: int) -> None:
     """Every attempt times out: keyed ones are used up, what cannot be reconciled is asked, and it all ends."""
-    from stanchion.core.bundle import RetryPolicy
-
     spec = tool("act", "write", keyed=keyed, reconciles=reconciles, retry=RetryPolicy(attempts=attempts))
     play = Play(
         bundle(spec), [call("act")], {"act": [Doubt(done=False)]}, person=approving, reconcile=lambda e, d: "unknown"
@@ -117,8 +115,6 @@ def test_reconciled_as_not_done_it_runs_once_more() -> None:
 @pytest.mark.parametrize(("effect", "keyed"), [("read", False), ("write", True)])
 def test_deaths_of_the_worker_use_up_no_attempts(effect: Any, keyed: bool, attempts: int) -> None:
     """Killed four times under way, a read or a keyed call still gets its answer."""
-    from stanchion.core.bundle import RetryPolicy
-
     spec = tool("act", effect, keyed=keyed, retry=RetryPolicy(attempts=attempts))
     play = Play(bundle(spec), [call("act"), "done"], crashes=dict.fromkeys((2, 3, 4, 5), True)).play()
     assert [f.code for f in play.events(ev.ToolCallFailed)] == ["lost"] * 4

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Caps, LoopRules, Route
 from stanchion.core.message import MODEL, USER, Media, Text, Usage
-from stanchion.loop.limit import windowed
+from stanchion.core.state import State
+from stanchion.loop.limit import allow_call, windowed
 from tests.loop.play import FAST, PRICE, Done, Play, Say, bundle, call, decided, tool
 
 LOOK = tool("look", repeatable=True)
@@ -194,3 +196,19 @@ def test_windows_of_budgets_are_in_utc() -> None:
     midnight = 1_796_083_200_000
     assert windowed(names, midnight - 1) == ("tenant", "user:ann/day:2026-11-30", "all/month:2026-11", "odd/week")
     assert windowed(names, midnight) == ("tenant", "user:ann/day:2026-12-01", "all/month:2026-12", "odd/week")
+
+
+@pytest.mark.parametrize(
+    ("left_tokens", "left_usd", "limit", "output"),
+    [(1_000, 10**12, "", 400), (100, 10**12, "", 100), (100, 1_240_000, "", 100), (1_000, 1_240_000, "usd", 0),
+     (0, 10**12, "output_tokens", 0), (1_000, 1_600_000, "", 300), (1_000, 999_999, "usd", 0)],
+)  # fmt: skip
+def test_an_answer_is_as_long_as_tokens_and_money_allow(
+    left_tokens: int, left_usd: int, limit: str, output: int
+) -> None:
+    """1,000 tokens of input cost 1,000,000; an answer is worth beginning from 256 tokens on, or what the tokens leave."""
+    state = State(caps=Caps(output_tokens=5_000, nano_usd=10**13))
+    used = msgspec.structs.replace(state.totals, output_tokens=5_000 - left_tokens, cost=10**13 - left_usd)
+    allowed = allow_call(msgspec.structs.replace(state, totals=used), bundle().routes[0], 1_000)
+    assert (allowed.limit, allowed.max_output_tokens) == (limit, output)
+    assert allowed.reserved <= left_usd

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,6 +151,4 @@ EVERY: tuple[ev.Event, ...] = (
 
 def test_every_type_of_event_is_tried_above() -> None:
     """A new type of event has to be added to the list."""
-    from typing import get_args
-
     assert {type(event) for event in EVERY} == set(get_args(ev.Event))
