@@ -121,19 +121,17 @@ async def test_tool_that_raises_what_ends_programs(
     if isinstance(error, GeneratorExit) and not in_thread:
         pytest.skip("GeneratorExit is how Python closes a coroutine; an async tool cannot raise it apart from that")
 
-    if in_thread:
+    @tool(effect=effect, name="bad")
+    def in_a_thread() -> str:
+        """Fail badly."""
+        raise error
 
-        @tool(effect=effect, name="bad")
-        def bad() -> str:
-            """Fail badly."""
-            raise error
-    else:
+    @tool(effect=effect, name="bad")
+    async def on_the_loop() -> str:
+        """Fail badly."""
+        raise error
 
-        @tool(effect=effect, name="bad")
-        async def bad() -> str:
-            """Fail badly."""
-            raise error
-
+    bad: Any = in_a_thread if in_thread else on_the_loop
     async with running(tmp_path, once("bad"), agent(tools=[bad], approvals=[])) as runtime:
         run = (await runtime.start("desk", "Go.")).run
         view = await runtime.wait(run, timeout_s=10)

@@ -210,20 +210,19 @@ async def test_queued_run_whose_agent_is_missing(tmp_path: Path) -> None:
 
 def changed(world: World, parameter: str = "text", **more: Any) -> Agent:
     """The agent with a `note` of another form."""
-    if parameter == "text":
 
-        @tool(effect="write")
-        async def note(text: str) -> str:
-            """Write something down, in other words."""
-            world.done.append(f"new note {text}")
-            return "noted anew"
-    else:
+    @tool(effect="write", name="note")
+    async def in_other_words(text: str) -> str:
+        """Write something down, in other words."""
+        world.done.append(f"new note {text}")
+        return "noted anew"
 
-        @tool(effect="write", name="note")
-        async def note(words: str) -> str:
-            """Write something down."""
-            return "never"
+    @tool(effect="write", name="note")
+    async def of_another_form(words: str) -> str:
+        """Write something down."""
+        return "never"
 
+    note: Any = in_other_words if parameter == "text" else of_another_form
     others = [one for one in tools(world) if one.name != "note"]
     return agent(world, tools=[*others, note], **more)
 
@@ -305,7 +304,8 @@ async def _crash(data: Path, *more: str) -> tuple[int, str]:
 async def test_dead_letter_after_a_crash_loop(tmp_path: Path) -> None:
     """A run that kills its process at each claim is parked after five, and tried again when it is revived."""
     data = tmp_path / "t.db"
-    codes = []
+    codes: list[int] = []
+    out = ""
     for _ in range(8):
         code, out = await _crash(data)
         codes.append(code)
