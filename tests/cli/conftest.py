@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,20 @@ SCRIPT = {
 SIMULATED = ("--simulated", "--sim-script", "sim.json")
 
 
+@contextlib.contextmanager
+def without_uvloop() -> Generator[None]:
+    """Let `import uvloop` fail, as where it is not installed."""
+    modules: dict[str, Any] = sys.modules
+    kept = modules.get("uvloop")
+    modules["uvloop"] = None
+    try:
+        yield
+    finally:
+        modules.pop("uvloop")
+        if kept is not None:
+            modules["uvloop"] = kept
+
+
 @dataclass
 class Cli:
     """The command line in a directory."""
@@ -93,7 +107,9 @@ class Cli:
         """The same in this process, for what needs no process of its own: a third of the time."""
         out, err = io.StringIO(), io.StringIO()
         before = dict(os.environ)
-        with contextlib.chdir(self.directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        # One uvloop after another in a process may hang as it closes (seen under xdist); a process of ours has one.
+        streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with contextlib.chdir(self.directory), streams[0], streams[1], without_uvloop():
             os.environ.clear()
             os.environ.update(self.environment())
             try:
