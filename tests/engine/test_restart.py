@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stanchion import Agent, Runtime, ToolContext, tool
+from stanchion import Agent, Model, Runtime, ToolContext, price_usd, tool
 from stanchion.core import event as ev
 from stanchion.core.errors import Conflict, ModelError
 from stanchion.runtime import Draining
@@ -344,3 +344,20 @@ async def test_contexts_stay_the_same_over_a_restart(tmp_path: Path) -> None:
     (first, second) = seen
     assert first[:2] == second[:2]
     assert (first[2], second[2]) == (1, 2)
+
+
+async def test_fallback_that_is_gone(tmp_path: Path) -> None:
+    """A run on a fallback that its agent no longer has goes on with what models there are."""
+    clock = FakeClock(draw=0.0)
+    gone = ScriptedModel(lambda _: ModelError("gone", code="not_found", retryable=False))
+    later = ScriptedModel(lambda _: ModelError("later", code="rate_limited", retryable=True, retry_after_s=3600))
+    two = agent(fallbacks=[Model("anthropic:backup", price=price_usd(input="1", output="1"))])
+    clients = {"openai": gone, "anthropic": later}
+    runtime = await Runtime.open(two, data=tmp_path / "t.db", clients=clients, clock=clock)
+    run = (await runtime.start("desk", "Hello")).run
+    await until_event(runtime, run, ev.ModelCallFailed, 2)
+    await runtime.aclose()
+    clock.advance(3601)
+    async with running(tmp_path, echo(), clock=clock) as again:
+        assert (await over(again, run)).text == "You said: Hello"
+        assert len(await events(again, run, ev.BundleChanged)) == 1

@@ -157,7 +157,7 @@ class Drive:
 
     def started(self, stage: Stage) -> None:
         """The first stage is durable: perform its effects. `run` goes on from there."""
-        self._inbox_unread = False  # nobody could name the run before now
+        self._inbox_unread = False
         self._committed(stage)
 
     def unstage_decision(self, stage: Stage) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from stanchion.core import event as ev
 from stanchion.core.bundle import Route
 from stanchion.core.errors import ModelError
-from stanchion.core.message import RUNTIME, Delta, Label, Part, Text, ToolResult
+from stanchion.core.message import RUNTIME, Delta, Label, Opaque, Part, Text, Thinking, ToolResult
 from stanchion.core.money import cost
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
@@ -83,7 +83,7 @@ class Performer:
             response=response.id,
             first_ms=int((first - began) * 1000) if first else 0,
             took_ms=int((time.monotonic() - began) * 1000),
-            parts=response.parts,
+            parts=_named(response.parts, route),
         )
         if billed > effect.reserved:
             return [finished, ev.BudgetOverrun(turn=effect.turn, reserved=effect.reserved, cost=billed)]
@@ -116,8 +116,8 @@ class Performer:
 
     def _model_failed(self, effect: CallModel, route: Route, error: ModelError) -> ev.ModelCallFailed:
         unbilled = not error.sent or error.code in _UNBILLED or (error.code == "overloaded" and error.status >= 400)
-        wait_s = backoff_s(route.retry, effect.attempt, self._clock.draw(), error.retry_after_s)
-        partial: tuple[Part, ...] = tuple(error.partial)
+        wait_s = backoff_s(route.retry, effect.tries, self._clock.draw(), error.retry_after_s)
+        partial = _named(tuple(error.partial), route)
         return ev.ModelCallFailed(
             turn=effect.turn,
             attempt=effect.attempt,
@@ -127,7 +127,7 @@ class Performer:
             cost=0 if unbilled else effect.reserved,
             usage=error.usage,
             status=error.status,
-            parts=(*partial, Text(str(error), RUNTIME)),
+            parts=(*partial, Text(_storable(str(error)), RUNTIME)),
         )
 
     async def call_tool(self, effect: CallTool) -> list[ev.Event]:
@@ -178,13 +178,33 @@ class Performer:
             in_doubt=failure.in_doubt,
             retryable=failure.retryable,
             retry_at_ms=self._clock.now_ms() + int(wait_s * 1000) if failure.retryable else 0,
-            parts=(Text(failure.text, RUNTIME),),
+            parts=(Text(_storable(failure.text), RUNTIME),),
         )
+
+
+def _named(parts: tuple[Part, ...], route: Route) -> tuple[Part, ...]:
+    """Say on reasoning and blocks of a provider's own which model they are of: no other is ever shown them."""
+    if not any(isinstance(part, Thinking | Opaque) for part in parts):
+        return parts
+    label = Label("model", f"{route.provider}:{route.model}")
+    return tuple(
+        msgspec.structs.replace(part, label=label) if isinstance(part, Thinking | Opaque) else part for part in parts
+    )
+
+
+def _storable(text: str) -> str:
+    """Replace what is no Unicode text (a lone surrogate), which no store and no provider takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
 
 
 def _finished(
     effect: CallTool, outcome: str, text: str, label: Label, cost_nano_usd: int = 0, took_ms: int = 0
 ) -> ev.ToolCallFinished:
+    text = _storable(text)
     long = len(text) > effect.max_result_chars
     result = ToolResult(effect.provider_id, effect.tool, text, label, error=outcome == "error")
     return ev.ToolCallFinished(

@@ -43,6 +43,8 @@ log = logging.getLogger("stanchion.engine")
 
 AGAIN_S = 1.0
 """When a run that was let go because the store failed is taken up again."""
+OVERDUE_S = 0.05
+"""How soon the sweeper looks again at what was due already when it looked."""
 _start_decoder = msgspec.json.Decoder(ev.RunStarted)
 
 
@@ -156,6 +158,8 @@ class Worker:
             return said
         slot.drive = drive
         drive.started(stage)
+        if slot.poked:
+            drive.poke()
         if self.draining:
             drive.drain()
         slot.task = asyncio.create_task(self._run(start.tenant, start.run, slot, drive))
@@ -387,8 +391,9 @@ class Worker:
 
     async def _until(self, due_ms: int) -> None:
         wait_s = self._settings.sweep_s
-        if due_ms:
-            wait_s = min(wait_s, max((due_ms - self._clock.now_ms()) / 1000, 0.005))
+        if due_ms:  # what is overdue was hinted at just now, or there is no room for it: no reason to spin
+            left_s = (due_ms - self._clock.now_ms()) / 1000
+            wait_s = min(wait_s, left_s if left_s > 0 else OVERDUE_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._sweep_now.wait()

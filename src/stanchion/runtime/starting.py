@@ -136,4 +136,8 @@ def input_parts(said: str | Sequence[Part]) -> tuple[Part, ...]:
         raise InputError("is empty; say something", field="input")
     if sum(len(part.text if isinstance(part, Text) else part.data) for part in spoken) > _MAX_INPUT_BYTES:
         raise InputError(f"is longer than {_MAX_INPUT_BYTES:,} characters", field="input")
+    try:
+        msgspec.json.encode(parts)
+    except UnicodeEncodeError:
+        raise InputError("holds half of a surrogate pair, which is no character", field="input") from None
     return parts
