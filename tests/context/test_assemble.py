@@ -7,7 +7,8 @@ import msgspec
 from stanchion.context.assemble import assemble, preamble, prefix_digest
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Caps
-from stanchion.core.message import DEVELOPER, Text
+from stanchion.core.message import DEVELOPER, MODEL, USER, Label, Message, Text, Thinking
+from stanchion.core.state import State
 from tests.loop.play import Play, bundle, call, tool
 
 
@@ -53,3 +54,16 @@ def test_a_retry_sends_the_same() -> None:
     """After a death the attempt that follows has the digest of the one that was lost."""
     started = played(crashes={1: True}).events(ev.ModelCallStarted)
     assert started[0].prefix == started[1].prefix
+
+
+def test_no_model_is_shown_the_reasoning_of_another() -> None:
+    """After a fallback, and in the session's next run on the first model again, each sees its own only."""
+    thought = Thinking("hm", Label("model", "p:m0"), signature="s", wire="anthropic")
+    said = Text("hi", MODEL)
+    state = State(
+        messages=(Message("user", (Text("q", USER),)), Message("assistant", (thought, said))), reasoners=("p:m0",)
+    )
+    agent = bundle(routes=2)
+    own, other = (assemble(state, agent, preamble(agent), route) for route in agent.routes)
+    assert own.messages == state.messages
+    assert other.messages[1].parts == (said,)

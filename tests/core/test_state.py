@@ -90,7 +90,7 @@ def test_what_a_session_carries_is_the_conversation_and_nothing_of_the_run() -> 
         entries(started(), asked(), answered(Text("x", MODEL), finish="stop"), ev.RunFinished(outcome="done"))
     )
     kept = {n for n in State.__struct_fields__ if getattr(carry(before), n) != getattr(State(), n)}
-    assert kept == {"messages", "prefix", "content_bytes", "weight", "prompted", "weight_since"}
+    assert kept == {"messages", "prefix", "content_bytes", "weight", "prompted", "prompted_route", "weight_since"}
     assert carry(before).messages == before.messages
 
 

@@ -29,7 +29,7 @@ def broken_error() -> str:
 @pytest.mark.parametrize("given", [broken_text, broken_error])
 async def test_half_a_character_is_replaced(tmp_path: Path, given: object) -> None:
     """A tool's result that is no Unicode neither stops the run nor stands in the journal."""
-    mine = Agent(name="desk", tools=[given], model=Model("anthropic:m", price=PRICED))
+    mine = Agent(name="desk", tools=[given], model=PRICED)
     model = ScriptedModel([call(getattr(given, "__name__", "")), "Done."])
     async with running(tmp_path, model, mine) as runtime:
         view = await over(runtime, (await runtime.start("desk", "Go.")).run)
@@ -54,8 +54,8 @@ async def test_a_fallback_does_not_see_the_reasoning_of_the_first(tmp_path: Path
 
     mine = Agent(
         name="desk",
-        model=Model("anthropic:first", price=PRICED),
-        fallbacks=[Model("anthropic:second", price=PRICED)],
+        model=Model("anthropic:first", price=PRICED.price),
+        fallbacks=[Model("anthropic:second", price=PRICED.price)],
     )
     async with await Runtime.open(mine, data=tmp_path / "t.db", clients={"*": ScriptedModel(reply)}) as runtime:
         for out in (False, True, False):

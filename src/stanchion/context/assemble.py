@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 
 from stanchion.core.bundle import Bundle, Route
-from stanchion.core.message import DEVELOPER, ModelRequest, Text, ToolSchema
+from stanchion.core.message import DEVELOPER, Message, ModelRequest, Opaque, Part, Text, Thinking, ToolSchema
 from stanchion.core.state import State
 
 WIRE_TOKENS = 2_000
@@ -56,7 +56,7 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> Mod
     """Make the request that goes on from a state."""
     return ModelRequest(
         model=route.model,
-        messages=state.messages,
+        messages=_readable_by(f"{route.provider}:{route.model}", state),
         max_output_tokens=route.max_output_tokens,
         system=shown.system,
         tools=shown.tools,
@@ -69,6 +69,21 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> Mod
         effort=route.effort,
         options=route.options,
     )
+
+
+def _readable_by(model: str, state: State) -> tuple[Message, ...]:
+    """Leave out the reasoning and own blocks of other models: none can read, and some refuse, another's."""
+    if all(name in ("", model) for name in state.reasoners):
+        return state.messages
+    shown = (
+        Message(message.role, tuple(part for part in message.parts if not _is_others(part, model)))
+        for message in state.messages
+    )
+    return tuple(message for message in shown if message.parts)
+
+
+def _is_others(part: Part, model: str) -> bool:
+    return isinstance(part, Thinking | Opaque) and part.label.name not in ("", model)
 
 
 def prefix_digest(state: State, shown: Preamble) -> str:

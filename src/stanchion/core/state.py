@@ -14,7 +14,19 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Caps
-from stanchion.core.message import REVIEWER, Erased, Finish, Media, Message, Part, Text, ToolCall, ToolResult
+from stanchion.core.message import (
+    REVIEWER,
+    Erased,
+    Finish,
+    Media,
+    Message,
+    Opaque,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 
 Phase = Literal["proposed", "asking", "ready", "running", "failed", "settled"]
 """Of a call: not judged yet; waits for a person; may start; has left; an attempt failed; has its result."""
@@ -156,6 +168,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Type of the first media part that declares no bound."""
     prompted: str = ""
     """Digest of the bundle that the last model call was made under."""
+    prompted_route: int = -1
+    """The route of the session's last model call."""
+    reasoners: tuple[str, ...] = ()
+    """The models whose reasoning or own blocks stand in `messages`, as "provider:model"."""
     model: ModelCall | None = None
     finish: Finish | Literal[""] = ""
     """How the last answer ended, while it is not dealt with."""
@@ -236,6 +252,8 @@ def carry(ended: State) -> State:
         weight_since=ended.weight_since,
         unbounded=ended.unbounded,
         prompted=ended.prompted,
+        prompted_route=ended.prompted_route,
+        reasoners=ended.reasoners,
     )
 
 
@@ -334,8 +352,10 @@ def _say(state: State, parts: tuple[Part, ...]) -> State:
 
 def _add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ...]) -> State:
     """Add parts to the conversation: to the last message if it is of the same side, for providers want them in turn."""
-    prefix, size, weight, unbounded = state.prefix, 0, 0, state.unbounded
+    prefix, size, weight, unbounded, reasoners = state.prefix, 0, 0, state.unbounded, state.reasoners
     for part in parts:
+        if isinstance(part, Thinking | Opaque) and part.label.name not in reasoners:
+            reasoners = (*reasoners, part.label.name)
         encoded = _encode((role, part))
         prefix = hashlib.sha256(prefix + encoded).digest()
         size += len(encoded)
@@ -357,6 +377,7 @@ def _add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ..
         weight=state.weight + weight,
         weight_since=state.weight_since + weight,
         unbounded=unbounded,
+        reasoners=reasoners,
     )
 
 
@@ -392,7 +413,15 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         ledgers=event.ledgers,
         bound_tokens=event.bound_tokens,
     )
-    return _with(state, model=model, route=event.route, prompted=state.bundle, refused=None, finish="")
+    return _with(
+        state,
+        model=model,
+        route=event.route,
+        prompted=state.bundle,
+        prompted_route=event.route,
+        refused=None,
+        finish="",
+    )
 
 
 def _model_finished(state: State, event: ev.ModelCallFinished) -> State:

@@ -215,7 +215,9 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     request = msgspec.structs.replace(
         assemble(state, view.bundle, view.shown, chosen), max_output_tokens=allowed.max_output_tokens
     )
-    call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved)
+    model = state.model
+    tries = model.tries + 1 if model is not None and model.route == route else 1
+    call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved, tries)
     return Decision(events=(*_resets(state, route), started), effects=(call,))
 
 
@@ -223,7 +225,7 @@ def _resets(state: State, route: int) -> tuple[ev.Event, ...]:
     """Say that the next request does not go on from the one before it (I8)."""
     if state.prompted not in ("", state.bundle):
         return (ev.PrefixReset(reason="bundle"),)
-    moved = route != state.route and bool(state.totals.turns or state.model)
+    moved = state.prompted_route not in (-1, route)
     return (ev.PrefixReset(reason="route"),) if moved else ()
 
 

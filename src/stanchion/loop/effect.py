@@ -29,6 +29,8 @@ class CallModel(msgspec.Struct, frozen=True):
     request: ModelRequest
     deadline_ms: int
     reserved: int
+    tries: int = 1
+    """Which try on this route it is: what the wait before the next one goes by."""
 
 
 class CallTool(msgspec.Struct, frozen=True):
