@@ -7,75 +7,14 @@ writes empties this cache (`UnitOfWork.begin`), and so does a rollback.
 from __future__ import annotations
 
 from stanchion.core.errors import NotFound
+from stanchion.journal.head import Head
 from stanchion.journal.queries import named
 from stanchion.journal.sqlite import multi
 from stanchion.journal.sqlite.connection import Connection, Value
-from stanchion.journal.store import Status
 
 _SQL = named("sqlite.sql")
 _KEPT = 5_000
 """Heads in the cache; above it those that are not being changed are let go."""
-
-
-class Head:
-    """A run's row, as far as appends change it."""
-
-    __slots__ = (
-        "attempts",
-        "changed",
-        "cost",
-        "epoch",
-        "hash",
-        "lease_until_ms",
-        "moved",
-        "no",
-        "outcome",
-        "seq",
-        "session",
-        "status",
-        "wake_at_ms",
-        "worker",
-    )
-
-    def __init__(
-        self,
-        no: int,
-        seq: int,
-        hash: bytes,
-        epoch: int,
-        status: Status,
-        outcome: str,
-        wake_at_ms: int,
-        lease_until_ms: int,
-        worker: str,
-        attempts: int,
-        cost: int,
-        session: str,
-    ) -> None:
-        self.no = no
-        self.seq = seq
-        self.hash = hash
-        self.epoch = epoch
-        self.status: Status = status
-        self.outcome = outcome
-        self.wake_at_ms = wake_at_ms
-        self.lease_until_ms = lease_until_ms
-        self.worker = worker
-        self.attempts = attempts
-        self.cost = cost
-        self.session = session
-        self.moved = False
-        self.changed = False
-
-    def put(self, status: Status, wake_at_ms: int = 0) -> None:
-        """Change the status, if it is another."""
-        if self.status != status or self.wake_at_ms != wake_at_ms:
-            self.status, self.wake_at_ms, self.changed = status, wake_at_ms, True
-
-    def lease(self, worker: str, until_ms: int) -> None:
-        """Give the lease to a worker, or back ("" and 0)."""
-        if self.worker != worker or self.lease_until_ms != until_ms:
-            self.worker, self.lease_until_ms, self.changed = worker, until_ms, True
 
 
 class Heads:

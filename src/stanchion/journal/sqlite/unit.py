@@ -12,12 +12,13 @@ from typing import Any
 import apsw
 import msgspec
 
-from stanchion.core.errors import Conflict, StaleAppend
+from stanchion.core.errors import Conflict
 from stanchion.core.event import Base
+from stanchion.journal.head import Head, check_append
 from stanchion.journal.queries import named
 from stanchion.journal.sqlite import multi
 from stanchion.journal.sqlite.connection import Connection, Value
-from stanchion.journal.sqlite.heads import Head, Heads
+from stanchion.journal.sqlite.heads import Heads
 from stanchion.journal.sqlite.ledgers import Ledgers
 from stanchion.journal.store import (
     ApiKey,
@@ -110,7 +111,7 @@ class UnitOfWork:
     def append(self, packed: Packed) -> Refused | None:
         append = packed.append
         head = self._heads.get(append.tenant, append.run)
-        _check(append, head)
+        check_append(append, head)
         contents = self._content_rows(append.tenant, append.records)
         if append.settle or append.reserve:
             refused = self._ledgers.move(append)
@@ -328,17 +329,6 @@ class UnitOfWork:
     def revoke_api_key(self, id: str) -> bool:
         self.connection.execute(_SQL["revoke_api_key"], (id,))
         return self.connection.changes() > 0
-
-
-def _check(append: Append, head: Head) -> None:
-    if head.epoch != append.epoch:
-        raise StaleAppend(
-            f"run {append.run!r} was claimed again (epoch {head.epoch}, not {append.epoch}): another worker drives it"
-        )
-    if head.seq != append.expected_seq:
-        raise StaleAppend(f"run {append.run!r} stands at event {head.seq}, not {append.expected_seq}: read it again")
-    if head.status == "ended":
-        raise StaleAppend(f"run {append.run!r} is over: nothing is added to it")
 
 
 def _base(session: Any) -> Base | None:

@@ -1,0 +1,79 @@
+"""A run's row as far as writes change it, and the check that makes an append safe. Shared by the stores; nothing awaits."""
+
+from __future__ import annotations
+
+from stanchion.core.errors import StaleAppend
+from stanchion.journal.store import Append, Status
+
+
+class Head:
+    """A run's row, as far as appends change it."""
+
+    __slots__ = (
+        "attempts",
+        "changed",
+        "cost",
+        "epoch",
+        "hash",
+        "lease_until_ms",
+        "moved",
+        "no",
+        "outcome",
+        "seq",
+        "session",
+        "status",
+        "wake_at_ms",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        no: int,
+        seq: int,
+        hash: bytes,
+        epoch: int,
+        status: Status,
+        outcome: str,
+        wake_at_ms: int,
+        lease_until_ms: int,
+        worker: str,
+        attempts: int,
+        cost: int,
+        session: str,
+    ) -> None:
+        self.no = no
+        self.seq = seq
+        self.hash = hash
+        self.epoch = epoch
+        self.status: Status = status
+        self.outcome = outcome
+        self.wake_at_ms = wake_at_ms
+        self.lease_until_ms = lease_until_ms
+        self.worker = worker
+        self.attempts = attempts
+        self.cost = cost
+        self.session = session
+        self.moved = False
+        self.changed = False
+
+    def put(self, status: Status, wake_at_ms: int = 0) -> None:
+        """Change the status, if it is another."""
+        if self.status != status or self.wake_at_ms != wake_at_ms:
+            self.status, self.wake_at_ms, self.changed = status, wake_at_ms, True
+
+    def lease(self, worker: str, until_ms: int) -> None:
+        """Give the lease to a worker, or back ("" and 0)."""
+        if self.worker != worker or self.lease_until_ms != until_ms:
+            self.worker, self.lease_until_ms, self.changed = worker, until_ms, True
+
+
+def check_append(append: Append, head: Head) -> None:
+    """Raise `StaleAppend` unless the append's driver still has the run and knows its last event."""
+    if head.epoch != append.epoch:
+        raise StaleAppend(
+            f"run {append.run!r} was claimed again (epoch {head.epoch}, not {append.epoch}): another worker drives it"
+        )
+    if head.seq != append.expected_seq:
+        raise StaleAppend(f"run {append.run!r} stands at event {head.seq}, not {append.expected_seq}: read it again")
+    if head.status == "ended":
+        raise StaleAppend(f"run {append.run!r} is over: nothing is added to it")
