@@ -361,3 +361,19 @@ async def test_fallback_that_is_gone(tmp_path: Path) -> None:
     async with running(tmp_path, echo(), clock=clock) as again:
         assert (await over(again, run)).text == "You said: Hello"
         assert len(await events(again, run, ev.BundleChanged)) == 1
+
+
+async def test_who_adopts_none_leaves_the_runs_of_others_alone(tmp_path: Path) -> None:
+    """A process for one run (`stanchion run`) neither drives nor parks what was left in the file; a server takes it up."""
+    model = HeldModel()
+    runtime = await opened(tmp_path, model)
+    left = (await runtime.start("desk", "One.")).run
+    await model.began.wait()
+    await runtime.aclose(grace_s=0.1)
+    mine = agent(name="other")
+    async with await Runtime.open(mine, data=tmp_path / "t.db", clients={"*": echo()}, adopt=False) as one:
+        own = (await one.start("other", "Mine.")).run
+        assert (await over(one, own)).text == "You said: Mine."
+        assert (await one.view(left)).status in ("runnable", "waiting")
+    async with running(tmp_path, echo()) as server:
+        assert (await over(server, left)).text == "You said: One."

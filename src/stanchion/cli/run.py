@@ -165,7 +165,7 @@ async def _desk(wanted: Wanted) -> AsyncGenerator[tuple[Desk, Ask, bool]]:
     async with model_provider(
         agents, simulated=wanted.simulated, if_no_key=wanted.if_no_key, script=wanted.script
     ) as provider:
-        runtime = await Runtime.open(*agents, data=where.data, environment=provider.environment)
+        runtime = await Runtime.open(*agents, data=where.data, environment=provider.environment, adopt=False)
         try:
             ask = msgspec.structs.replace(wanted.ask, agent=agents[0].name)
             if provider.simulated:

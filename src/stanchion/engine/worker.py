@@ -56,6 +56,8 @@ class WorkerSettings:
     lease_s: float = 30.0
     sweep_s: float = 0.5
     """How often rows that another process wrote are looked for."""
+    adopt: bool = True
+    """Take up whatever is runnable; else only what was started here."""
     max_active: int = 4_000
     max_attempts: int = 5
     """Claims of a run without progress before it is dead-lettered."""
@@ -95,6 +97,8 @@ class Worker:
         self._loader = loader
         self._settings = settings
         self._slots: dict[tuple[str, str], _Slot] = {}
+        self._started: set[tuple[str, str]] = set()
+        """Runs that were started here and are not over; kept only by a worker that adopts none."""
         self._sweep_now = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self._renewer: asyncio.Task[None] | None = None
@@ -156,6 +160,8 @@ class Worker:
                 self._loader.keep(drive.state)
                 self._sweep_now.set()
             return said
+        if not self._settings.adopt:
+            self._started.add((start.tenant, start.run))
         slot.drive = drive
         drive.started(stage)
         if slot.poked:
@@ -237,6 +243,7 @@ class Worker:
             state = await drive.run()
             if state.ended:
                 self._loader.keep(state)
+                self._started.discard((tenant, run))
             again = drive.poked and not state.ended
         except StaleAppend:
             log.warning("run %s is driven elsewhere now; let go of it", run)
@@ -370,7 +377,8 @@ class Worker:
             try:
                 room = self._settings.max_active - len(self._slots)
                 for ref in await self._store.runnable(limit=max(room, 0)) if room > 0 else ():
-                    self.hint(ref.tenant, ref.run)
+                    if self._settings.adopt or (ref.tenant, ref.run) in self._started:
+                        self.hint(ref.tenant, ref.run)
                 if await self._store.changed_elsewhere():
                     self._nudge()
                 due_ms = await self._store.next_wake_ms()

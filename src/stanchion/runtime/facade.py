@@ -74,10 +74,11 @@ class Runtime:
         clients: Mapping[str, ModelClient] | None = None,
         environment: Mapping[str, str] | None = None,
         drive: bool = True,
+        adopt: bool = True,
         clock: Clock | None = None,
         store: Store | None = None,
     ) -> Runtime:
-        """Open a store, bind the agents, and drive what is runnable.
+        """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only what is started here.
 
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Raises `ConfigError`.
         """
@@ -87,15 +88,15 @@ class Runtime:
         runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive)
         try:
             if drive:
-                await runtime._drive()
+                await runtime._drive(adopt=adopt)
         except BaseException:
             await runtime.aclose(grace_s=0)
             raise
         return runtime
 
-    async def _drive(self) -> None:
+    async def _drive(self, *, adopt: bool) -> None:
         """Take the driver's seat and begin."""
-        settings = WorkerSettings(new_id("worker_"))
+        settings = WorkerSettings(new_id("worker_"), adopt=adopt)
         if not await self.store.seize(settings.name):
             raise ConfigError(
                 "another process drives the runs of this store; send it requests (--url), or stop it first"
@@ -112,7 +113,8 @@ class Runtime:
             settings=settings,
         )
         self._starter = Starter(self.store, self._worker)
-        await self._revive_served()
+        if adopt:
+            await self._revive_served()
         await self._worker.open()
 
     async def _revive_served(self) -> None:
