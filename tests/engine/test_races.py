@@ -70,6 +70,7 @@ async def test_dead_letter_can_be_cancelled(tmp_path: Path) -> None:
 
     async with running(tmp_path, model, agent(world), drive=False) as looking:
         inner = looking.store
+        claim = None
         for _ in range(6):  # as many processes that claimed it and died
             claim = await inner.claim("default", run, worker="w", lease_ms=0)
         assert claim is not None
