@@ -186,6 +186,11 @@ class Model:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{where}: options must be JSON: {error}") from error
 
+    @property
+    def provider(self) -> str:
+        """The provider. Raises `ConfigError` if there is none of this name."""
+        return split_model(self.name)[0]
+
     def route(self, prices: Prices, on_date: str) -> Route:
         """Resolve provider and price. Raises `ConfigError`."""
         provider, model = split_model(self.name)
@@ -331,14 +336,13 @@ def _approval(agent: str, rule: Approve, tools: Mapping[str, ToolSpec]) -> Appro
 def _output_schema(agent: str, output: Any) -> OutputSchema | None:
     if output is None:
         return None
+    wrong = f"agent {agent!r}: output {output!r} has no JSON schema; use a pydantic model or a dataclass"
+    if inspect.isroutine(output):
+        raise ConfigError(wrong)
     try:
-        if inspect.isroutine(output):
-            raise PydanticUserError("a function is no type", code=None)
         schema = TypeAdapter[Any](output).json_schema()
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise ConfigError(
-            f"agent {agent!r}: output {output!r} has no JSON schema; use a pydantic model or a dataclass"
-        ) from error
+        raise ConfigError(wrong) from error
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(output, "__name__", "answer"))[:64]
     return OutputSchema(name, _closed(schema))
 

@@ -75,7 +75,7 @@ def missing_keys(agents: Sequence[Agent], environment: Mapping[str, str]) -> lis
     found: list[tuple[str, str, str]] = []
     for agent in agents:
         for model in agent.models():
-            provider = model.name.partition(":")[0]
+            provider = model.provider
             name = prefix_of(provider)
             said = any(environment.get(f"{name}_{what}", "").strip() for what in ("API_KEY", "BASE_URL"))
             if provider not in KEYLESS and not said:
@@ -91,7 +91,7 @@ def prefix_of(provider: str) -> str:
 def simulated_environment(agents: Sequence[Agent], base_url: str) -> dict[str, str]:
     """The environment, with the provider of every model at the simulator's address."""
     environment = dict(os.environ)
-    for provider in {model.name.partition(":")[0] for agent in agents for model in agent.models()}:
+    for provider in {model.provider for agent in agents for model in agent.models()}:
         name = prefix_of(provider)
         environment[f"{name}_BASE_URL"] = base_url if provider == "anthropic" else f"{base_url}/v1"
         environment[f"{name}_API_KEY"] = "simulated"
