@@ -1,0 +1,474 @@
+"""A group of writes in one transaction: lock and read what they need, decide in memory, write it all at once.
+
+Each write checks everything before it changes anything: one that is refused leaves no trace and the others go on. Locks
+are taken in one order (content keys, runs, sessions, the sessions' queued runs, ledgers). What two transactions add at
+the same time (a session, an idempotency key, a ledger) fails the later one by its unique index; the lane then does the
+group again, on what is there by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, assert_never
+
+import msgspec
+
+from stanchion.core.errors import Conflict, NotFound, UnreadInbox
+from stanchion.core.event import Base
+from stanchion.journal.head import Head, check_append
+from stanchion.journal.ledger import Book, Place, moved_by, name_of, places_of
+from stanchion.journal.postgres.address import Connection
+from stanchion.journal.postgres.schema import lock_number
+from stanchion.journal.queries import named
+from stanchion.journal.store import (
+    Append,
+    Claim,
+    IdempotencyMismatch,
+    Refused,
+    SessionBusy,
+    SessionMoved,
+    Start,
+    Started,
+)
+
+SQL = named("postgres.sql")
+RunPlace: TypeAlias = tuple[str, str]
+"""Tenant and run."""
+
+
+class WriteAppend(msgspec.Struct, frozen=True):
+    """An append, with its envelopes as they will lie in the database."""
+
+    append: Append
+    envelopes: tuple[bytes, ...]
+
+
+class WriteStart(msgspec.Struct, frozen=True):
+    """A start, with the envelopes of its first append."""
+
+    start: Start
+    envelopes: tuple[bytes, ...]
+
+
+class WriteClaim(msgspec.Struct, frozen=True):
+    """A claim."""
+
+    tenant: str
+    run: str
+    worker: str
+    lease_ms: int
+
+
+class WritePost(msgspec.Struct, frozen=True):
+    """A row for an inbox."""
+
+    tenant: str
+    run: str
+    kind: str
+    body: bytes
+
+
+Write: TypeAlias = WriteAppend | WriteStart | WriteClaim | WritePost
+
+
+class Posted:
+    """The id of a post, once it is written."""
+
+    __slots__ = ("body", "head", "id", "kind")
+
+    def __init__(self, head: Head, kind: str, body: bytes) -> None:
+        self.head = head
+        self.kind = kind
+        self.body = body
+        self.id = 0
+
+
+class _Session:
+    __slots__ = ("changed", "exists", "head", "live", "queue", "runs", "start")
+
+    def __init__(self, live: str = "", head: Base | None = None, runs: int = 0, *, exists: bool = False) -> None:
+        self.live = live
+        self.head = head
+        self.runs = runs
+        self.exists = exists
+        self.changed = False
+        self.start: Start | None = None
+        """The start that makes it."""
+        self.queue: list[tuple[str, Head]] = []
+
+
+class Group:
+    """The transaction's state: what was read, what is to be written."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.moved: dict[RunPlace, int] = {}
+        """Runs whose readers and drivers are to be told, with their seq."""
+        self._heads: dict[RunPlace, Head] = {}
+        self._sessions: dict[tuple[str, str], _Session] = {}
+        self._idempotency: dict[tuple[str, str], tuple[str, str]] = {}
+        self._unread: dict[int, set[int]] = {}
+        self._books: dict[Place, Book] = {}
+        self._known_books: set[Place] = set()
+        self._touched_books: set[Place] = set()
+        self._touched: dict[int, Head] = {}
+        self._new_runs: list[tuple[Start, Head]] = []
+        self._new_keys: list[tuple[str, str, str, str]] = []
+        self._events: list[tuple[Head, int, bytes, bytes]] = []
+        self._contents: dict[tuple[str, str, bytes], bytes] = {}
+        self._posts: list[Posted] = []
+        self._read: list[tuple[Head, int]] = []
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def load(self, connection: Connection, writes: Sequence[Write]) -> None:
+        """Lock and read all that the writes need."""
+        await self._load_heads(connection, writes)
+        await self._load_sessions(connection, writes)
+        await self._load_unread(connection, writes)
+        places = {place for write in writes if (append := _append_of(write)) for place in places_of(append)}
+        if places:
+            await self._load_books(connection, sorted(places))
+
+    async def _load_heads(self, connection: Connection, writes: Sequence[Write]) -> None:
+        places = {_place(write) for write in writes}
+        keys = {
+            f"{append.tenant}/{content.key}"
+            for write in writes
+            if (append := _append_of(write))
+            for record in append.records
+            for content in record.contents
+        }
+        rows = await connection.fetch(SQL["lock_heads"], sorted(map(lock_number, keys)), *_columns(places, 2))
+        self.now_ms = rows[0]["seq"]
+        for row in rows[1:]:
+            self._heads[row[0], row[1]] = Head(*row[2:])
+
+    async def _load_sessions(self, connection: Connection, writes: Sequence[Write]) -> None:
+        starts = [write.start for write in writes if isinstance(write, WriteStart)]
+        ending: set[tuple[str, str]] = set()
+        for write in writes:
+            append = _append_of(write)
+            if append is not None and append.status == "ended":
+                head = self._heads.get((append.tenant, append.run))
+                session = head.session if head else write.start.session if isinstance(write, WriteStart) else ""
+                ending |= {(append.tenant, session)} if session else set()
+        names = ending | {(start.tenant, start.session) for start in starts if start.session}
+        if names:
+            for row in await connection.fetch(SQL["lock_sessions"], *_columns(names, 2)):
+                head = Base(row[3], row[4], row[5]) if row[3] else None
+                self._sessions[row[0], row[1]] = _Session(row[2], head, row[6], exists=True)
+        if ending:
+            for row in await connection.fetch(SQL["lock_queued"], *_columns(ending, 2)):
+                head = self._heads.setdefault((row[0], row[1]), Head(*row[2:]))
+                self._session(row[0], head.session).queue.append((row[1], head))
+        keys = {(start.tenant, start.idempotency_key) for start in starts if start.idempotency_key}
+        if keys:
+            for row in await connection.fetch(SQL["idempotency"], *_columns(keys, 2)):
+                self._idempotency[row[0], row[1]] = (row[2], row[3])
+
+    async def _load_unread(self, connection: Connection, writes: Sequence[Write]) -> None:
+        waiting: set[int] = set()
+        for write in writes:
+            if isinstance(write, WriteAppend) and write.append.status in ("waiting", "ended"):
+                head = self._heads.get((write.append.tenant, write.append.run))
+                waiting |= {head.no} if head else set()
+        if waiting:
+            for row in await connection.fetch(SQL["unread"], sorted(waiting)):
+                self._unread.setdefault(row[0], set()).add(row[1])
+
+    async def _load_books(self, connection: Connection, places: list[Place]) -> None:
+        names = {(tenant, name_of(ledger)) for tenant, ledger in places}
+        held = await connection.fetch(SQL["lock_ledgers"], *_columns(places, 2))
+        # Read after the ledgers are held: a limit set meanwhile waited for them, or is seen here.
+        limits = {(row[0], row[1]): row[2] for row in await connection.fetch(SQL["limits"], *_columns(names, 2))}
+        for place in places:
+            name = name_of(place[1])
+            self._books[place] = Book(name, limits.get((place[0], name), -1), 0, 0, closed=False)
+        for tenant, ledger, settled, reserved, closed in held:
+            book = self._books[tenant, ledger]
+            book.settled, book.reserved, book.closed = settled, reserved, closed
+            self._known_books.add((tenant, ledger))
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def apply(self, write: Write) -> Any:
+        """Do a write in memory. Raises `NotFound`, `Conflict`, `StaleAppend`."""
+        match write:
+            case WriteAppend():
+                return self._append(write)
+            case WriteStart():
+                return self._start(write)
+            case WriteClaim():
+                return self._claim(write)
+            case WritePost():
+                return self._post(write)
+            case _:
+                assert_never(write)
+
+    def _append(self, write: WriteAppend) -> Refused | None:
+        append = write.append
+        head = self._head(append.tenant, append.run)
+        check_append(append, head)
+        if append.status == "ended" and self._is_unread(head, append.inbox_done):
+            raise UnreadInbox
+        refused = self._move_money(append)
+        if refused is not None:
+            return refused
+        self._record(head, append, write.envelopes)
+        self._read += [(head, item) for item in append.inbox_done]
+        self._unread.get(head.no, set()).difference_update(append.inbox_done)
+        self._settle_status(append, head)
+        return None
+
+    def _claim(self, write: WriteClaim) -> Claim | None:
+        head = self._heads.get((write.tenant, write.run))
+        if head is None or head.status not in ("runnable", "waiting"):
+            return None
+        if head.lease_until_ms > self.now_ms and head.worker != write.worker:
+            return None
+        head.epoch += 1
+        head.attempts += 1
+        head.put("runnable")
+        head.lease(write.worker, self.now_ms + write.lease_ms)
+        self._touch(head)
+        return Claim(write.tenant, write.run, head.epoch, head.seq, head.attempts)
+
+    def _post(self, write: WritePost) -> Posted:
+        head = self._head(write.tenant, write.run)
+        if head.status == "ended":
+            raise Conflict(f"run {write.run!r} is over; start another in its session")
+        posted = Posted(head, write.kind, write.body)
+        self._posts.append(posted)
+        if head.status == "waiting":
+            head.put("runnable")
+            self._touch(head)
+        elif head.status == "parked" and write.kind in ("revive", "cancel"):
+            head.put("runnable")
+            head.attempts = 0
+            self._touch(head)
+        self.moved[write.tenant, write.run] = head.seq
+        return posted
+
+    def _start(self, write: WriteStart) -> Started | Refused | SessionBusy | SessionMoved | IdempotencyMismatch:
+        start = write.start
+        known = self._known(start)
+        if known is not None:
+            return known
+        if (start.tenant, start.run) in self._heads:
+            raise Conflict(f"there is a run {start.run!r} already; give the new one another id")
+        session = self._session(start.tenant, start.session) if start.session else None
+        live = session.live if session else ""
+        if live and not start.queued:
+            return SessionBusy(live)
+        if session and not start.queued and session.head != start.base:
+            return SessionMoved(session.head)
+        refused = self._move_money(start.first)
+        if refused is not None:
+            return refused
+        head = self._add_run(start, session, queued=bool(live))
+        self._record(head, start.first, write.envelopes)
+        if not live:
+            self._settle_status(start.first, head)
+        return Started(start.run)
+
+    def _known(self, start: Start) -> Started | IdempotencyMismatch | None:
+        found = self._idempotency.get((start.tenant, start.idempotency_key)) if start.idempotency_key else None
+        if found is None:
+            return None
+        digest, run = found
+        return Started(run, existing=True) if digest == start.idempotency_digest else IdempotencyMismatch(run)
+
+    def _add_run(self, start: Start, session: _Session | None, *, queued: bool) -> Head:
+        head = Head(0, 0, b"", 0, "queued" if queued else "runnable", "", 0, 0, "", 0, 0, start.session)
+        self._heads[start.tenant, start.run] = head
+        self._new_runs.append((start, head))
+        if start.queued:
+            self._posts.append(Posted(head, "start", start.request))
+        if start.idempotency_key:
+            self._idempotency[start.tenant, start.idempotency_key] = (start.idempotency_digest, start.run)
+            self._new_keys.append((start.tenant, start.idempotency_key, start.idempotency_digest, start.run))
+        if session:
+            if not session.exists and session.start is None:
+                session.start = start
+            session.live = session.live or start.run
+            session.runs += 1
+            session.changed = True
+            if queued:
+                session.queue.append((start.run, head))
+        if start.worker and not start.queued:
+            head.epoch = head.attempts = 1
+            head.lease(start.worker, self.now_ms + start.lease_ms)
+        return head
+
+    def _move_money(self, append: Append) -> Refused | None:
+        if not (append.settle or append.reserve):
+            return None
+        moved = moved_by(append, self._books.__getitem__)
+        if isinstance(moved, Refused):
+            return moved
+        self._books.update(moved)
+        self._touched_books.update(moved)
+        return None
+
+    def _record(self, head: Head, append: Append, envelopes: tuple[bytes, ...]) -> None:
+        for record, envelope in zip(append.records, envelopes, strict=True):
+            self._events.append((head, record.seq, record.hash, envelope))
+            for content in record.contents:
+                self._contents[append.tenant, content.key, content.commit] = content.blob
+        if append.records:
+            last = append.records[-1]
+            head.seq, head.hash = last.seq, last.hash
+        if append.progress:
+            head.attempts = 0
+        head.cost = max(head.cost, append.cost)
+        self._touch(head)
+        self.moved[append.tenant, append.run] = head.seq
+
+    def _settle_status(self, append: Append, head: Head) -> None:
+        status, wake_at_ms = append.status, append.wake_at_ms if append.status == "waiting" else 0
+        if status == "waiting" and self._is_unread(head):
+            status, wake_at_ms = "runnable", 0
+        head.put(status, wake_at_ms)
+        if append.release or status == "ended":
+            head.lease("", 0)
+        if status == "ended":
+            head.outcome = append.outcome
+            if head.session:
+                self._end(append.tenant, append.run, head)
+
+    def _is_unread(self, head: Head, read: tuple[int, ...] = ()) -> bool:
+        unread = self._unread.get(head.no, set()) - set(read)
+        return bool(unread) or any(posted.head is head for posted in self._posts)
+
+    def _end(self, tenant: str, run: str, head: Head) -> None:
+        """Move the session on: its head to this run, and its next queued run to work."""
+        session = self._session(tenant, head.session)
+        if head.seq:
+            session.head = Base(run, head.seq, head.hash.hex())
+            session.changed = True
+        if session.live != run:
+            return
+        session.live = ""
+        session.changed = True
+        for name, following in session.queue:
+            if following.status == "queued":
+                following.put("runnable")
+                self._touch(following)
+                session.live = name
+                self.moved[tenant, name] = following.seq
+                return
+
+    def _head(self, tenant: str, run: str) -> Head:
+        head = self._heads.get((tenant, run))
+        if head is None:
+            raise NotFound(f"there is no run {run!r}; list them with `stanchion runs ls`")
+        return head
+
+    def _session(self, tenant: str, session: str) -> _Session:
+        return self._sessions.setdefault((tenant, session), _Session())
+
+    def _touch(self, head: Head) -> None:
+        self._touched[id(head)] = head
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._touched or self._posts)
+
+    async def flush(self, connection: Connection) -> None:
+        """Write what was decided."""
+        if self._new_runs:
+            await self._flush_runs(connection)
+        await self._flush_sessions(connection)
+        await self._flush_books(connection)
+        if self._new_keys:
+            await connection.execute(SQL["insert_idempotency"], *_columns(self._new_keys, 4))
+        if self._posts:
+            rows = [(post.head.no, post.kind, post.body) for post in self._posts]
+            ids = await connection.fetch(SQL["insert_inbox"], *_columns(rows, 3), self.now_ms)
+            for posted, item in zip(self._posts, sorted(row[0] for row in ids), strict=True):
+                posted.id = item
+        if self._touched:
+            await self._flush_heads(connection)
+
+    async def _flush_runs(self, connection: Connection) -> None:
+        rows = [
+            (s.tenant, s.run, s.session, s.agent, s.bundle, s.user, head.status, s.priority, s.parent, s.root)
+            for s, head in self._new_runs
+        ]
+        found = await connection.fetch(SQL["insert_runs"], *_columns(rows, 10), self.now_ms)
+        for (_, head), no in zip(self._new_runs, sorted(row[0] for row in found), strict=True):
+            head.no = no
+
+    async def _flush_heads(self, connection: Connection) -> None:
+        events = [(head.no, seq, digest, envelope) for head, seq, digest, envelope in self._events]
+        contents = [(*place, self._contents[place]) for place in sorted(self._contents)]
+        heads = [
+            (
+                h.no, h.seq, h.hash, h.cost, h.attempts, h.status, h.outcome, h.epoch, h.wake_at_ms, h.lease_until_ms, h.worker
+            )
+            for h in self._touched.values()
+        ]  # fmt: skip
+        heads.sort()
+        read = [(head.no, item) for head, item in self._read]
+        columns = (*_columns(events, 4), *_columns(contents, 4), *_columns(heads, 11))
+        await connection.execute(SQL["write"], *columns, self.now_ms, *_columns(read, 2))
+
+    async def _flush_sessions(self, connection: Connection) -> None:
+        new: list[tuple[Any, ...]] = []
+        old: list[tuple[Any, ...]] = []
+        for (tenant, name), session in sorted(self._sessions.items()):
+            if not session.changed:
+                continue
+            base = session.head or Base("", 0, "")
+            state = (base.run, base.seq, base.hash, session.live, session.runs)
+            if session.exists:
+                old.append((tenant, name, *state))
+            elif session.start is not None:
+                new.append((tenant, name, session.start.agent, session.start.user, *state))
+        if new:
+            await connection.execute(SQL["insert_sessions"], *_columns(new, 9), self.now_ms)
+        if old:
+            await connection.execute(SQL["update_sessions"], *_columns(old, 7), self.now_ms)
+
+    async def _flush_books(self, connection: Connection) -> None:
+        new: list[tuple[Any, ...]] = []
+        old: list[tuple[Any, ...]] = []
+        for place in sorted(self._touched_books):
+            book = self._books[place]
+            if place in self._known_books:
+                old.append((*place, book.settled, book.reserved, book.closed))
+            else:
+                new.append((*place, book.name, book.settled, book.reserved, book.closed))
+        if new:
+            await connection.execute(SQL["insert_ledgers"], *_columns(new, 6))
+        if old:
+            await connection.execute(SQL["update_ledgers"], *_columns(old, 5))
+
+
+def _append_of(write: Write) -> Append | None:
+    match write:
+        case WriteAppend():
+            return write.append
+        case WriteStart():
+            return write.start.first
+        case _:
+            return None
+
+
+def _place(write: Write) -> RunPlace:
+    match write:
+        case WriteAppend():
+            return write.append.tenant, write.append.run
+        case WriteStart():
+            return write.start.tenant, write.start.run
+        case _:
+            return write.tenant, write.run
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[tuple[Any, ...]]:
+    """Turn rows into columns."""
+    return list(zip(*rows, strict=True)) or [()] * width

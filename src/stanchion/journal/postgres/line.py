@@ -1,0 +1,161 @@
+"""The line between processes: who has written tells the others by NOTIFY, after its commit and on its own connection.
+
+A NOTIFY inside the writing transaction would have every commit of the database wait for a lock that is held until the
+disk has it. Here a ring holds up nobody, and what happened meanwhile rings once. A ring may be late, or lost with its
+process: it is a hint, and who listens also looks from time to time. After a
+lost connection nobody knows what was missed: all listeners are told to look at everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from stanchion.journal.postgres.address import Connection
+from stanchion.journal.postgres.errors import LOST
+from stanchion.journal.postgres.group import RunPlace
+from stanchion.journal.store import RunRef
+
+log = logging.getLogger("stanchion.journal")
+
+Heard = Callable[[Sequence[RunRef] | None], None]
+"""Told which runs others wrote; None: any may have changed."""
+PAYLOAD_BYTES = 7_900
+"""PostgreSQL takes less than 8,000."""
+CHECK_S = 10.0
+"""How often a silent connection is asked whether it is still there."""
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[str, list[tuple[str, str, int]]]).decode
+
+
+class Line:
+    """One process's end of the line."""
+
+    def __init__(self, channel: str, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self.changed = False
+        """Others wrote since this was last reset."""
+        self._channel = channel
+        self._connect = connect
+        self._me = secrets.token_urlsafe(6)
+        self._heard: list[Heard] = []
+        self._moved: dict[RunPlace, int] = {}
+        self._ring = asyncio.Event()
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to listen. Raises what asyncpg raises."""
+        connection = await self._listening()
+        self._task = asyncio.create_task(self._run(connection), name="stanchion-line")
+
+    def listen(self, heard: Heard) -> None:
+        """Tell `heard`, in the event loop, what others write from now on."""
+        self._heard.append(heard)
+
+    def tell(self, moved: Mapping[RunPlace, int]) -> None:
+        """Ring for runs that were committed here."""
+        self._moved.update(moved)
+        self._ring.set()
+
+    async def aclose(self) -> None:
+        """Ring for what is left and hang up."""
+        if self._task is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while self._moved and self._up.is_set():  # noqa: ASYNC110  (the line has it within a round trip)
+                    await asyncio.sleep(0.005)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _listening(self) -> Connection:
+        connection = await self._connect()
+        await connection.add_listener(self._channel, self._on_ring)
+        self._up.set()
+        return connection
+
+    async def _run(self, connection: Connection) -> None:
+        while True:
+            try:
+                await self._serve(connection)
+            except (*LOST, asyncpg.PostgresError) as error:
+                log.warning("the line between processes was lost (%s); it is set up again", error)
+            finally:
+                self._up.clear()
+                connection.terminate()
+            connection = await self._again()
+            self._hear(None)
+
+    async def _again(self) -> Connection:
+        pause_s = 0.1
+        while True:
+            try:
+                return await self._listening()
+            except (*LOST, asyncpg.PostgresError):
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 5.0)
+
+    async def _serve(self, connection: Connection) -> None:
+        """Ring whenever there is something to tell; look now and then whether the connection still stands."""
+        connection.add_termination_listener(lambda _: self._ring.set())
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_S):
+                    await self._ring.wait()
+            self._ring.clear()
+            moved, self._moved = self._moved, {}
+            try:
+                await self._say(connection, _payloads(self._me, moved))
+            except BaseException:
+                self._moved = moved | self._moved
+                raise
+
+    async def _say(self, connection: Connection, payloads: list[str]) -> None:
+        if payloads:
+            await connection.fetch("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", self._channel, payloads)
+        else:
+            await connection.fetchval("SELECT 1", timeout=CHECK_S)
+
+    def _on_ring(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        try:
+            origin, moved = _decode(str(payload))
+        except msgspec.MsgspecError:
+            self._hear(None)
+            return
+        if origin != self._me:
+            self._hear([RunRef(tenant, run) for tenant, run, _ in moved] or None)
+
+    def _hear(self, refs: Sequence[RunRef] | None) -> None:
+        self.changed = True
+        for heard in self._heard:
+            try:
+                heard(refs)
+            except Exception:
+                log.exception("a listener failed")
+
+
+def _payloads(origin: str, moved: Mapping[RunPlace, int]) -> list[str]:
+    """Pack what is to be told into as few rings as their size allows."""
+    payloads: list[str] = []
+    rows: list[tuple[str, str, int]] = []
+    size = 0
+    for (tenant, run), seq in moved.items():
+        row = (tenant, run, seq)
+        weight = len(_encode(row)) + 1
+        if rows and size + weight > PAYLOAD_BYTES - 64:
+            payloads.append(_encode((origin, rows)).decode())
+            rows, size = [], 0
+        rows.append(row)
+        size += weight
+    if rows:
+        text = _encode((origin, rows)).decode()
+        payloads.append(text if len(text.encode()) <= PAYLOAD_BYTES else _encode((origin, ())).decode())
+    return payloads

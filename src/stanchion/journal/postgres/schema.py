@@ -1,0 +1,82 @@
+"""The schema: made where there is none, brought forward where it is older, refused where it is newer.
+
+Many processes may start at once: the first holds an advisory lock, the others wait for it and find the work done.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import asyncpg
+
+from stanchion.core.errors import ConfigError
+from stanchion.journal import queries
+from stanchion.journal.postgres.address import Address, Connection
+from stanchion.journal.postgres.errors import refused
+
+VERSION = 1
+_LOCK = 1398034433
+"""First half of the advisory lock ("STNA"); the second is the schema's name."""
+MIGRATIONS: Mapping[int, str] = {}
+"""`MIGRATIONS[v]` is the file of statements that bring a schema of version v to v + 1."""
+
+
+async def prepare(connection: Connection, address: Address) -> None:
+    """Bring the schema to this version. Raises `ConfigError`, `JournalError`."""
+    try:
+        await _check_server(connection, address)
+        if await _version(connection, address) == VERSION:
+            return
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1, $2)", _LOCK, lock_number(address.schema))
+            await _migrate(connection, address)
+    except asyncpg.PostgresError as error:
+        raise refused(error, address.name) from error
+
+
+def lock_number(name: str) -> int:
+    """Number of a name for an advisory lock."""
+    return zlib.crc32(name.encode()) - (1 << 31)
+
+
+async def _check_server(connection: Connection, address: Address) -> None:
+    version = connection.get_server_version()
+    if version.major < 14:
+        raise ConfigError(f"{address.name} is PostgreSQL {version.major}; use 14 or later")
+    if await connection.fetchval("SHOW server_encoding") != "UTF8":
+        raise ConfigError(f"{address.name}: the database's encoding is not UTF8; make one with ENCODING 'UTF8'")
+
+
+async def _version(connection: Connection, address: Address) -> int:
+    """Read the schema's version; 0: there is none."""
+    if await connection.fetchval("SELECT to_regclass($1)", f'"{address.schema}".meta') is None:
+        return 0
+    found = int(await connection.fetchval("SELECT value FROM meta WHERE name = 'schema_version'") or 0)
+    if found > VERSION:
+        raise ConfigError(
+            f"{address.name} was written by a newer Stanchion (schema {found}; this one knows {VERSION}): upgrade "
+            "Stanchion, or go back to the copy made before the upgrade"
+        )
+    return found
+
+
+async def _migrate(connection: Connection, address: Address) -> None:
+    found = await _version(connection, address)
+    if not found:
+        await _check_empty(connection, address)
+        if not await connection.fetchval("SELECT to_regnamespace($1)", f'"{address.schema}"'):
+            await connection.execute(f'CREATE SCHEMA "{address.schema}"')
+        await connection.execute(queries.text("postgres_schema.sql"))
+    for version in range(max(found, 1), VERSION if found else 0):
+        await connection.execute(queries.text(MIGRATIONS[version]))
+    await connection.execute(
+        "INSERT INTO meta VALUES ('schema_version', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        VERSION,
+    )
+
+
+async def _check_empty(connection: Connection, address: Address) -> None:
+    tables = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", address.schema)
+    if tables:
+        raise ConfigError(f"{address.name}: the schema is another program's; name another (?schema=..)")

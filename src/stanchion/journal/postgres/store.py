@@ -1,0 +1,317 @@
+"""The scale-out store behind the port: writes go to the lanes, reads to the pool, news over the line.
+
+A store belongs to the event loop that opened it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import asyncpg
+
+from stanchion.core.errors import Conflict
+from stanchion.core.event import Entry
+from stanchion.journal.ledger import owner_of
+from stanchion.journal.postgres.address import (
+    COMMAND_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    Address,
+    Connection,
+    connect,
+    first_connection,
+    harden,
+    parse,
+    server_settings,
+)
+from stanchion.journal.postgres.errors import LOST, refused
+from stanchion.journal.postgres.group import (
+    SQL,
+    Write,
+    WriteAppend,
+    WriteClaim,
+    WritePost,
+    WriteStart,
+)
+from stanchion.journal.postgres.lane import Lane
+from stanchion.journal.postgres.line import Heard, Line
+from stanchion.journal.postgres.read import Reader, run_row, session_row
+from stanchion.journal.postgres.schema import lock_number, prepare
+from stanchion.journal.record import Cipher, Identity
+from stanchion.journal.sqlite.packing import pack
+from stanchion.journal.store import (
+    ApiKey,
+    Append,
+    Claim,
+    IdempotencyMismatch,
+    InboxItem,
+    Key,
+    Ledger,
+    RawRecord,
+    Refused,
+    RunRef,
+    RunRow,
+    SessionBusy,
+    SessionMoved,
+    SessionRow,
+    Start,
+    Started,
+)
+
+LANES = 2
+READERS = 4
+_LANE_SETTINGS = {
+    # A group's statements find rows by their keys. A plan made while a table was small must not outlive that.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
+
+class PostgresStore:
+    """A `Store` in a PostgreSQL database, for many processes."""
+
+    def __init__(self, address: Address, reader: Reader, lanes: Sequence[Lane], line: Line, cipher: Cipher) -> None:
+        self._address = address
+        self._reader = reader
+        self._lanes = lanes
+        self._line = line
+        self._sealed = not isinstance(cipher, Identity)
+
+    @classmethod
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        cipher: Cipher = Identity(),  # noqa: B008  (it has no state)
+        schema: str = "",
+        lanes: int = LANES,
+        readers: int = READERS,
+    ) -> PostgresStore:
+        """Open a store and bring its schema to this version. Uses `lanes` + `readers` + 1 connections at most.
+
+        The schema is the one named here, in the URL (`?schema=`) or "stanchion". Raises `ConfigError`, `JournalError`.
+        """
+        address = parse(dsn, schema)
+        connection = await first_connection(address)
+        try:
+            await prepare(connection, address)
+        finally:
+            await connection.close()
+        try:
+            pool = await _pool(address, readers)
+            line = Line(
+                f"stanchion {address.schema}", lambda: connect(address, role="line", settings=_LAZY, durable=False)
+            )
+            await line.open()
+        except (*LOST, asyncpg.PostgresError) as error:
+            raise refused(error, address.name) from error
+        made = [Lane(address.name, _connector(address), line.tell) for _ in range(lanes)]
+        store = cls(address, Reader(address, pool, cipher), made, line, cipher)
+        for row in await store._reader.rows("erasing"):
+            await store._erase(row[0])
+        return store
+
+    async def aclose(self) -> None:
+        for lane in self._lanes:
+            await lane.aclose()
+        await self._line.aclose()
+        await self._reader.aclose()
+
+    async def now_ms(self) -> int:
+        return (await self._reader.rows("now"))[0][0]
+
+    async def changed_elsewhere(self) -> bool:
+        changed, self._line.changed = self._line.changed, False
+        return changed
+
+    def listen(self, heard: Heard) -> bool:
+        self._line.listen(heard)
+        return True
+
+    async def seize(self, worker: str) -> bool:
+        return True
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+        if start.first.epoch != int(bool(start.worker and not start.queued)):
+            raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
+        write = WriteStart(start, _packed(start.first))
+        return await self._write(start.tenant, start.run, write, _weight(start.first) + len(start.request))
+
+    async def append(self, append: Append) -> Refused | None:
+        return await self._write(append.tenant, append.run, WriteAppend(append, _packed(append)), _weight(append))
+
+    async def claim(self, tenant: str, run: str, *, worker: str, lease_ms: int) -> Claim | None:
+        return await self._write(tenant, run, WriteClaim(tenant, run, worker, lease_ms), 256)
+
+    async def renew(self, tenant: str, run: str, *, epoch: int, lease_ms: int) -> bool:
+        return bool(await self.renew_all([(tenant, run, epoch)], lease_ms=lease_ms))
+
+    async def renew_all(self, held: Sequence[tuple[str, str, int]], *, lease_ms: int) -> set[tuple[str, str]]:
+        if not held:
+            return set()
+        tenants, runs, epochs = zip(*held, strict=True)
+        rows = await self._reader.rows("renew_all", tenants, runs, epochs, lease_ms)
+        return {(row[0], row[1]) for row in rows}
+
+    async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
+        return await self._write(tenant, run, WritePost(tenant, run, kind, body), 256 + len(body))
+
+    async def _write(self, tenant: str, run: str, write: Write, weight: int) -> Any:
+        lane = self._lanes[zlib.crc32(f"{tenant}/{run}".encode()) % len(self._lanes)]
+        return await lane.write(write, weight)
+
+    async def runnable(self, *, limit: int) -> Sequence[RunRef]:
+        return [RunRef(*row) for row in await self._reader.rows("runnable", await self.now_ms(), limit)]
+
+    async def next_wake_ms(self) -> int:
+        return (await self._reader.rows("next_wake"))[0][0]
+
+    async def inbox(self, tenant: str, run: str) -> Sequence[InboxItem]:
+        return [InboxItem(*row) for row in await self._reader.rows("inbox", tenant, run)]
+
+    async def raw(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[RawRecord]:
+        return await self._reader.raw(tenant, run, after, limit)
+
+    async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
+        return await self._reader.entries(tenant, run, after, limit)
+
+    async def run(self, tenant: str, run: str) -> RunRow | None:
+        rows = await self._reader.rows("run", tenant, run)
+        return run_row(rows[0]) if rows else None
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        session: str = "",
+        agent: str = "",
+        user: str = "",
+        status: str = "",
+        before: str = "",
+        limit: int = 50,
+    ) -> Sequence[RunRow]:
+        values = (tenant, before, agent, user, status, limit)
+        if session:
+            return [run_row(row) for row in await self._reader.rows("runs_of_session", *values, session)]
+        return [run_row(row) for row in await self._reader.rows("runs", *values)]
+
+    async def session(self, tenant: str, session: str) -> SessionRow | None:
+        rows = await self._reader.rows("session", tenant, session)
+        return session_row(rows[0]) if rows else None
+
+    async def sessions(self, tenant: str, *, before: str = "", limit: int = 50) -> Sequence[SessionRow]:
+        return [session_row(row) for row in await self._reader.rows("sessions", tenant, before, limit)]
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    async def key_for(self, tenant: str, subject: str) -> Key:
+        while True:
+            rows = await self._reader.rows("key_of_subject", tenant, subject)
+            if rows:
+                return Key(*rows[0])
+            secret = secrets.token_bytes(32) if self._sealed else b""
+            made = (secrets.token_urlsafe(9), secrets.token_bytes(32), secret)
+            await self._reader.rows("insert_key", tenant, subject, *made)
+
+    async def keys(self, tenant: str) -> Sequence[Key]:
+        return [Key(*row) for row in await self._reader.rows("keys", tenant)]
+
+    async def destroy_key(self, tenant: str, subject: str) -> bool:
+        rows = await self._reader.rows("key_of_subject", tenant, subject)
+        if not rows:
+            return False
+        key = rows[0][0]
+
+        async def destroy(connection: Connection) -> Any:
+            async with connection.transaction():
+                await connection.execute(SQL["lock_key"], lock_number(f"{tenant}/{key}"))
+                return await connection.fetchval(SQL["destroy_key"], tenant, subject, key)
+
+        no = await self._reader.use(destroy, tries=1)
+        if no is not None:
+            await self._erase(no)
+        return no is not None
+
+    async def _erase(self, no: int) -> None:
+        """Delete the contents of a destroyed key, in pieces: nobody else waits for it."""
+        while True:
+            said = await self._reader.use(lambda connection: connection.execute(SQL["erase_contents"], no))
+            if said == "DELETE 0":
+                await self._reader.rows("erased", no)
+                return
+
+    async def put_bundle(self, tenant: str, digest: str, body: bytes) -> None:
+        await self._reader.rows("insert_bundle", tenant, digest, body)
+
+    async def bundle(self, tenant: str, digest: str) -> bytes | None:
+        rows = await self._reader.rows("bundle", tenant, digest)
+        return rows[0][0] if rows else None
+
+    async def set_limit(self, tenant: str, ledger: str, limit: int) -> Ledger:
+        tenant = owner_of(tenant, ledger)
+
+        async def change(connection: Connection) -> Any:
+            async with connection.transaction():
+                await connection.fetch(SQL["lock_named_ledgers"], tenant, ledger)
+                if limit < 0:
+                    await connection.execute(SQL["drop_limit"], tenant, ledger)
+                else:
+                    await connection.execute(SQL["set_limit"], tenant, ledger, limit)
+                await connection.execute(SQL["open_ledgers"], tenant, ledger)
+                return await connection.fetchrow(SQL["ledger"], tenant, ledger)
+
+        row = await self._reader.use(change) or (0, 0, False)
+        return Ledger(tenant, ledger, max(limit, -1), row[0], row[1], row[2])
+
+    async def ledgers(self, tenant: str) -> Sequence[Ledger]:
+        return [Ledger(tenant, *row) for row in await self._reader.rows("ledgers", tenant)]
+
+    async def add_api_key(self, key: ApiKey) -> None:
+        values = (key.id, key.tenant, key.hash, key.name, key.created_ms, key.revoked)
+        if not await self._reader.use(lambda connection: connection.fetch(SQL["insert_api_key"], *values), tries=1):
+            raise Conflict(f"there is an API key {key.id!r} already")
+
+    async def api_keys(self) -> Sequence[ApiKey]:
+        return [ApiKey(*row) for row in await self._reader.rows("api_keys")]
+
+    async def revoke_api_key(self, id: str) -> bool:
+        return bool(await self._reader.rows("revoke_api_key", id))
+
+
+_LAZY = {"synchronous_commit": "off"}
+"""A ring that is lost in a crash of the database is no loss: all connections are lost with it."""
+
+
+def _connector(address: Address) -> Callable[[], Awaitable[Connection]]:
+    return lambda: connect(address, role="writer", settings=_LANE_SETTINGS)
+
+
+async def _pool(address: Address, size: int) -> asyncpg.Pool:
+    return await asyncpg.create_pool(
+        address.dsn,
+        min_size=1,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+        server_settings=server_settings(address, "reader"),
+        init=harden,
+    )
+
+
+def _packed(append: Append) -> tuple[bytes, ...]:
+    for place, record in enumerate(append.records, start=append.expected_seq + 1):
+        if record.seq != place:
+            raise ValueError(f"records must follow event {append.expected_seq} without gaps, and one is {record.seq}")
+    return tuple(pack(record.envelope) for record in append.records)
+
+
+def _weight(append: Append) -> int:
+    return 512 + sum(
+        len(record.envelope) + sum(len(content.blob) for content in record.contents) for record in append.records
+    )
