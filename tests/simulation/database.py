@@ -1,0 +1,174 @@
+"""The simulated database: group commit, a disk that loses what was not synced, and a network between it and the workers.
+
+A write waits in the group until the next sync and only then happens, so readers see nothing that could still be lost. A
+crash keeps a seeded prefix of the waiting group (it was synced, its answer was lost) and loses the rest; either way its
+callers do not know. The database's clock is its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeVar
+
+from stanchion.core.errors import CommitUnknown, JournalError, StanchionError, StoreFull
+from stanchion.journal.record import Identity
+from stanchion.journal.store import Append, Claim, IdempotencyMismatch, Key, Refused, SessionBusy, SessionMoved, Start
+from stanchion.journal.store import Started
+from stanchion.testing.memory import MemoryStore
+from stanchion.testing.memory_tables import Run, Tables
+from tests.simulation.audit import Audit
+from tests.simulation.loop import SimLoop
+from tests.simulation.sources import START_MS
+
+T = TypeVar("T")
+_Job = tuple[Callable[[Tables, int], Any], "asyncio.Future[Any]", str]
+
+
+class AuditedTables(Tables):
+    """Tables that show the audit every write of a journal. `broken` names a rule that they forget."""
+
+    def __init__(self, audit: Audit, make_key: Callable[[], Key], broken: str) -> None:
+        super().__init__(Identity(), make_key)
+        self._audit = audit
+        self._broken = broken
+
+    def start(self, start: Start, now_ms: int) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+        said = super().start(start, now_ms)
+        if isinstance(said, Started) and not said.existing:
+            self._audit.started(start, self)
+        return said
+
+    def append(self, append: Append, now_ms: int) -> Refused | None:
+        refused = super().append(append, now_ms)
+        if refused is None:
+            self._audit.appended(append, self)
+        return refused
+
+    def check(self, append: Append, run: Run) -> None:
+        if self._broken == "no_epoch_check":
+            run.epoch = max(run.epoch, append.epoch)
+            epoch, run.epoch = run.epoch, append.epoch
+            try:
+                super().check(append, run)
+            finally:
+                run.epoch = epoch
+            return
+        super().check(append, run)
+
+    def claim(self, tenant: str, run: str, worker: str, lease_ms: int, now_ms: int) -> Claim | None:
+        found = self.runs.get((tenant, run))
+        if self._broken == "no_epoch_raised" and found is not None:
+            found.epoch -= found.epoch > 0
+        claim = super().claim(tenant, run, worker, lease_ms, now_ms)
+        if claim is not None:
+            self._audit.claimed(claim)
+        return claim
+
+
+class Database:
+    """The one database of a deployment."""
+
+    def __init__(self, loop: SimLoop, rng: Random, tables: Tables, faults: Any) -> None:
+        self.tables = tables
+        self.up = True
+        self.full = False
+        self.skew_ms = rng.choice((0, 0, -45_000, 45_000))
+        self._loop = loop
+        self._rng = rng
+        self._faults = faults
+        self._group: list[_Job] = []
+        self._syncing = False
+
+    def now_ms(self) -> int:
+        return START_MS + int(self._loop.time() * 1000) + self.skew_ms
+
+    def crash(self) -> None:
+        """Stop, keeping of the waiting group only what a sync had reached."""
+        self.up = False
+        group, self._group = self._group, []
+        kept = self._rng.randint(0, len(group))
+        for number, (call, future, _) in enumerate(group):
+            if number < kept:
+                self._apply(call)
+            self._answer(future, CommitUnknown("the database went away"))
+
+    def write(self, call: Callable[[Tables, int], Any], future: asyncio.Future[Any], full: bool) -> None:
+        """A write leaves its worker."""
+        fault = self._faults.of_write()
+        if fault == "error":
+            self._loop.after(self._faults.latency(), self._answer, future, JournalError("connection reset"))
+        elif full and (self.full or fault == "full"):
+            self._loop.after(self._faults.latency(), self._answer, future, StoreFull())
+        else:
+            self._loop.after(self._faults.latency(), self._arrive, (call, future, fault))
+
+    def read(self, call: Callable[[Tables], Any], future: asyncio.Future[Any]) -> None:
+        """A read leaves its worker."""
+        failed = self._faults.of_read()
+        self._loop.after(self._faults.latency(), self._read, call, future, failed)
+
+    def _read(self, call: Callable[[Tables], Any], future: asyncio.Future[Any], failed: bool) -> None:
+        if failed or not self.up:
+            self._answer(future, JournalError("the database does not answer"))
+            return
+        self._answer(future, call(self.tables))
+
+    def _arrive(self, job: _Job) -> None:
+        if not self.up:
+            self._answer(job[1], JournalError("the database does not answer"))
+            return
+        self._group.append(job)
+        if not self._syncing:
+            self._syncing = True
+            self._loop.after(self._faults.sync(), self._sync)
+
+    def _sync(self) -> None:
+        self._syncing = False
+        group, self._group = self._group, []
+        for call, future, fault in group:
+            said = CommitUnknown("it was not said") if fault == "unknown_lost" else self._apply(call)
+            if fault == "unknown_made":
+                said = CommitUnknown("it was not said")
+            self._answer(future, said)
+
+    def _apply(self, call: Callable[[Tables, int], Any]) -> Any:
+        try:
+            self.tables.writes += 1
+            return call(self.tables, self.now_ms())
+        except StanchionError as error:
+            return error
+
+    def _answer(self, future: asyncio.Future[Any], said: Any) -> None:
+        if future.done():
+            return
+        if isinstance(said, BaseException):
+            future.set_exception(said)
+            future.exception()  # nobody may be left to ask
+        else:
+            future.set_result(said)
+
+
+class Connection(MemoryStore):
+    """The store as one worker has it."""
+
+    def __init__(self, database: Database, loop: SimLoop) -> None:
+        super().__init__(database.tables, clock=database.now_ms)
+        self._database = database
+        self._loop = loop
+
+    async def write(self, call: Callable[[Tables, int], T]) -> T:
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def mine(tables: Tables, now_ms: int) -> T:
+            self._own += 1
+            return call(tables, now_ms)
+
+        self._database.write(mine, future, full=True)
+        return await future
+
+    async def read_rows(self, call: Callable[[Tables], T]) -> T:
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._database.read(call, future)
+        return await future
