@@ -150,6 +150,8 @@ class Live:
         if topic is None:
             return
         if topic.watches:
+            if topic.recent and entries and entries[0].seq != topic.recent[-1].seq + 1:
+                topic.recent.clear()  # another process drove the run in between
             topic.recent.extend(entries)
             _wake(topic)
         else:
