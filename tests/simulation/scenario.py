@@ -1,6 +1,6 @@
 """One simulation from a seed: build the deployment, let things go wrong for a while, stop the faults, and hold it to account.
 
-    outcome = simulate(Plan.of(17))       the same seed gives the same trace, bit for bit
+outcome = simulate(Plan.of(17))       the same seed gives the same trace, bit for bit
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Simulation:
 
     async def _await_the_end(self) -> None:
         end_s = self.loop.time() + PATIENCE_S
-        while not all(request.over for request in self.people.requests) or self.audit.standing:
+        while self._is_open():
             await asyncio.sleep(1.0)
             if self.loop.steps > MOST_STEPS:
                 self.fail("liveness", f"{self.loop.steps} steps, and still not over: {self._open()}")
@@ -228,6 +228,10 @@ class Simulation:
             if self.loop.time() > end_s:
                 self.fail("liveness", f"not over {PATIENCE_S:g} s after the last fault: {self._open()}")
                 return
+
+    def _is_open(self) -> bool:
+        up = all(machine.serves for machine in self.cluster.machines)
+        return not up or bool(self.audit.standing) or not all(request.over for request in self.people.requests)
 
     def _open(self) -> str:
         runs = [f"{run} ({self.tables.runs[tenant, run].status})" for tenant, run in self.audit.standing]

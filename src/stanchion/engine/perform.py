@@ -154,7 +154,7 @@ class Performer:
         took_ms = int((time.monotonic() - began) * 1000)
         if isinstance(answer, Answer):
             return [self._answered(effect, answer, took_ms)]
-        if not answer.retryable and not answer.in_doubt:
+        if not (answer.retryable or answer.in_doubt or effect.in_doubt):
             return [_finished(effect, "error", answer.text, RUNTIME, took_ms=took_ms)]
         return [self._tool_failed(effect, answer)]
 

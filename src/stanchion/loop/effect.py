@@ -50,6 +50,8 @@ class CallTool(msgspec.Struct, frozen=True):
     doubtful: bool
     """Not a read: without a definite answer it is in doubt."""
     max_result_chars: int
+    in_doubt: bool = False
+    """An earlier attempt may have been done: that this one was not does not settle the call."""
 
 
 class Abort(msgspec.Struct, frozen=True):

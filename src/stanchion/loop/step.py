@@ -201,6 +201,7 @@ def _attempt(
         retry=spec.retry,
         doubtful=spec.effect != "read" and mode == "run",
         max_result_chars=spec.max_result_chars,
+        in_doubt=call.in_doubt,
     )
     return Decision(events=(started,), effects=(effect,))
 
