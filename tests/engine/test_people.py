@@ -7,13 +7,17 @@ import gc
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from stanchion import Approve, Done, InputError, Undone, Unknown, tool
+from stanchion import Approve, Done, InputError, Runtime, Undone, Unknown, tool
 from stanchion.core import event as ev
 from stanchion.core.errors import Conflict, NotFound
+from stanchion.core.message import USER, Text
 from stanchion.core.state import State
 from stanchion.engine.drive import Drive
+from stanchion.journal.sqlite import SqliteStore
+from stanchion.journal.store import Append
 from stanchion.testing import FakeClock, ScriptedModel, call
 from tests.engine.rig import World, agent, events, once, over, results, running, unchanged, until
 
@@ -264,3 +268,31 @@ async def test_waiting_runs_are_nothing_but_rows(tmp_path: Path) -> None:
         await runtime.decide(runs[50], view.waiting[0].call, "approve")
         assert (await over(runtime, runs[50])).outcome == "done"
         assert results  # (the rest stays)
+
+
+async def test_a_message_at_the_moment_of_the_answer_is_answered(tmp_path: Path) -> None:
+    """What is accepted while the last append is on its way is taken in: the run goes on instead of ending over it."""
+
+    class Late:
+        """A store that lets a message in just before the append that would end the run."""
+
+        def __init__(self, store: SqliteStore) -> None:
+            self.store, self.said = store, False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+        async def append(self, append: Append) -> Any:
+            if append.status == "ended" and not self.said:
+                self.said = True
+                message = ev.MessageAdded(by="ann", parts=(Text("And?", USER),))
+                await self.store.post(append.tenant, append.run, "message", msgspec.json.encode(message))
+            return await self.store.append(append)
+
+    store = Late(await SqliteStore.open(tmp_path / "t.db"))
+    model = ScriptedModel(["First.", "Second."])
+    async with await Runtime.open(agent(), store=store, clients={"*": model}) as runtime:  # type: ignore[arg-type]
+        run = (await runtime.start("desk", "Go.")).run
+        assert (await over(runtime, run)).text == "Second."
+        assert [m.role for m in model.requests[1].messages] == ["user", "assistant", "user"]
+        await unchanged(runtime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 import shutil
@@ -98,6 +99,8 @@ async def _serve(
         runtime = await Runtime.open(*agents, data=data, environment=provider.environment)
 
         def announce(address: str) -> None:
+            gc.collect()
+            gc.freeze()  # what start-up made stays: no later collection needs to look at it
             names = [agent.name for agent in agents]
             if as_json:
                 print_line({"url": address, "agents": names, "data": data, "simulated": bool(provider.simulated)})

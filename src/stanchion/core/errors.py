@@ -12,6 +12,7 @@
     |   +-- ToolTimeout             .. by not answering in time
     +-- JournalError                the store failed                                                   fault: us
         +-- StaleAppend             another driver moved the run: stop, change nothing
+        +-- UnreadInbox             a run would end that has something unread: read it, decide again
         +-- CommitUnknown           it is not known whether the append was made: read again
         +-- BrokenChain             an event is not what its hash says
         +-- StoreFull               the disk or the database takes no more
@@ -173,6 +174,12 @@ class StaleAppend(JournalError):
     """Another worker drives this run now; this one stops and changes nothing."""
 
     code = "stale_append"
+
+
+class UnreadInbox(JournalError):
+    """The run has something in its inbox that its driver has not read; it reads it and decides again."""
+
+    code = "unread_inbox"
 
 
 class CommitUnknown(JournalError):

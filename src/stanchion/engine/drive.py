@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.errors import StoreFull
+from stanchion.core.errors import StoreFull, UnreadInbox
 from stanchion.core.state import State, decisions_for, evolve
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
@@ -68,12 +68,16 @@ class _Flight(msgspec.Struct, frozen=True):
 class Stage:
     """What is to be written next: folded already, not durable yet."""
 
-    def __init__(self, before: State) -> None:
+    def __init__(self, before: State, hash: bytes) -> None:
         self.before = before
+        self.hash = hash
+        """Of the chain before it: of a queued run's first event it is not the state's."""
         self.entries: list[ev.Entry] = []
         self.records: list[Record] = []
         self.effects: list[CallModel | CallTool] = []
         self.inbox: list[int] = []
+        self.given = 0
+        """How many of the entries were there before anything was decided."""
         self.reserving: _Mark | None = None
         """Before the decision that reserves money."""
 
@@ -150,7 +154,7 @@ class Drive:
 
     def stage_first(self) -> Stage:
         """Stage a run's first event and what follows from it, for the transaction that starts the run."""
-        stage = Stage(self.state)
+        stage = Stage(self.state, self._recorder.hash)
         self._stage(stage, self._take_outcomes())
         self.decide_into(stage)
         return stage
@@ -174,17 +178,23 @@ class Drive:
         """Write and start what there is to do; then wait for something to happen. True: let go of the run."""
         self._signal.clear()  # what is set from here on ends the wait below
         self._give_up_overdue()
-        stage = Stage(self.state)
+        stage = Stage(self.state, self._recorder.hash)
         stage.inbox, self._inbox_taken = self._inbox_taken, []
         self._stage(stage, self._take_outcomes())
         if self._inbox_unread:
             self._inbox_unread = False
             self._take_in(stage, await self._store.inbox(self.state.tenant, self.state.run))
+        stage.given = len(stage.entries)
         decision = self.decide_into(stage)
         self._refused = False
         over = self._let_go(decision)
         if stage.records or stage.inbox or over:
-            refused = await self._append(stage, over, decision)
+            try:
+                refused = await self._append(stage, over, decision)
+            except UnreadInbox:
+                self._unstage(stage, stage.given)
+                self._inbox_unread = True
+                return False
             if refused is not None:
                 self._take_back(stage, refused)
                 return False
@@ -241,18 +251,22 @@ class Drive:
         mark = stage.reserving
         if mark is None:
             raise AssertionError("a reservation was refused that was not staged")
-        rest = [entry.event for entry in stage.entries[: mark.entries]]
-        recorder, before = self._recorder, stage.before
         known = mark.state.refused
-        self.state = before
-        recorder.seq, recorder.hash = before.seq, before.hash
+        told: list[ev.Event] = []
         if known is None or known.hard != refused.hard or known.ledger != refused.ledger:
-            rest.append(
+            told.append(
                 ev.BudgetRefused(ledger=refused.ledger, needed=refused.needed, left=refused.left, hard=refused.hard)
             )
-        self._outcomes = rest + self._outcomes
-        self._inbox_taken = stage.inbox
+        self._unstage(stage, mark.entries, told)
         self._poll_budget = self._refused = True
+
+    def _unstage(self, stage: Stage, keep: int, then: Sequence[ev.Event] = ()) -> None:
+        """Go back to what is durable; the first `keep` staged events, and those of `then`, are staged again next."""
+        recorder, before = self._recorder, stage.before
+        self.state = before
+        recorder.seq, recorder.hash = before.seq, stage.hash
+        self._outcomes = [*(entry.event for entry in stage.entries[:keep]), *then, *self._outcomes]
+        self._inbox_taken = stage.inbox
 
     async def _append(self, stage: Stage, over: bool, decision: Decision) -> Refused | None:
         state = self.state

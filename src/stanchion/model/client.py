@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from stanchion.core.bundle import Timeouts as Timeouts
+from stanchion.core.bundle import Timeouts
 from stanchion.core.message import Delta, ModelRequest, ModelResponse
 
 OnDeltas = Callable[[Sequence[Delta]], None]

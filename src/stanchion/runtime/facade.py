@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,17 +32,18 @@ from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.record import Identity
-from stanchion.journal.sqlite import SqliteStore
-from stanchion.journal.store import ApiKey, Ledger, RunRow, SessionRow, Store
+from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.client import ModelClient
 from stanchion.runtime import proof
 from stanchion.runtime.deciding import Decision, Desk
 from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
-from stanchion.runtime.opening import bind_agents, store_path
+from stanchion.runtime.opening import bind_agents, open_store
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 
+_SHARED_LEASE_S = 2.5
+"""Where others may take over: long enough for a worker that stalls two seconds, short enough for who waits."""
 _CACHED_S = 1.0
 """For how long API keys are remembered; another process may change them."""
 
@@ -58,7 +60,8 @@ class Runtime:
         self._clock = clock
         self._live = Live()
         self._loader = Loader(store)
-        self._follower = Follower(store, self._live, driving=drive)
+        self._shared = store.listen(self._heard)
+        self._follower = Follower(store, self._live, driving=drive, shared=self._shared)
         self._desk = Desk(store, agents)
         self._stack = AsyncExitStack()
         self._worker: Worker | None = None
@@ -82,9 +85,10 @@ class Runtime:
 
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Raises `ConfigError`.
         """
-        clock = clock or SystemClock()
         bound = bind_agents(agents, clients or {}, os.environ if environment is None else environment, drive=drive)
-        store = store or await SqliteStore.open(store_path(data), clock=clock.now_ms)
+        if store is None:
+            store, clock = await open_store(data, clock)
+        clock = clock or SystemClock()
         runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive)
         try:
             if drive:
@@ -94,9 +98,18 @@ class Runtime:
             raise
         return runtime
 
+    def _heard(self, changes: Sequence[Change] | None) -> None:
+        """Another process wrote: have the readers look."""
+        if changes is None:
+            self._live.nudge()
+        for change in changes or ():
+            self._live.look(change.tenant, change.run)
+
     async def _drive(self, *, adopt: bool) -> None:
         """Take the driver's seat and begin."""
         settings = WorkerSettings(new_id("worker_"), adopt=adopt)
+        if self._shared:
+            settings = replace(settings, lease_s=_SHARED_LEASE_S)
         if not await self.store.seize(settings.name):
             raise ConfigError(
                 "another process drives the runs of this store; send it requests (--url), or stop it first"
@@ -201,7 +214,8 @@ class Runtime:
         if idempotency_key and not idempotency_digest:
             asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
             idempotency_digest = digest_of_request(*asked)
-        session = checked(session, "session") or new_id("ses_")
+        named = checked(session, "session")
+        session = named or new_id("ses_")
         first = ev.RunStarted(
             run=new_id("run_"),
             tenant=tenant,
@@ -215,7 +229,7 @@ class Runtime:
             deadline_ms=self._deadline(deadline_ms),
             parts=parts,
         )
-        return await self._starter.start(first, bound, idempotency_key, idempotency_digest, if_busy)
+        return await self._starter.start(first, bound, idempotency_key, idempotency_digest, if_busy, fresh=not named)
 
     def _agent(self, name: str) -> BoundAgent:
         bound = self._bound.get(name)

@@ -63,7 +63,9 @@ def _load_file(path: Path) -> ModuleType:
 
 def _where(path: Path, error: BaseException) -> str:
     """The last line of the agent's own file that led to the error."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()]
+    own = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()
+    ]
     return f"{path}:{own[-1].lineno}" if own else str(path)
 
 

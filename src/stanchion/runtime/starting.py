@@ -48,13 +48,15 @@ class Starter:
         """Read the limits anew at the next start."""
         self._limited.clear()
 
-    async def start(self, first: ev.RunStarted, agent: BoundAgent, key: str, digest: str, if_busy: IfBusy) -> Started:
-        """Start a run. Raises `Conflict` that says what stands in its way."""
+    async def start(
+        self, first: ev.RunStarted, agent: BoundAgent, key: str, digest: str, if_busy: IfBusy, *, fresh: bool = False
+    ) -> Started:
+        """Start a run. Raises `Conflict` that says what stands in its way. `fresh`: its session was named just now."""
         if (first.tenant, agent.digest) not in self._bundles_put:
             await self._store.put_bundle(first.tenant, agent.digest, encode_bundle(agent.bundle))
             self._bundles_put.add((first.tenant, agent.digest))
-        for _ in range(_TRIES):
-            row = await self._store.session(first.tenant, first.session)
+        for tried in range(_TRIES):
+            row = None if fresh and not tried else await self._store.session(first.tenant, first.session)
             if row is not None and row.agent != first.agent:
                 raise Conflict(f"the session belongs to agent {row.agent!r}", field="session", code="session_agent")
             first = msgspec.structs.replace(first, base=row.head if row else None)

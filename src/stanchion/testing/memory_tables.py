@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from stanchion.core.errors import Conflict, NotFound, StaleAppend
+from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
 from stanchion.journal.store import (
@@ -197,6 +197,9 @@ class Tables:
             raise StaleAppend(f"run {append.run!r} stands at event {run.seq}, not {append.expected_seq}")
         if run.status == "ended":
             raise StaleAppend(f"run {append.run!r} is over: nothing is added to it")
+        unread = (item for item in run.inbox if item.kind != "start" and item.id not in append.inbox_done)
+        if append.status == "ended" and any(unread):
+            raise UnreadInbox
 
     def claim(self, tenant: str, run: str, worker: str, lease_ms: int, now_ms: int) -> Claim | None:
         found = self._live.get((tenant, run))

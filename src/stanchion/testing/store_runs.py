@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from stanchion.core.errors import Conflict, NotFound, StaleAppend
+from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.journal.store import RunRef, Store
 from stanchion.testing.store_driver import TENANT, Driver, finished, pass_ms, raises, said, same, true, words
 
@@ -115,6 +115,20 @@ async def a_lease_keeps_others_out_until_it_ends(store: Store) -> None:
     same(await driver.is_runnable(), True, "given back, it is listed")
 
 
+async def leases_are_renewed_together(store: Store) -> None:
+    """Many leases are prolonged at once; what is over, claimed again or not there is left out."""
+    drivers = [await Driver.started(store, f"r{number}") for number in range(4)]
+    for driver in drivers:
+        await driver.claim("w1", lease_ms=40)
+    await drivers[1].claim("w1", lease_ms=40)
+    await drivers[2].end()
+    held = [(TENANT, driver.run, 1) for driver in drivers] + [(TENANT, "none", 1), ("other", "r0", 1)]
+    same(await store.renew_all(held, lease_ms=60_000), {(TENANT, "r0"), (TENANT, "r3")}, "renewed")
+    same(await store.renew_all([], lease_ms=1), set(), "nothing")
+    await pass_ms(store, 41)
+    same([ref.run for ref in await store.runnable(limit=9)], ["r1"], "whose lease has ended")
+
+
 async def a_thawed_worker_is_stale(store: Store) -> None:
     """A worker that slept through its lease, while another took the run over, is stopped by its next append."""
     frozen = await Driver.started(store, "r1")
@@ -180,6 +194,16 @@ async def a_post_is_never_lost_to_waiting(store: Store) -> None:
     await asyncio.gather(*(store.post(TENANT, driver.run, "message", b"y") for driver in drivers))
     for driver in drivers:
         same((await driver.row()).status, "runnable", driver.run)
+
+
+async def a_run_does_not_end_over_its_inbox(store: Store) -> None:
+    """What was accepted for a run is taken in before it ends; the append that would end it is refused whole."""
+    driver = await Driver.driving(store, "r1")
+    item = await store.post(TENANT, "r1", "message", b"x")
+    await raises(UnreadInbox, driver.end(), "an append that ends a run with something unread")
+    same((await driver.row()).seq, 1, "nothing of it was written")
+    await driver.end(inbox_done=(item,))
+    same((await driver.row()).status, "ended", "it ends when that is read")
 
 
 async def a_wake_time_makes_runnable(store: Store) -> None:
@@ -301,11 +325,13 @@ CHECKS = (
     an_ended_run_takes_nothing,
     what_is_not_there_is_said,
     a_lease_keeps_others_out_until_it_ends,
+    leases_are_renewed_together,
     a_thawed_worker_is_stale,
     an_unclaimed_expired_lease_still_writes,
     attempts_count_until_progress,
     waiting_ends_by_the_inbox,
     a_post_is_never_lost_to_waiting,
+    a_run_does_not_end_over_its_inbox,
     a_wake_time_makes_runnable,
     a_due_run_is_listed_when_its_lease_has_ended,
     the_next_wake_is_the_earliest,

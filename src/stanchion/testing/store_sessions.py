@@ -110,7 +110,7 @@ async def queued_runs_follow_in_order(store: Store) -> None:
         if run != "r1":
             driver = await Driver.make(store, run, session="s1")
             await driver.claim()
-        base = await driver.end()
+        base = await driver.end(inbox_done=tuple(item.id for item in await store.inbox(TENANT, run)))
         session = await store.session(TENANT, "s1")
         same(session and (session.head, session.live), (base, following), f"session after {run}")
         same([ref.run for ref in await store.runnable(limit=9)], [following] if following else [], f"after {run}")

@@ -21,6 +21,9 @@ INSERT INTO inbox (run, kind, body, at_ms) VALUES (?, ?, ?, ?)
 -- name: delete_inbox
 DELETE FROM inbox WHERE run = ? AND no = ?
 
+-- name: inbox_nos
+SELECT no FROM inbox WHERE run = ? AND kind <> 'start'
+
 -- name: has_inbox
 SELECT 1 FROM inbox WHERE run = ? LIMIT 1
 

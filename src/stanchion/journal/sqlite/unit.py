@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from stanchion.core.errors import Conflict
+from stanchion.core.errors import Conflict, UnreadInbox
 from stanchion.core.event import Base
 from stanchion.journal.head import Head, check_append
 from stanchion.journal.queries import named
@@ -112,6 +112,8 @@ class UnitOfWork:
         append = packed.append
         head = self._heads.get(append.tenant, append.run)
         check_append(append, head)
+        if append.status == "ended":
+            self._check_inbox(append, head)
         contents = self._content_rows(append.tenant, append.records)
         if append.settle or append.reserve:
             refused = self._ledgers.move(append)
@@ -122,6 +124,11 @@ class UnitOfWork:
             self.connection.execute(_SQL["delete_inbox"], (head.no, item))
         self._settle_status(append, head)
         return None
+
+    def _check_inbox(self, append: Append, head: Head) -> None:
+        for row in self.connection.execute(_SQL["inbox_nos"], (head.no,)):
+            if row[0] not in append.inbox_done:
+                raise UnreadInbox
 
     def claim(self, tenant: str, run: str, worker: str, lease_ms: int) -> Claim | None:
         head = self._heads.find(tenant, run)
