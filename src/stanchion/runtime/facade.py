@@ -81,7 +81,7 @@ class Runtime:
         clock: Clock | None = None,
         store: Store | None = None,
     ) -> Runtime:
-        """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only what is started here.
+        """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only runs of these agents.
 
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Raises `ConfigError`.
         """
