@@ -188,8 +188,9 @@ async def test_stores_that_cannot_be(tmp_path: Path) -> None:
     agent = untyped({})
     (tmp_path / "notes.txt").write_text("These are no runs. " * 100)
     places: list[tuple[Any, str]] = [
-        ("postgres://host/db", "only sqlite:///path"),
-        ("sqlite://host", "only sqlite:///path"),
+        ("mysql://host/db", "write a path, sqlite:///path or postgresql://"),
+        ("sqlite://host", "write a path, sqlite:///path"),
+        ("postgresql://127.0.0.1:1/db", r"127\.0\.0\.1:1/db cannot be reached"),
         ("", "data is empty"),
         (tmp_path / "notes.txt", r"notes\.txt"),
         (tmp_path, "."),

@@ -123,6 +123,8 @@ async def open_desk(where: Where, *, create: bool = False) -> AsyncGenerator[Des
 
 def check_data(data: str, *, create: bool) -> None:
     """Say clearly what a data file lacks, before it is opened."""
+    if data.startswith(("postgresql://", "postgres://")):
+        return
     path = Path(data.removeprefix("sqlite:///"))
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a directory; name a file in it, like {str(path / DEFAULT_DATA)!r}")

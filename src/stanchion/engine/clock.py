@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -17,6 +18,17 @@ class Clock(Protocol):
     def draw(self) -> float:
         """A number from [0, 1), uniform."""
         ...
+
+
+class StoreClock:
+    """The store's, where many machines share it: their own may be a minute apart."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.now_ms = now_ms
+
+    def draw(self) -> float:
+        """Draw from the process's generator."""
+        return random.random()
 
 
 class SystemClock:

@@ -187,6 +187,14 @@ class Live:
                 watch.stopped = reason
             _wake(topic)
 
+    def look(self, tenant: str, run: str) -> None:
+        """Make a run's readers look into the store: another process has written it."""
+        topic = self._topics.get((tenant, run))
+        if topic is not None:
+            for watch in topic.watches:
+                watch.look = True
+            _wake(topic)
+
     def nudge(self) -> None:
         """Make all readers look into the store: another process may have written."""
         for topic in self._topics.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -28,9 +28,11 @@ from stanchion.engine.load import Loader
 from stanchion.journal.record import Cipher, Recorder
 from stanchion.journal.store import (
     Append,
+    Change,
     Claim,
     IdempotencyMismatch,
     Refused,
+    RunRef,
     SessionBusy,
     SessionMoved,
     Start,
@@ -45,6 +47,10 @@ AGAIN_S = 1.0
 """When a run that was let go because the store failed is taken up again."""
 OVERDUE_S = 0.05
 """How soon the sweeper looks again at what was due already when it looked."""
+RENEWALS = 5
+"""In a lease's time: so many may fail, or be late, before another worker takes the runs over."""
+SPREAD_S = 0.02
+"""Over what time workers spread their look at a run that all of them heard of."""
 _start_decoder = msgspec.json.Decoder(ev.RunStarted)
 
 
@@ -54,10 +60,11 @@ class WorkerSettings:
 
     name: str
     lease_s: float = 30.0
+    """How long a run stays with a worker that is not heard of. With one driver a store has no use for a short one."""
     sweep_s: float = 0.5
     """How often rows that another process wrote are looked for."""
     adopt: bool = True
-    """Take up whatever is runnable; else only what was started here."""
+    """Take up whatever is runnable; else only runs of agents that are served here."""
     max_active: int = 4_000
     max_attempts: int = 5
     """Claims of a run without progress before it is dead-lettered."""
@@ -97,9 +104,10 @@ class Worker:
         self._loader = loader
         self._settings = settings
         self._slots: dict[tuple[str, str], _Slot] = {}
-        self._started: set[tuple[str, str]] = set()
-        """Runs that were started here and are not over; kept only by a worker that adopts none."""
+        self._strange: set[tuple[str, str]] = set()
+        """Runnable runs of agents that are not served here, by one who does not adopt them."""
         self._sweep_now = asyncio.Event()
+        self._listens = False
         self._sweeper: asyncio.Task[None] | None = None
         self._renewer: asyncio.Task[None] | None = None
 
@@ -110,6 +118,7 @@ class Worker:
 
     async def open(self) -> None:
         """Begin: everything that is runnable is activated."""
+        self._listens = self._store.listen(self._heard)
         self._sweep_now.set()
         self._sweeper = asyncio.create_task(self._sweep(), name="stanchion-sweeper")
         self._renewer = asyncio.create_task(self._renew(), name="stanchion-leases")
@@ -160,8 +169,6 @@ class Worker:
                 self._loader.keep(drive.state)
                 self._sweep_now.set()
             return said
-        if not self._settings.adopt:
-            self._started.add((start.tenant, start.run))
         slot.drive = drive
         drive.started(stage)
         if slot.poked:
@@ -243,7 +250,6 @@ class Worker:
             state = await drive.run()
             if state.ended:
                 self._loader.keep(state)
-                self._started.discard((tenant, run))
             again = drive.poked and not state.ended
         except StaleAppend:
             log.warning("run %s is driven elsewhere now; let go of it", run)
@@ -377,9 +383,9 @@ class Worker:
             try:
                 room = self._settings.max_active - len(self._slots)
                 for ref in await self._store.runnable(limit=max(room, 0)) if room > 0 else ():
-                    if self._settings.adopt or (ref.tenant, ref.run) in self._started:
+                    if self._settings.adopt or await self._is_served(ref):
                         self.hint(ref.tenant, ref.run)
-                if await self._store.changed_elsewhere():
+                if not self._listens and await self._store.changed_elsewhere():
                     self._nudge()
                 due_ms = await self._store.next_wake_ms()
             except JournalError as error:
@@ -389,6 +395,33 @@ class Worker:
                 log.exception("the sweeper failed; it goes on")
                 due_ms = 0
             await self._until(due_ms)
+
+    def _heard(self, changes: Sequence[Change] | None) -> None:
+        """Another process wrote: poke whoever drives one of these runs here, and look for those nobody drives."""
+        if changes is None:
+            self._nudge()
+            self._sweep_now.set()
+            return
+        for change in changes:
+            slot = self._slots.get((change.tenant, change.run))
+            if slot is not None:
+                slot.poked = True
+                if slot.drive is not None:
+                    slot.drive.poke()
+            elif change.wanted:
+                # All workers hear it; who looks first has it, and the others find it leased.
+                asyncio.get_running_loop().call_later(self._clock.draw() * SPREAD_S, self._sweep_now.set)
+
+    async def _is_served(self, ref: RunRef) -> bool:
+        """Say whether the agent of a run is served here."""
+        place = (ref.tenant, ref.run)
+        if place in self._strange:
+            return False
+        row = await self._store.run(*place)
+        if row is not None and self._find_agent(row.agent) is None:
+            self._strange.add(place)
+            return False
+        return row is not None
 
     def _nudge(self) -> None:
         """Another process wrote: whoever is active here looks into his inbox, whoever watches looks for events."""
@@ -407,18 +440,19 @@ class Worker:
                 await self._sweep_now.wait()
 
     async def _renew(self) -> None:
-        """Prolong the leases of what is driven here, all at once, so that they are few commits."""
+        """Prolong the leases of what is driven here, all in one write."""
         lease_ms = int(self._settings.lease_s * 1000)
         while True:
-            await asyncio.sleep(self._settings.lease_s / 3)
-            driven = [(place, slot.epoch) for place, slot in self._slots.items() if slot.drive is not None]
-            renewed = await asyncio.gather(
-                *(self._store.renew(*place, epoch=epoch, lease_ms=lease_ms) for place, epoch in driven),
-                return_exceptions=True,
-            )
-            for (place, _), said in zip(driven, renewed, strict=True):
-                if isinstance(said, BaseException):
-                    log.warning("lease of run %s was not renewed: %s", place[1], said)
+            await asyncio.sleep(self._settings.lease_s / RENEWALS)
+            held = [(*place, slot.epoch) for place, slot in self._slots.items() if slot.drive is not None]
+            try:
+                renewed = await self._store.renew_all(held, lease_ms=lease_ms)
+            except Exception as error:  # (without it every run would be taken over)
+                log.warning("the leases of %d runs were not renewed: %s", len(held), error)
+                continue
+            lost = [run for tenant, run, _ in held if (tenant, run) not in renewed and (tenant, run) in self._slots]
+            if lost:
+                log.debug("leases not renewed, their runs are over or driven elsewhere: %s", lost)
 
 
 async def _ended(task: asyncio.Task[None] | None) -> None:

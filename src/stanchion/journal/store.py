@@ -10,8 +10,8 @@ Any store must pass `stanchion.testing.exercise_store`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -213,6 +213,20 @@ class RunRef(msgspec.Struct, frozen=True):
     run: str
 
 
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """A run that another process has written."""
+
+    tenant: str
+    run: str
+    seq: int
+    wanted: bool
+    """It is runnable, and nobody drives it."""
+
+
+Heard: TypeAlias = Callable[[Sequence[Change] | None], None]
+"""Told what others wrote; None: anything may have changed."""
+
+
 class InboxItem(msgspec.Struct, frozen=True):
     """Something from outside for a run. `body` is an encoded event without a place, or a queued start's request."""
 
@@ -278,6 +292,9 @@ class Store(Protocol):
     async def append(self, append: Append) -> Refused | None:
         """Write durably, or refuse whole. Raises `StaleAppend`, `CommitUnknown`, `StoreFull`, `NotFound`.
 
+        An append that would end a run whose inbox holds rows that are not in `inbox_done`, its own queued start apart,
+        raises `UnreadInbox`: what was accepted for a run is always taken in.
+
         When it ends a run ("ended"), the session's head moves to it, `live` is cleared and the session's next queued run
         becomes runnable, in the same transaction.
         """
@@ -294,12 +311,23 @@ class Store(Protocol):
         """Prolong a lease. False: the epoch is stale."""
         ...
 
+    async def renew_all(self, held: Sequence[tuple[str, str, int]], *, lease_ms: int) -> set[tuple[str, str]]:
+        """Prolong many leases (tenant, run, epoch) at once; return the runs whose epoch still stands."""
+        ...
+
     async def runnable(self, *, limit: int) -> Sequence[RunRef]:
         """List what is to be activated: runnable without a live lease, or waiting and due. By priority, then age."""
         ...
 
     async def changed_elsewhere(self) -> bool:
         """Say whether another process has written since this was last asked. Cheap."""
+        ...
+
+    def listen(self, heard: Heard) -> bool:
+        """Have `heard` called in the event loop when other processes write. A hint: it may come late, or never.
+
+        False: this store cannot tell; ask `changed_elsewhere`. True: it is made for many processes.
+        """
         ...
 
     async def seize(self, worker: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 
 from stanchion.core import event as ev
@@ -14,6 +13,8 @@ from stanchion.journal.store import RunRow, Store
 
 _LOOK_S = 0.25
 """How often a runtime that does not drive looks for events of others."""
+_LOOK_SHARED_S = 2.0
+"""How often readers of a shared store look though nothing was heard: the one who wrote may have died before he told."""
 _PAGE = 256
 
 
@@ -35,10 +36,10 @@ async def row_of(store: Store, tenant: str, run: str) -> RunRow:
 class Follower:
     """Follows runs that are driven here (`driving`), or by another process."""
 
-    def __init__(self, store: Store, live: Live, *, driving: bool) -> None:
+    def __init__(self, store: Store, live: Live, *, driving: bool, shared: bool = False) -> None:
         self._store = store
         self._live = live
-        self._driving = driving
+        self._look_s = _LOOK_SHARED_S if shared else None if driving else _LOOK_S
 
     async def until_needed(self, tenant: str, run: str) -> None:
         """Wait until a run is over, parked, or needs a person. Raises `NotFound`, `Draining`."""
@@ -94,11 +95,11 @@ class Follower:
 
     async def _woken(self, watch: Watch) -> None:
         """Wait for something to take. What another process does is looked for."""
-        if self._driving:
-            await watch.wake.wait()
-        else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await watch.wake.wait()
+        try:
+            async with asyncio.timeout(self._look_s):
+                await watch.wake.wait()
+        except TimeoutError:
+            watch.look = True
+        if self._look_s == _LOOK_S:
             watch.look = True
         watch.wake.clear()

@@ -6,13 +6,36 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeGuard
 
 from stanchion.agent import Agent, OutputCheck
 from stanchion.core.errors import ConfigError
 from stanchion.core.prices import load_prices
 from stanchion.engine.bound import BoundAgent, bind
+from stanchion.engine.clock import Clock, StoreClock, SystemClock
+from stanchion.journal.sqlite import SqliteStore
+from stanchion.journal.store import Store
 from stanchion.model.client import ModelClient
 from stanchion.model.providers import open_client, resolve_endpoint
+
+
+def is_database(data: str | Path) -> TypeGuard[str]:
+    """Tell whether `data` names a database server, and no file."""
+    return isinstance(data, str) and data.partition("://")[0] in ("postgresql", "postgres")
+
+
+async def open_store(data: str | Path, clock: Clock | None) -> tuple[Store, Clock]:
+    """Open the store that `data` names, and the clock that goes with it. Raises `ConfigError`, `JournalError`."""
+    if is_database(data):
+        try:
+            from stanchion.journal.postgres import PostgresStore
+        except ImportError as error:
+            text = 'a PostgreSQL store needs asyncpg; install it with: pip install "stanchion[postgres]"'
+            raise ConfigError(text) from error
+        shared = await PostgresStore.open(data)
+        return shared, clock or StoreClock(shared.clock_ms)
+    clock = clock or SystemClock()
+    return await SqliteStore.open(store_path(data), clock=clock.now_ms), clock
 
 
 def store_path(data: str | Path) -> str | Path:
@@ -20,7 +43,7 @@ def store_path(data: str | Path) -> str | Path:
     if isinstance(data, str) and "://" in data:
         scheme, _, path = data.partition("://")
         if scheme != "sqlite" or not path.startswith("/"):
-            raise ConfigError(f"data {data!r}: only sqlite:///path (or a plain path) is known to this version")
+            raise ConfigError(f"data {scheme}://..: write a path, sqlite:///path or postgresql://user@host/database")
         data = path[1:]
     if not str(data):
         raise ConfigError("data is empty; name the file that holds the runs")

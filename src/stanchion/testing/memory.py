@@ -20,6 +20,7 @@ from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
+    Heard,
     IdempotencyMismatch,
     InboxItem,
     Key,
@@ -89,6 +90,9 @@ class MemoryStore:
         changed, self._seen = others != self._seen, others
         return changed
 
+    def listen(self, heard: Heard) -> bool:
+        return False
+
     async def seize(self, worker: str) -> bool:
         return await self.read_rows(lambda _: True)
 
@@ -105,6 +109,13 @@ class MemoryStore:
 
     async def renew(self, tenant: str, run: str, *, epoch: int, lease_ms: int) -> bool:
         return await self.write(lambda tables, now_ms: tables.renew(tenant, run, epoch, lease_ms, now_ms))
+
+    async def renew_all(self, held: Sequence[tuple[str, str, int]], *, lease_ms: int) -> set[tuple[str, str]]:
+        return await self.write(
+            lambda tables, now_ms: {
+                (tenant, run) for tenant, run, epoch in held if tables.renew(tenant, run, epoch, lease_ms, now_ms)
+            }
+        )
 
     async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
         return await self.write(lambda tables, now_ms: tables.post(tenant, run, kind, body, now_ms))

@@ -22,6 +22,7 @@ from stanchion.journal.postgres.schema import lock_number
 from stanchion.journal.queries import named
 from stanchion.journal.store import (
     Append,
+    Change,
     Claim,
     IdempotencyMismatch,
     Refused,
@@ -102,12 +103,12 @@ class Group:
 
     def __init__(self) -> None:
         self.now_ms = 0
-        self.moved: dict[RunPlace, int] = {}
-        """Runs whose readers and drivers are to be told, with their seq."""
+        self._moved: set[RunPlace] = set()
         self._heads: dict[RunPlace, Head] = {}
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._idempotency: dict[tuple[str, str], tuple[str, str]] = {}
-        self._unread: dict[int, set[int]] = {}
+        self._unread: dict[int, dict[int, str]] = {}
+        """Kinds of what lies in an inbox, by run and id."""
         self._books: dict[Place, Book] = {}
         self._known_books: set[Place] = set()
         self._touched_books: set[Place] = set()
@@ -175,7 +176,7 @@ class Group:
                 waiting |= {head.no} if head else set()
         if waiting:
             for row in await connection.fetch(SQL["unread"], sorted(waiting)):
-                self._unread.setdefault(row[0], set()).add(row[1])
+                self._unread.setdefault(row[0], {})[row[1]] = row[2]
 
     async def _load_books(self, connection: Connection, places: list[Place]) -> None:
         names = {(tenant, name_of(ledger)) for tenant, ledger in places}
@@ -210,14 +211,15 @@ class Group:
         append = write.append
         head = self._head(append.tenant, append.run)
         check_append(append, head)
-        if append.status == "ended" and self._is_unread(head, append.inbox_done):
+        if append.status == "ended" and self._unread_kinds(head, append.inbox_done) - {"start"}:
             raise UnreadInbox
         refused = self._move_money(append)
         if refused is not None:
             return refused
         self._record(head, append, write.envelopes)
         self._read += [(head, item) for item in append.inbox_done]
-        self._unread.get(head.no, set()).difference_update(append.inbox_done)
+        for item in append.inbox_done:
+            self._unread.get(head.no, {}).pop(item, None)
         self._settle_status(append, head)
         return None
 
@@ -247,7 +249,7 @@ class Group:
             head.put("runnable")
             head.attempts = 0
             self._touch(head)
-        self.moved[write.tenant, write.run] = head.seq
+        self._moved.add((write.tenant, write.run))
         return posted
 
     def _start(self, write: WriteStart) -> Started | Refused | SessionBusy | SessionMoved | IdempotencyMismatch:
@@ -323,11 +325,11 @@ class Group:
             head.attempts = 0
         head.cost = max(head.cost, append.cost)
         self._touch(head)
-        self.moved[append.tenant, append.run] = head.seq
+        self._moved.add((append.tenant, append.run))
 
     def _settle_status(self, append: Append, head: Head) -> None:
         status, wake_at_ms = append.status, append.wake_at_ms if append.status == "waiting" else 0
-        if status == "waiting" and self._is_unread(head):
+        if status == "waiting" and self._unread_kinds(head):
             status, wake_at_ms = "runnable", 0
         head.put(status, wake_at_ms)
         if append.release or status == "ended":
@@ -337,9 +339,9 @@ class Group:
             if head.session:
                 self._end(append.tenant, append.run, head)
 
-    def _is_unread(self, head: Head, read: tuple[int, ...] = ()) -> bool:
-        unread = self._unread.get(head.no, set()) - set(read)
-        return bool(unread) or any(posted.head is head for posted in self._posts)
+    def _unread_kinds(self, head: Head, read: tuple[int, ...] = ()) -> set[str]:
+        stored = {kind for item, kind in self._unread.get(head.no, {}).items() if item not in read}
+        return stored | {posted.kind for posted in self._posts if posted.head is head}
 
     def _end(self, tenant: str, run: str, head: Head) -> None:
         """Move the session on: its head to this run, and its next queued run to work."""
@@ -356,7 +358,7 @@ class Group:
                 following.put("runnable")
                 self._touch(following)
                 session.live = name
-                self.moved[tenant, name] = following.seq
+                self._moved.add((tenant, name))
                 return
 
     def _head(self, tenant: str, run: str) -> Head:
@@ -372,6 +374,12 @@ class Group:
         self._touched[id(head)] = head
 
     # --- writing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def moved(self) -> dict[RunPlace, Change]:
+        """Runs that others are to be told of."""
+        heads = ((place, self._heads[place]) for place in self._moved)
+        return {place: Change(*place, head.seq, head.status == "runnable" and not head.worker) for place, head in heads}
 
     @property
     def writes(self) -> bool:

@@ -20,6 +20,7 @@ from stanchion.core.errors import CommitUnknown, JournalError, StanchionError
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.errors import AGAIN, LOST, WHOLE, translate
 from stanchion.journal.postgres.group import Group, Posted, RunPlace, Write
+from stanchion.journal.store import Change
 
 GROUP_JOBS = 256
 GROUP_BYTES = 8 << 20
@@ -51,7 +52,7 @@ class Lane:
         self,
         where: str,
         connect: Callable[[], Awaitable[Connection]],
-        committed: Callable[[Mapping[RunPlace, int]], None],
+        committed: Callable[[Mapping[RunPlace, Change]], None],
     ) -> None:
         self._where = where
         self._connect = connect
@@ -208,8 +209,8 @@ class Lane:
             await self._roll_back(connection)
             raise
         await self._end(connection, "COMMIT" if group.writes else "ROLLBACK")
-        if group.moved:
-            self._committed(group.moved)
+        if moved := group.moved:
+            self._committed(moved)
 
     async def _end(self, connection: Connection, how: str) -> None:
         try:

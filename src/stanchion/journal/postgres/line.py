@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,31 +22,54 @@ import msgspec
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.errors import LOST
 from stanchion.journal.postgres.group import RunPlace
-from stanchion.journal.store import RunRef
+from stanchion.journal.store import Change, Heard
 
 log = logging.getLogger("stanchion.journal")
 
-Heard = Callable[[Sequence[RunRef] | None], None]
-"""Told which runs others wrote; None: any may have changed."""
 PAYLOAD_BYTES = 7_900
 """PostgreSQL takes less than 8,000."""
 CHECK_S = 10.0
 """How often a silent connection is asked whether it is still there."""
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[str, list[tuple[str, str, int]]]).decode
+_decode = msgspec.json.Decoder(tuple[str, list[Change]]).decode
+
+
+class DatabaseClock:
+    """The database's clock, as it was read last and went on since. Wall clocks of this machine play no part in it."""
+
+    def __init__(self) -> None:
+        self._offset_ns = 0
+        self._read_ns: int | None = None
+        self._last_ms = 0
+
+    def read(self, now_ms: int, started_ns: int) -> None:
+        """Take a reading: it was made between `started_ns` (monotonic) and now."""
+        self._read_ns = time.monotonic_ns()
+        middle_ns = (started_ns + self._read_ns) // 2
+        self._offset_ns = now_ms * 1_000_000 + 500_000 - middle_ns
+
+    def age_s(self) -> float:
+        """Tell how long ago it was read."""
+        return (time.monotonic_ns() - self._read_ns) / 1e9 if self._read_ns is not None else float("inf")
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC, never going back."""
+        self._last_ms = max(self._last_ms, (time.monotonic_ns() + self._offset_ns) // 1_000_000)
+        return self._last_ms
 
 
 class Line:
     """One process's end of the line."""
 
     def __init__(self, channel: str, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self.clock = DatabaseClock()
         self.changed = False
         """Others wrote since this was last reset."""
         self._channel = channel
         self._connect = connect
         self._me = secrets.token_urlsafe(6)
         self._heard: list[Heard] = []
-        self._moved: dict[RunPlace, int] = {}
+        self._moved: dict[RunPlace, Change] = {}
         self._ring = asyncio.Event()
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -53,13 +77,14 @@ class Line:
     async def open(self) -> None:
         """Begin to listen. Raises what asyncpg raises."""
         connection = await self._listening()
+        await self._say(connection, [])
         self._task = asyncio.create_task(self._run(connection), name="stanchion-line")
 
     def listen(self, heard: Heard) -> None:
         """Tell `heard`, in the event loop, what others write from now on."""
         self._heard.append(heard)
 
-    def tell(self, moved: Mapping[RunPlace, int]) -> None:
+    def tell(self, moved: Mapping[RunPlace, Change]) -> None:
         """Ring for runs that were committed here."""
         self._moved.update(moved)
         self._ring.set()
@@ -121,8 +146,11 @@ class Line:
     async def _say(self, connection: Connection, payloads: list[str]) -> None:
         if payloads:
             await connection.fetch("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", self._channel, payloads)
-        else:
-            await connection.fetchval("SELECT 1", timeout=CHECK_S)
+        if self.clock.age_s() < CHECK_S / 2:
+            return
+        started = time.monotonic_ns()
+        now_ms = await connection.fetchval("SELECT now_ms()", timeout=CHECK_S)
+        self.clock.read(now_ms, started)
 
     def _on_ring(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         try:
@@ -131,24 +159,23 @@ class Line:
             self._hear(None)
             return
         if origin != self._me:
-            self._hear([RunRef(tenant, run) for tenant, run, _ in moved] or None)
+            self._hear(moved or None)
 
-    def _hear(self, refs: Sequence[RunRef] | None) -> None:
+    def _hear(self, changes: Sequence[Change] | None) -> None:
         self.changed = True
         for heard in self._heard:
             try:
-                heard(refs)
+                heard(changes)
             except Exception:
                 log.exception("a listener failed")
 
 
-def _payloads(origin: str, moved: Mapping[RunPlace, int]) -> list[str]:
+def _payloads(origin: str, moved: Mapping[RunPlace, Change]) -> list[str]:
     """Pack what is to be told into as few rings as their size allows."""
     payloads: list[str] = []
-    rows: list[tuple[str, str, int]] = []
+    rows: list[Change] = []
     size = 0
-    for (tenant, run), seq in moved.items():
-        row = (tenant, run, seq)
+    for row in moved.values():
         weight = len(_encode(row)) + 1
         if rows and size + weight > PAYLOAD_BYTES - 64:
             payloads.append(_encode((origin, rows)).decode())

@@ -36,7 +36,7 @@ from stanchion.journal.postgres.group import (
     WriteStart,
 )
 from stanchion.journal.postgres.lane import Lane
-from stanchion.journal.postgres.line import Heard, Line
+from stanchion.journal.postgres.line import Line
 from stanchion.journal.postgres.read import Reader, run_row, session_row
 from stanchion.journal.postgres.schema import lock_number, prepare
 from stanchion.journal.record import Cipher, Identity
@@ -45,6 +45,7 @@ from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
+    Heard,
     IdempotencyMismatch,
     InboxItem,
     Key,
@@ -123,6 +124,10 @@ class PostgresStore:
 
     async def now_ms(self) -> int:
         return (await self._reader.rows("now"))[0][0]
+
+    def clock_ms(self) -> int:
+        """Tell the database's time without asking it: as read within the last ten seconds."""
+        return self._line.clock.now_ms()
 
     async def changed_elsewhere(self) -> bool:
         changed, self._line.changed = self._line.changed, False

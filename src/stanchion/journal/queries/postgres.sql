@@ -27,7 +27,7 @@ FROM unnest($1::text[], $2::text[]) AS v (tenant, key)
 JOIN idempotency i ON i.tenant = v.tenant AND i.key = v.key
 
 -- name: unread
-SELECT run, no FROM inbox WHERE run = ANY($1::bigint[])
+SELECT run, no, kind FROM inbox WHERE run = ANY($1::bigint[])
 
 -- name: lock_ledgers
 SELECT l.tenant, l.ledger, l.settled, l.reserved, l.closed

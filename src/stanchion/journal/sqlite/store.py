@@ -19,6 +19,7 @@ from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
+    Heard,
     IdempotencyMismatch,
     InboxItem,
     Key,
@@ -81,6 +82,9 @@ class SqliteStore:
     async def changed_elsewhere(self) -> bool:
         return await self._writer.changed_elsewhere()
 
+    def listen(self, heard: Heard) -> bool:
+        return False
+
     async def seize(self, worker: str) -> bool:
         if not await asyncio.to_thread(self._seat.take):
             return False
@@ -105,6 +109,14 @@ class SqliteStore:
 
     async def renew(self, tenant: str, run: str, *, epoch: int, lease_ms: int) -> bool:
         return await self._writer.write(lambda unit: unit.renew(tenant, run, epoch, lease_ms))
+
+    async def renew_all(self, held: Sequence[tuple[str, str, int]], *, lease_ms: int) -> set[tuple[str, str]]:
+        if not held:
+            return set()
+        return await self._writer.write(
+            lambda unit: {(tenant, run) for tenant, run, epoch in held if unit.renew(tenant, run, epoch, lease_ms)},
+            64 * len(held),
+        )
 
     async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
         return await self._writer.write(lambda unit: unit.post(tenant, run, kind, body), 256 + len(body))
