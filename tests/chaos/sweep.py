@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable
@@ -46,7 +47,10 @@ async def sweep(
         ]
         began = time.monotonic()
         done = await _play_all(cases, witness, http, parallel)
-    return _report(done, events, time.monotonic() - began, folder, seed)
+    report = _report(done, events, time.monotonic() - began, folder, seed)
+    if not report["bad"]:
+        shutil.rmtree(folder)
+    return report
 
 
 def _boundaries(folder: Path, point: str, count: int) -> Iterable[Case]:
