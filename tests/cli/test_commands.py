@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -170,6 +171,20 @@ def test_doctor_finds_what_is_wrong(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     secret = Cli(cli.directory, {"ANTHROPIC_API_KEY": "sk-very-secret"}).call("doctor").stdout
     assert "ANTHROPIC_API_KEY" in secret
     assert "very-secret" not in secret
+
+
+def test_doctor_sees_that_a_data_file_is_not_ours_or_not_to_be_written(cli: Cli) -> None:
+    """Where `serve` would refuse a file, doctor does not call it sound."""
+    with contextlib.closing(sqlite3.connect(cli.directory / "theirs.db")) as theirs:
+        theirs.execute("CREATE TABLE t (a)")
+        theirs.commit()
+    done = cli.call("doctor", "--data", "theirs.db")
+    assert done.returncode == 1
+    assert "another program's database" in done.stdout
+    (cli.directory / "folder.db").mkdir()
+    done = cli.call("doctor", "--data", "folder.db")
+    assert done.returncode == 1
+    assert "cannot be read and written" in done.stdout
 
 
 def test_doctor_on_a_sound_directory(cli: Cli) -> None:

@@ -226,19 +226,35 @@ def data_file(data: Path) -> Finding:
     """Look into the file that is there, without changing it."""
     import apsw
 
+    from stanchion.journal.sqlite.schema import APPLICATION_ID
+
     name = "data file"
     if not data.exists():
         return Finding(name, "ok", f"{data} is not there yet; it is made on first use")
+    if not _usable(data):
+        return Finding(name, "fail", f"{data} cannot be read and written by {_me()}", "give it to the user who serves")
     try:
         connection = apsw.Connection(str(data), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(2000)
+        ours = connection.pragma("application_id") == APPLICATION_ID or data.stat().st_size == 0
         said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]  # pyright: ignore[reportUnknownMemberType]
         connection.close()
     except apsw.Error as error:
         return Finding(name, "fail", f"{data}: {error}", "restore it from a backup, or name another with --data")
+    if not ours:
+        return Finding(name, "fail", f"{data} is another program's database", "name another file with --data")
     if said != ["ok"]:
         return Finding(name, "fail", f"{data} is damaged: {said[0]}", "restore it from a backup")
     return Finding(name, "ok", f"{data}, {data.stat().st_size / MB:.1f} MB, sound")
+
+
+def _usable(data: Path) -> bool:
+    """Try whether a file can be read and written: what the mode bits say does not hold for every user and mount."""
+    try:
+        os.close(os.open(data, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def listen(port: int) -> Finding:
