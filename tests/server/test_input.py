@@ -313,9 +313,9 @@ async def test_a_fault_of_ours_is_logged_under_the_id_that_is_told(
 
 
 async def test_a_store_that_fails_is_503_and_may_be_tried_again(
-    server: Served, monkeypatch: pytest.MonkeyPatch
+    server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The store's failures are ours, have an id, and are not for ever."""
+    """The store's failures are ours, have an id, and are not for ever; each is a line of the log, and not a page."""
     from stanchion.core.errors import StoreFull
 
     async def full(*_: object, **__: object) -> None:
@@ -324,5 +324,7 @@ async def test_a_store_that_fails_is_503_and_may_be_tried_again(
     monkeypatch.setattr(server.runtime, "start", full)
     said = await server.call("POST", "/v1/runs", OK)
     assert (said.status, said.error["code"], said.error["retryable"]) == (503, "store_full", True)
-    assert said.error["id"]
+    record = next(record for record in caplog.records if getattr(record, "id", "") == said.error["id"])
+    assert "free space" in record.getMessage()
+    assert record.exc_info is None
     assert said.headers["retry-after"]

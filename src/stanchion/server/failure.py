@@ -88,9 +88,15 @@ def failure_of(error: Exception, *, at: str) -> Response:
 
 
 def log_fault(error: Exception, *, at: str) -> str:
-    """Log an exception that is our fault, and return the id it is found by."""
+    """Log an exception that is our fault, and return the id it is found by.
+
+    A store that is full or away is no bug, and may fail a thousand requests a second: a line says it, without a traceback.
+    """
     name = f"err_{secrets.token_hex(8)}"
-    log.error("%s failed: %s", at, type(error).__name__, exc_info=error, extra={"id": name})
+    if isinstance(error, JournalError) and error.retryable:
+        log.error("%s failed: %s", at, error, extra={"id": name})
+    else:
+        log.error("%s failed: %s", at, type(error).__name__, exc_info=error, extra={"id": name})
     return name
 
 
