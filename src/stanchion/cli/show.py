@@ -101,7 +101,9 @@ class Screen:
             case "tool_call_finished":
                 self._running.pop(event["call"], None)
                 self.line(call_line(event, self._calls))
-            case "tool_call_failed" | "limit_warned" | "loop_detected" | "budget_refused" | "budget_overrun":
+            case "tool_call_failed":
+                self.line(attempt_line(event, self._calls))
+            case "limit_warned" | "loop_detected" | "budget_refused" | "budget_overrun":
                 self.line(event_line(event, self._calls, short=True))
             case "bundle_changed" | "run_parked":
                 self.line(event_line(event, self._calls, short=True))
@@ -169,6 +171,14 @@ def call_line(event: Json, calls: Calls) -> str:
     outcome = event["outcome"]
     why = f": {one_line(text, 120)}" if outcome in ("error", "invalid", "denied", "rejected") and text else ""
     return f"{calls[event['call']]}  {outcome}{why}  {size(len(text))}  {took(event.get('took_ms', 0))}"
+
+
+def attempt_line(event: Json, calls: Calls) -> str:
+    """Say an attempt at a tool call that failed, and what becomes of the call."""
+    parts = event.get("parts", ())
+    why = one_line(parts[-1].get("text", ""), 120) if parts else event["code"]
+    doubt = "; it may have been done" if event.get("in_doubt") else ""
+    return f"{calls[event['call']]}  attempt {event['attempt']} failed: {why}{doubt}"
 
 
 def event_line(event: Json, calls: Calls, *, short: bool = False) -> str:
