@@ -7,6 +7,7 @@ result in them is what the recorded booking system answered.
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any, cast
 Json = dict[str, Any]
 STOP = "###STOP###"  # the simulated customer's last word
 TRANSFER = "transfer_to_human_agents"  # ends a conversation: a person takes over
+MAX_UNPACKED_BYTES = 500_000_000
 
 
 class BadFile(Exception):
@@ -109,13 +111,23 @@ def read_text(path: Path | str) -> str:
     path = Path(path)
     try:
         data = path.read_bytes()
-        return (lzma.decompress(data) if path.suffix == ".xz" else data).decode()
+        return (_unpacked(path, data) if path.suffix == ".xz" else data).decode()
     except OSError as error:
         raise BadFile(f"cannot read {str(path)!r}: {error.strerror or error}") from None
-    except lzma.LZMAError as error:
-        raise BadFile(f"{str(path)!r} is not a whole .xz file: {error}") from None
     except UnicodeDecodeError as error:
         raise BadFile(f"{str(path)!r} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    """Unpack an .xz file within a size: a hundred kilobytes can be packed from gigabytes of nothing."""
+    try:
+        with lzma.open(io.BytesIO(data)) as file:
+            text = file.read(MAX_UNPACKED_BYTES + 1)
+    except (lzma.LZMAError, EOFError) as error:
+        raise BadFile(f"{str(path)!r} is not a whole .xz file: {error}") from None
+    if len(text) > MAX_UNPACKED_BYTES:
+        raise BadFile(f"{str(path)!r} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes; give a smaller part of it")
+    return text
 
 
 def read_database(path: Path | str) -> Json:

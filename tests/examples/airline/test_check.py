@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from examples.airline import check
+from examples.airline import check, recordings
 from examples.airline.recordings import BadFile, read_conversations, read_database
 
 
@@ -121,6 +121,15 @@ def test_every_form_of_file_is_read(tmp_path: Path, name: str) -> None:
     assert len(read_conversations(path)) == 2
 
 
+def test_a_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small packed file must not take all memory."""
+    monkeypatch.setattr(recordings, "MAX_UNPACKED_BYTES", 100_000)
+    path = tmp_path / "t.jsonl.xz"
+    path.write_bytes(lzma.compress(b" " * 100_001))
+    with pytest.raises(BadFile, match="unpacks to more than 100,000 bytes"):
+        read_conversations(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -128,6 +137,7 @@ def test_every_form_of_file_is_read(tmp_path: Path, name: str) -> None:
         ("t.jsonl", json.dumps(conversation()).encode() + b"\n{", "line 2 is not JSON"),
         ("t.jsonl", b"\xff\xfe", "not UTF-8"),
         ("t.jsonl.xz", b"not packed", r"not a whole \.xz file"),
+        ("t.jsonl.xz", lzma.compress(b"[]" * 1000)[:-30], r"not a whole \.xz file"),
         ("t.jsonl", b"[1]", "item 0 is not a recorded conversation"),
         ("t.jsonl", b'{"traj": []}', "no 'info'"),
         ("t.jsonl", json.dumps({**conversation(), "traj": []}).encode(), "`traj` is empty"),
