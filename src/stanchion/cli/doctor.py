@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import typer
@@ -25,6 +25,9 @@ from stanchion.cli.desk import Where
 from stanchion.cli.errors import ExitCode
 from stanchion.cli.options import Data, Output
 from stanchion.cli.output import Column, print_json, table
+
+if TYPE_CHECKING:
+    import apsw
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -236,8 +239,8 @@ def data_file(data: Path) -> Finding:
     try:
         connection = apsw.Connection(str(data), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(2000)
-        ours = connection.pragma("application_id") == APPLICATION_ID or data.stat().st_size == 0
-        said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]  # pyright: ignore[reportUnknownMemberType]
+        ours = _pragma(connection, "application_id") == [str(APPLICATION_ID)] or data.stat().st_size == 0
+        said = _pragma(connection, "quick_check(1)")
         connection.close()
     except apsw.Error as error:
         return Finding(name, "fail", f"{data}: {error}", "restore it from a backup, or name another with --data")
@@ -246,6 +249,10 @@ def data_file(data: Path) -> Finding:
     if said != ["ok"]:
         return Finding(name, "fail", f"{data} is damaged: {said[0]}", "restore it from a backup")
     return Finding(name, "ok", f"{data}, {data.stat().st_size / MB:.1f} MB, sound")
+
+
+def _pragma(connection: apsw.Connection, what: str) -> list[str]:
+    return [str(row[0]) for row in connection.execute(f"PRAGMA {what}")]  # pyright: ignore[reportUnknownMemberType]
 
 
 def _usable(data: Path) -> bool:
