@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.errors import StoreFull, UnreadInbox
+from stanchion.core.errors import JournalError, StaleAppend, StoreFull, UnreadInbox
 from stanchion.core.state import State, decisions_for, evolve
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
@@ -96,6 +96,7 @@ class Drive:
         clock: Clock,
         live: Live,
         first: ev.RunStarted | None = None,
+        lease_s: float = math.inf,
     ) -> None:
         self.state = state
         self.draining = False
@@ -116,6 +117,14 @@ class Drive:
         self._poll_budget = False
         self._refused = False
         """A reservation was refused a moment ago: write that down before the next try."""
+        self._lease_s = lease_s
+        self._held_until_s = asyncio.get_running_loop().time() + lease_s
+        self._lost: JournalError | None = None
+        """Why this run is not ours any more."""
+
+    def claimed_at(self, sent_s: float) -> None:
+        """Say when the claim was asked for, by the loop's clock: from then on it stands for the time of the lease."""
+        self._held_until_s = sent_s + self._lease_s
 
     def tell(self, *events: ev.Event) -> None:
         """Put events in front of what the run does next."""
@@ -177,6 +186,8 @@ class Drive:
     async def _round(self) -> bool:
         """Write and start what there is to do; then wait for something to happen. True: let go of the run."""
         self._signal.clear()  # what is set from here on ends the wait below
+        if self._lost is not None:
+            raise self._lost
         self._give_up_overdue()
         stage = Stage(self.state, self._recorder.hash)
         stage.inbox, self._inbox_taken = self._inbox_taken, []
@@ -314,11 +325,36 @@ class Drive:
         performer = self._performer
         if performer is None:
             raise AssertionError("nothing is performed before something is durable")
-        work: Coroutine[Any, Any, list[ev.Event]]
-        work = performer.call_model(effect) if isinstance(effect, CallModel) else performer.call_tool(effect)
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._release(performer, effect))
         self._tasks[task] = _Flight(effect, self._give_up_ms(effect))
         task.add_done_callback(self._performed)
+
+    async def _release(self, performer: Performer, effect: CallModel | CallTool) -> list[ev.Event]:
+        """Perform, if the run is still ours.
+
+        A process that slept through its lease after it wrote an intent must not act on it: another may have taken the
+        run over, asked whether it was done, and been told that it was not.
+        """
+        while asyncio.get_running_loop().time() >= self._held_until_s:
+            if not await self._renew():
+                return []
+        if isinstance(effect, CallModel):
+            return await performer.call_model(effect)
+        return await performer.call_tool(effect)
+
+    async def _renew(self) -> bool:
+        """Prolong the lease, or learn that it is lost."""
+        sent_s, state = asyncio.get_running_loop().time(), self.state
+        try:
+            lease_ms = int(self._lease_s * 1000)
+            if await self._store.renew(state.tenant, state.run, epoch=self._epoch, lease_ms=lease_ms):
+                self._held_until_s = sent_s + self._lease_s
+                return True
+            self._lost = StaleAppend()
+        except JournalError as error:
+            self._lost = error
+        self._signal.set()
+        return False
 
     def _give_up_ms(self, effect: CallModel | CallTool) -> int:
         """When an attempt that begins now must have ended, however long it took to write its intent."""

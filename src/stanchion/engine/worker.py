@@ -223,6 +223,7 @@ class Worker:
         """Claim a run, fold it, and drive it."""
         drive: Drive | None = None
         slot.poked = False
+        sent_s = asyncio.get_running_loop().time()
         try:
             lease_ms = int(self._settings.lease_s * 1000)
             claim = await self._store.claim(tenant, run, worker=self._settings.name, lease_ms=lease_ms)
@@ -234,11 +235,15 @@ class Worker:
             self._hint_later(tenant, run)
         except Exception:
             log.exception("run %s was not activated", run)
+        except asyncio.CancelledError:
+            self._forget(tenant, run, slot)
+            raise
         if drive is None:
             self._forget(tenant, run, slot)
             if slot.poked:
                 self.hint(tenant, run)
             return
+        drive.claimed_at(sent_s)
         slot.drive = drive
         if self.draining:
             drive.drain()
@@ -374,6 +379,7 @@ class Worker:
             clock=self._clock,
             live=self._live,
             first=first,
+            lease_s=self._settings.lease_s,
         )
 
     async def _sweep(self) -> None:
