@@ -126,6 +126,11 @@ class Drive:
         """Say when the claim was asked for, by the loop's clock: from then on it stands for the time of the lease."""
         self._held_until_s = sent_s + self._lease_s
 
+    def lose(self) -> None:
+        """Say that another worker has claimed the run: stop, change nothing."""
+        self._lost = self._lost or StaleAppend()
+        self._signal.set()
+
     def tell(self, *events: ev.Event) -> None:
         """Put events in front of what the run does next."""
         self._outcomes += events
@@ -350,10 +355,10 @@ class Drive:
             if await self._store.renew(state.tenant, state.run, epoch=self._epoch, lease_ms=lease_ms):
                 self._held_until_s = sent_s + self._lease_s
                 return True
-            self._lost = StaleAppend()
+            self.lose()
         except JournalError as error:
             self._lost = error
-        self._signal.set()
+            self._signal.set()
         return False
 
     def _give_up_ms(self, effect: CallModel | CallTool) -> int:

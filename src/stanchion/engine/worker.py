@@ -451,14 +451,20 @@ class Worker:
         while True:
             await asyncio.sleep(self._settings.lease_s / RENEWALS)
             held = [(*place, slot.epoch) for place, slot in self._slots.items() if slot.drive is not None]
+            sent_s = asyncio.get_running_loop().time()
             try:
                 renewed = await self._store.renew_all(held, lease_ms=lease_ms)
             except Exception as error:  # (without it every run would be taken over)
                 log.warning("the leases of %d runs were not renewed: %s", len(held), error)
                 continue
-            lost = [run for tenant, run, _ in held if (tenant, run) not in renewed and (tenant, run) in self._slots]
-            if lost:
-                log.debug("leases not renewed, their runs are over or driven elsewhere: %s", lost)
+            for tenant, run, epoch in held:
+                slot = self._slots.get((tenant, run))
+                if slot is None or slot.drive is None or slot.epoch != epoch:
+                    continue
+                if (tenant, run) in renewed:
+                    slot.drive.claimed_at(sent_s)
+                else:  # it is over, or driven elsewhere: its calls in flight are not to go on for nothing
+                    slot.drive.lose()
 
 
 async def _ended(task: asyncio.Task[None] | None) -> None:
