@@ -10,7 +10,7 @@ import pytest
 from stanchion.core import event as ev
 from stanchion.core.bundle import Caps, RetryPolicy, Route
 from stanchion.core.message import USER, Text
-from stanchion.core.state import evolve
+from stanchion.core.fold import evolve
 from stanchion.loop.decide import decide
 from stanchion.loop.effect import CallModel, Moment, backoff_s, view
 from tests.loop.play import PRICE, Break, Checks, Play, bundle, call, tool
@@ -32,6 +32,18 @@ def test_the_provider_s_wish_to_wait_is_kept() -> None:
     play = Play(bundle(), [Break("rate_limited", after_s=40), "hi"]).play()
     first, second = (e.at_ms for e in play.entries if isinstance(e.event, ev.ModelCallStarted))
     assert second - first >= 41_000
+
+
+def test_a_long_wait_is_left_for_the_next_model() -> None:
+    """A provider that asks for an hour has lost the call to the fallback; for a minute it is waited for."""
+    play = Play(bundle(routes=2), [Break("rate_limited", after_s=3600), "hi"]).play()
+    assert [s.route for s in play.events(ev.ModelCallStarted)] == [0, 1]
+    first, second = (e.at_ms for e in play.entries if isinstance(e.event, ev.ModelCallStarted))
+    assert second - first < 60_000
+    play = Play(bundle(routes=2), [Break("rate_limited", after_s=40), "hi"]).play()
+    assert [s.route for s in play.events(ev.ModelCallStarted)] == [0, 0]
+    play = Play(bundle(), [Break("rate_limited", after_s=3600), "hi"]).play()
+    assert play.end == ("done", "")
 
 
 @pytest.mark.parametrize(

@@ -40,4 +40,6 @@ def test_retry_after() -> None:
     assert retry_after_s({"retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"}, now=now) == 30
     assert retry_after_s({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1m2s"}) == 62
     assert retry_after_s({"retry-after": "soon"}) is None
+    assert retry_after_s({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, now=now) == 86_400
+    assert retry_after_s({"retry-after": "100000"}) == 86_400
     assert retry_after_s({}) is None

@@ -21,6 +21,8 @@ from stanchion.loop.detect import detect
 from stanchion.loop.effect import Abort, CallModel, Decision, Moment, View
 
 NOTHING = Decision()
+PATIENCE_MS = 60_000
+"""A provider that asks to wait longer is left for the next model, if there is one."""
 BUDGET_POLL_MS = 500
 """How often a refused reservation is tried again, if no money was heard to come free before."""
 
@@ -115,7 +117,8 @@ def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decisi
         return NOTHING
     routes = view.bundle.routes
     route = min(model.route, len(routes) - 1)  # a changed bundle may have fewer
-    if model.retryable and model.tries < routes[route].retry.attempts:
+    patient = route + 1 == len(routes) or model.retry_at_ms - moment.now_ms <= PATIENCE_MS
+    if model.retryable and patient and model.tries < routes[route].retry.attempts:
         if moment.now_ms < model.retry_at_ms:
             return Decision(wake_at_ms=model.retry_at_ms)
         return _call_model(state, view, moment, route=route, turn=model.turn, attempt=model.attempt + 1)

@@ -35,6 +35,8 @@ RETRYABLE: Final[frozenset[ModelErrorCode]] = frozenset(
 )
 
 MAX_MESSAGE: Final = 2000
+MAX_RETRY_AFTER_S: Final = 86_400.0
+"""No wish to wait longer is taken: a wrong clock or a broken proxy would park a run for years."""
 
 _BY_STATUS: Final[Mapping[int, ModelErrorCode]] = {
     401: "auth",
@@ -201,18 +203,23 @@ def _words(error: Any) -> tuple[list[str], str]:
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
     """Seconds the provider asks to wait: `retry-after-ms`, `retry-after` (seconds or a date), `x-ratelimit-reset-*`."""
+    wish_s = _wish_s(headers, now or datetime.now(UTC))
+    return None if wish_s is None else min(max(0.0, wish_s), MAX_RETRY_AFTER_S)
+
+
+def _wish_s(headers: Mapping[str, str], now: datetime) -> float | None:
     if (ms := _number(headers.get("retry-after-ms"))) is not None:
-        return max(0.0, ms / 1000)
+        return ms / 1000
     value = headers.get("retry-after")
-    if value is not None:
-        if (seconds := _number(value)) is not None:
-            return max(0.0, seconds)
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds())
-    return _reset_s(headers)
+    if value is None:
+        return _reset_s(headers)
+    if (seconds := _number(value)) is not None:
+        return seconds
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
 
 
 def _reset_s(headers: Mapping[str, str]) -> float | None:
