@@ -14,19 +14,22 @@ import pytest
 from tests.cli.conftest import SIMULATED, Cli, Served, start_server
 
 
-def test_the_three_things_to_try_work(cli: Cli) -> None:
-    """What `serve` prints is run as it stands, by a shell."""
+@pytest.mark.parametrize("locked", [False, True], ids=["no key", "with a key"])
+def test_the_three_things_to_try_work(cli: Cli, locked: bool) -> None:
+    """What `serve` prints is run as it stands, by a shell; where a key is needed it says so, and takes it."""
+    key = {"STANCHION_API_KEY": cli.json("keys", "add", "web", "--tenant", "default")["key"]} if locked else {}
     process = cli.start("serve", "agent.py", "--port", "0", *SIMULATED, "--try", "it's me")
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(7)]
     assert lines[0].startswith("serving support at http://127.0.0.1:")
     assert lines[1].startswith("SIMULATED")
+    assert ("export STANCHION_API_KEY" in lines[3]) is locked
     tried = [line.strip() for line in lines[4:7]]
     path = f"{Path(cli.command()[0]).parent}{os.pathsep}{os.environ['PATH']}"
     outputs = [
         subprocess.run(
-            ["bash", "-c", command], cwd=cli.directory, env=cli.environment() | {"PATH": path}, capture_output=True,
-            text=True, check=True, timeout=30,
+            ["bash", "-c", command], cwd=cli.directory, env=cli.environment() | key | {"PATH": path},
+            capture_output=True, text=True, check=True, timeout=30,
         ).stdout
         for command in tried
     ]  # fmt: skip

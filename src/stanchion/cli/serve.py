@@ -97,6 +97,7 @@ async def _serve(
     agents = load(files, model)
     async with model_provider(agents, simulated=simulated, if_no_key=if_no_key, script=script) as provider:
         runtime = await Runtime.open(*agents, data=data, environment=provider.environment)
+        locked = bool(await runtime.keys())
 
         def announce(address: str) -> None:
             gc.collect()
@@ -105,7 +106,7 @@ async def _serve(
             if as_json:
                 print_line({"url": address, "agents": names, "data": data, "simulated": bool(provider.simulated)})
             else:
-                print_text(welcome(address, agents, data, said, provider.simulated))
+                print_text(welcome(address, agents, data, said, provider.simulated, locked=locked))
 
         try:
             await serve_http(runtime, settings=Settings(**settings), ready_callback=announce)  # pyright: ignore[reportArgumentType]
@@ -114,8 +115,14 @@ async def _serve(
     say("stopped; what was not finished goes on when it is served again")
 
 
-def welcome(address: str, agents: Sequence[Agent], data: str, said: Sequence[str], simulated: str) -> str:
-    """Say where it listens, and three things to try."""
+_KEY_FIRST = "(first: export STANCHION_API_KEY=sk-st-.., made with `stanchion keys add`)"
+_BEARER = '-H "authorization: Bearer $STANCHION_API_KEY" '
+
+
+def welcome(
+    address: str, agents: Sequence[Agent], data: str, said: Sequence[str], simulated: str, *, locked: bool = False
+) -> str:
+    """Say where it listens, and three things to try. `locked`: requests need an API key."""
     agent = agents[0].name
     texts = [*said, "hello"]
     asked, posted = texts[0], texts[1] if len(texts) > 2 else texts[0]
@@ -126,9 +133,9 @@ def welcome(address: str, agents: Sequence[Agent], data: str, said: Sequence[str
         f"serving {', '.join(each.name for each in agents)} at {address} (data: {data})",
         *([played] if simulated else []),
         "",
-        "three things to try, each one command:",
+        "three things to try, each one command:" + (f" {_KEY_FIRST}" if locked else ""),
         f"  {stanchion} run {agent} {shlex.quote(asked)} --url {address}",
-        f"  curl -s {address}/v1/runs -H 'content-type: application/json' -d {shlex.quote(body)}",
+        f"  curl -s {address}/v1/runs {_BEARER if locked else ''}-H 'content-type: application/json' -d {shlex.quote(body)}",
         f"  {stanchion} runs ls --url {address}",
     ]
     return "\n".join(lines)
