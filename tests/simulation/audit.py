@@ -14,8 +14,9 @@ from typing import Any
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
+from stanchion.core.fold import carry, evolve, fold
 from stanchion.core.message import Message, Text
-from stanchion.core.state import State, carry, evolve, fold
+from stanchion.core.state import State
 from stanchion.journal.record import read_entry
 from stanchion.journal.sqlite.ledgers import name_of
 from stanchion.journal.store import Append, Claim, RawRecord, Start
@@ -37,7 +38,7 @@ class RunAudit:
     tenant: str
     run: str
     session: str
-    state: State = State()
+    state: State = field(default_factory=State)
     hash: bytes = b""
     epoch: int = 0
     seq: int = 0

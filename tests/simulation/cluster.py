@@ -117,8 +117,9 @@ class Machine:
 
         async def close() -> None:
             await runtime.aclose(grace_s=grace_s)
-            if runtime.active and not self.cluster.faults.on:
-                self.cluster.fail("memory", f"{self.name}: {runtime.active} runs are active after the drain")
+            if runtime.active and self.cluster.over:
+                left = runtime._worker._slots if runtime._worker else {}
+                self.cluster.fail("memory", f"{self.name}: these runs are active after the drain: {left}")
             _tell(done, None)
 
         self.cluster.loop.spawn(domain, close())
@@ -194,6 +195,8 @@ class Cluster:
     ) -> None:
         self.loop, self.rng, self.faults = loop, rng, faults
         self.database, self.audit, self.fail, self.trace = database, audit, fail, trace
+        self.over = False
+        """All runs are over."""
         self.runtime_class: type[Runtime] = Runtime
         self.machines = [Machine(self, number) for number in range(faults.plan.machines)]
 

@@ -8,22 +8,33 @@ callers do not know. The database's clock is its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
 from stanchion.core.errors import CommitUnknown, JournalError, StanchionError, StoreFull
 from stanchion.journal.record import Identity
-from stanchion.journal.store import Append, Claim, IdempotencyMismatch, Key, Refused, SessionBusy, SessionMoved, Start
-from stanchion.journal.store import Started
+from stanchion.journal.store import (
+    Append,
+    Change,
+    Claim,
+    Heard,
+    IdempotencyMismatch,
+    Key,
+    Refused,
+    SessionBusy,
+    SessionMoved,
+    Start,
+    Started,
+)
 from stanchion.testing.memory import MemoryStore
 from stanchion.testing.memory_tables import Run, Tables
 from tests.simulation.audit import Audit
-from tests.simulation.loop import SimLoop
+from tests.simulation.loop import DOMAIN, SimLoop
 from tests.simulation.sources import START_MS
 
 T = TypeVar("T")
-_Job = tuple[Callable[[Tables, int], Any], "asyncio.Future[Any]", str]
+_Job = tuple[Callable[[Tables, int], Any], "asyncio.Future[Any]", str, "Connection"]
 
 
 class AuditedTables(Tables):
@@ -31,18 +42,27 @@ class AuditedTables(Tables):
 
     def __init__(self, audit: Audit, make_key: Callable[[], Key], broken: str) -> None:
         super().__init__(Identity(), make_key)
+        self.touched: dict[tuple[str, str], None] = {}
+        """Runs that the last write changed."""
         self._audit = audit
         self._broken = broken
+
+    def post(self, tenant: str, run: str, kind: str, body: bytes, now_ms: int) -> int:
+        item = super().post(tenant, run, kind, body, now_ms)
+        self.touched[tenant, run] = None
+        return item
 
     def start(self, start: Start, now_ms: int) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
         said = super().start(start, now_ms)
         if isinstance(said, Started) and not said.existing:
+            self.touched[start.tenant, start.run] = None
             self._audit.started(start, self)
         return said
 
     def append(self, append: Append, now_ms: int) -> Refused | None:
         refused = super().append(append, now_ms)
         if refused is None:
+            self.touched[append.tenant, append.run] = None
             self._audit.appended(append, self)
         return refused
 
@@ -70,14 +90,15 @@ class AuditedTables(Tables):
 class Database:
     """The one database of a deployment."""
 
-    def __init__(self, loop: SimLoop, rng: Random, tables: Tables, faults: Any) -> None:
+    def __init__(self, loop: SimLoop, rng: Random, tables: AuditedTables, faults: Any) -> None:
         self.tables = tables
         self.up = True
-        self.full = False
+        self.listens = faults.plan.listens
         self.skew_ms = rng.choice((0, 0, -45_000, 45_000))
         self._loop = loop
         self._rng = rng
         self._faults = faults
+        self.listeners: list[Connection] = []
         self._group: list[_Job] = []
         self._syncing = False
 
@@ -89,20 +110,22 @@ class Database:
         self.up = False
         group, self._group = self._group, []
         kept = self._rng.randint(0, len(group))
-        for number, (call, future, _) in enumerate(group):
+        for number, (call, future, _, writer) in enumerate(group):
             if number < kept:
-                self._apply(call)
+                self._apply(call, writer)
             self._answer(future, CommitUnknown("the database went away"))
+        for listener in self.listeners:
+            listener.tell(None, self._faults.latency())
 
-    def write(self, call: Callable[[Tables, int], Any], future: asyncio.Future[Any], full: bool) -> None:
+    def write(self, call: Callable[[Tables, int], Any], future: asyncio.Future[Any], writer: Connection) -> None:
         """A write leaves its worker."""
         fault = self._faults.of_write()
         if fault == "error":
             self._loop.after(self._faults.latency(), self._answer, future, JournalError("connection reset"))
-        elif full and (self.full or fault == "full"):
+        elif fault == "full":
             self._loop.after(self._faults.latency(), self._answer, future, StoreFull())
         else:
-            self._loop.after(self._faults.latency(), self._arrive, (call, future, fault))
+            self._loop.after(self._faults.latency(), self._arrive, (call, future, fault, writer))
 
     def read(self, call: Callable[[Tables], Any], future: asyncio.Future[Any]) -> None:
         """A read leaves its worker."""
@@ -127,18 +150,29 @@ class Database:
     def _sync(self) -> None:
         self._syncing = False
         group, self._group = self._group, []
-        for call, future, fault in group:
-            said = CommitUnknown("it was not said") if fault == "unknown_lost" else self._apply(call)
+        for call, future, fault, writer in group:
+            said = CommitUnknown("it was not said") if fault == "unknown_lost" else self._apply(call, writer)
             if fault == "unknown_made":
                 said = CommitUnknown("it was not said")
             self._answer(future, said)
 
-    def _apply(self, call: Callable[[Tables, int], Any]) -> Any:
+    def _apply(self, call: Callable[[Tables, int], Any], writer: Connection) -> Any:
         try:
             self.tables.writes += 1
-            return call(self.tables, self.now_ms())
+            said = call(self.tables, self.now_ms())
         except StanchionError as error:
             return error
+        touched, self.tables.touched = self.tables.touched, {}
+        if touched and self.listeners:
+            changes = [self._change(*place) for place in touched]
+            for listener in self.listeners:
+                if listener is not writer and not self._faults.strikes(self._faults.plan.hint_fault):
+                    listener.tell(changes, self._faults.latency())
+        return said
+
+    def _change(self, tenant: str, run: str) -> Change:
+        row = self.tables.runs[tenant, run]
+        return Change(tenant, run, row.seq, row.status == "runnable" and row.lease_until_ms <= self.now_ms())
 
     def _answer(self, future: asyncio.Future[Any], said: Any) -> None:
         if future.done():
@@ -157,6 +191,29 @@ class Connection(MemoryStore):
         super().__init__(database.tables, clock=database.now_ms)
         self._database = database
         self._loop = loop
+        self._domain = DOMAIN.get()
+        self._heard: list[Heard] = []
+
+    def listen(self, heard: Heard) -> bool:
+        if not self._database.listens:
+            return False
+        if not self._heard:
+            self._database.listeners.append(self)
+        self._heard.append(heard)
+        return True
+
+    async def aclose(self) -> None:
+        self._heard.clear()
+        if self in self._database.listeners:
+            self._database.listeners.remove(self)
+
+    def tell(self, changes: Sequence[Change] | None, after_s: float) -> None:
+        """Tell the worker what others wrote."""
+        self._loop.call_at(self._loop.time() + after_s, self._told, changes, context=self._domain.context.copy())
+
+    def _told(self, changes: Sequence[Change] | None) -> None:
+        for heard in list(self._heard):
+            heard(changes)
 
     async def write(self, call: Callable[[Tables, int], T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
@@ -165,7 +222,7 @@ class Connection(MemoryStore):
             self._own += 1
             return call(tables, now_ms)
 
-        self._database.write(mine, future, full=True)
+        self._database.write(mine, future, self)
         return await future
 
     async def read_rows(self, call: Callable[[Tables], T]) -> T:

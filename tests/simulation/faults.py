@@ -36,6 +36,8 @@ class Plan:
     """Mean time of a message to or from the database."""
     people: float = 0.1
     """Chance per second that somebody sends or cancels something, of each request."""
+    listens: bool = False
+    """The database tells workers what others wrote, as PostgreSQL does."""
     mutation: str = ""
 
     @classmethod
@@ -50,7 +52,7 @@ class Plan:
             sessions=some(1, 2, 4),
             fault_s=some(5.0, 10.0, 20.0),
             lease_s=some(3.0, 6.0, 15.0),
-            sweep_s=some(1.0, 2.0),
+            sweep_s=some(1.0, 3.0, 6.0),
             reorder=some(0.0, 0.0, 0.2),
             budget=some(0, 0, 30_000_000, 60_000_000, 200_000_000),
             kills=some(0.0, 0.05, 0.2),
@@ -65,6 +67,7 @@ class Plan:
             tool_fault=some(0.0, 0.2, 0.6),
             slow_s=some(0.001, 0.02, 0.3),
             people=some(0.0, 0.1, 0.3),
+            listens=some(False, True),
         )
         for name, value in fixed.items():
             setattr(plan, name, value)

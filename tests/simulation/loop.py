@@ -18,7 +18,7 @@ from random import Random
 from typing import Any, Literal
 
 
-class Stuck(Exception):  # noqa: N818
+class Stuck(Exception):
     """Nothing is ready and nothing is due: whoever is waited for will not come."""
 
 

@@ -218,7 +218,7 @@ class _Reader:
 
     async def read(self) -> None:
         """Read until the end."""
-        while not await self._attach():
+        while not await self._attach():  # noqa: ASYNC110 - nothing tells of a machine that is back
             await asyncio.sleep(0.1 + self._rng.random())
 
     async def _attach(self) -> bool:

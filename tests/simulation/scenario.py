@@ -136,6 +136,7 @@ class Simulation:
         await self._go_wrong()
         await self._mend()
         await self._await_the_end()
+        self.cluster.over = True
         for machine in self.cluster.machines:
             self._check_memory(machine)
             await machine.drain(10.0)
@@ -212,7 +213,7 @@ class Simulation:
     async def _mend(self) -> None:
         self.faults.stop()
         self.trace("mend")
-        await asyncio.sleep(25.0 if self.plan.kills or self.plan.drains else 6.0)
+        await asyncio.sleep(3.0)
         self.database.up = True
         for machine in self.cluster.machines:
             self._thaw(machine.domain)

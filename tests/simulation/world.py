@@ -13,8 +13,21 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from stanchion import Agent, Approve, Done, Limits, LoopRules, Model, NotDone, ToolContext, ToolError, Undone, Unknown
-from stanchion import price_usd, tool
+from stanchion import (
+    Agent,
+    Approve,
+    Done,
+    Limits,
+    LoopRules,
+    Model,
+    NotDone,
+    ToolContext,
+    ToolError,
+    Undone,
+    Unknown,
+    price_usd,
+    tool,
+)
 from tests.simulation.audit import Audit
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimLoop
