@@ -229,7 +229,7 @@ def data_file(data: Path) -> Finding:
     """Look into the file that is there, without changing it."""
     import apsw
 
-    from stanchion.journal.sqlite.schema import APPLICATION_ID
+    from stanchion.runtime.opening import SQLITE_APPLICATION_ID
 
     name = "data file"
     if not data.exists():
@@ -239,7 +239,7 @@ def data_file(data: Path) -> Finding:
     try:
         connection = apsw.Connection(str(data), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(2000)
-        ours = _pragma(connection, "application_id") == [str(APPLICATION_ID)] or data.stat().st_size == 0
+        ours = _pragma(connection, "application_id") == [str(SQLITE_APPLICATION_ID)] or data.stat().st_size == 0
         said = _pragma(connection, "quick_check(1)")
         connection.close()
     except apsw.Error as error:

@@ -14,9 +14,13 @@ from stanchion.core.prices import load_prices
 from stanchion.engine.bound import BoundAgent, bind
 from stanchion.engine.clock import Clock, StoreClock, SystemClock
 from stanchion.journal.sqlite import SqliteStore
+from stanchion.journal.sqlite.schema import APPLICATION_ID
 from stanchion.journal.store import Store
 from stanchion.model.client import ModelClient
 from stanchion.model.providers import open_client, resolve_endpoint
+
+SQLITE_APPLICATION_ID = APPLICATION_ID
+"""By this a data file of ours is known."""
 
 
 def is_database(data: str | Path) -> TypeGuard[str]:
