@@ -9,6 +9,7 @@ from stanchion.core.errors import ConfigError, InputError, JournalError, Stanchi
 LOST = (
     OSError,  # (TimeoutError is one of them)
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,

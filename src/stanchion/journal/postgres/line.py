@@ -131,11 +131,14 @@ class Line:
     async def _serve(self, connection: Connection) -> None:
         """Ring whenever there is something to tell; look now and then whether the connection still stands."""
         connection.add_termination_listener(lambda _: self._ring.set())
+        self._ring.set()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_S):
                     await self._ring.wait()
             self._ring.clear()
+            if connection.is_closed():
+                raise ConnectionResetError("the database ended the connection")
             moved, self._moved = self._moved, {}
             try:
                 await self._say(connection, _payloads(self._me, moved))

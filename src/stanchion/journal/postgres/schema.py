@@ -28,9 +28,11 @@ async def prepare(connection: Connection, address: Address) -> None:
         await _check_server(connection, address)
         if await _version(connection, address) == VERSION:
             return
+        # Locked before the transaction begins: one that began earlier would not see what the one before us made.
+        await connection.execute("SELECT pg_advisory_lock($1, $2)", _LOCK, lock_number(address.schema))
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1, $2)", _LOCK, lock_number(address.schema))
             await _migrate(connection, address)
+        await connection.execute("SELECT pg_advisory_unlock($1, $2)", _LOCK, lock_number(address.schema))
     except asyncpg.PostgresError as error:
         raise refused(error, address.name) from error
 
