@@ -19,9 +19,10 @@ from typing import Any
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Caps, LoopRules, Route, ToolSpec
+from stanchion.core.fold import evolve
 from stanchion.core.message import MODEL, USER, Label, Text, ToolCall, ToolResult, Usage
 from stanchion.core.money import Price
-from stanchion.core.state import State, evolve
+from stanchion.core.state import State
 from stanchion.loop.decide import decide
 from stanchion.loop.effect import CallModel, CallTool, Moment, View, view
 

@@ -16,8 +16,9 @@ from bench.workload import agent
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
+from stanchion.core.fold import evolve
 from stanchion.core.message import USER, Message, ModelRequest, Text
-from stanchion.core.state import State, evolve
+from stanchion.core.state import State
 from stanchion.engine.bound import bind
 from stanchion.journal.record import Identity, Recorder
 from stanchion.journal.sqlite import SqliteStore

@@ -13,9 +13,10 @@ from bench.wire.recorded_request import Unsaid, read
 from stanchion.context.assemble import REMOTE, WIRE_TOKENS, bound_input_tokens, preamble, unbounded_parts
 from stanchion.core.bundle import Bundle, Route, ToolSpec
 from stanchion.core.errors import ModelError
+from stanchion.core.fold import _add
 from stanchion.core.message import Media, Message, ModelRequest, ModelResponse, ToolResult
 from stanchion.core.money import Price
-from stanchion.core.state import State, _add
+from stanchion.core.state import State
 from stanchion.model.anthropic import Anthropic
 from stanchion.model.openai_chat import OpenAIChat
 from stanchion.model.openai_responses import OpenAIResponses

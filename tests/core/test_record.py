@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from stanchion.core import chain, upcast
 from stanchion.core import event as ev
 from stanchion.core.errors import BrokenChain
+from stanchion.core.fold import fold
 from stanchion.core.message import Erased, Label, Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
-from stanchion.core.state import fold
 from stanchion.journal.record import Identity, Recorder, kind_of, pack, read_entry, unpack, verify
 from stanchion.journal.store import Key, RawRecord
 from tests.loop.play import KEY, Doubt, Play, call, truthful

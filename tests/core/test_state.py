@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from stanchion.core import event as ev
+from stanchion.core.fold import TRACES, carry, fold, shown_result
 from stanchion.core.message import DEVELOPER, MODEL, USER, Erased, Label, Media, Text, ToolCall, ToolResult, Usage
-from stanchion.core.state import TRACES, State, carry, decisions_for, fold, shown_result
+from stanchion.core.state import State, decisions_for
 
 
 def started(**options: Any) -> ev.RunStarted:

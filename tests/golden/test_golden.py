@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from stanchion.core import event as ev
-from stanchion.core.state import State, carry, fold
+from stanchion.core.fold import carry, fold
+from stanchion.core.state import State
 from stanchion.journal.record import read_entry, verify
 from tests.golden.make import read, summary
 

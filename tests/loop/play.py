@@ -19,9 +19,10 @@ import msgspec
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import READ_RESULT, Bundle, Caps, RetryPolicy, Route, ToolSpec
+from stanchion.core.fold import carry, evolve, fold
 from stanchion.core.message import MODEL, RUNTIME, USER, Label, ModelRequest, Part, Text, ToolCall, ToolResult, Usage
 from stanchion.core.money import Price, cost
-from stanchion.core.state import Call, State, carry, evolve, fold
+from stanchion.core.state import Call, State
 from stanchion.engine.drive import applies
 from stanchion.journal.record import Identity, Recorder, read_entry
 from stanchion.journal.store import Key, RawRecord

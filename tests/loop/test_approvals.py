@@ -8,7 +8,8 @@ import pytest
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import ApprovalRule
-from stanchion.core.state import Call, evolve
+from stanchion.core.fold import evolve
+from stanchion.core.state import Call
 from tests.loop.play import Done, Doubt, Play, bundle, call, decided, tool
 
 PAY = tool("pay", "irreversible", keyed=True, parameters={"type": "object", "required": ["usd"]})

@@ -9,8 +9,8 @@ import pytest
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Caps, RetryPolicy, Route
-from stanchion.core.message import USER, Text
 from stanchion.core.fold import evolve
+from stanchion.core.message import USER, Text
 from stanchion.loop.decide import decide
 from stanchion.loop.effect import CallModel, Moment, backoff_s, view
 from tests.loop.play import PRICE, Break, Checks, Play, bundle, call, tool

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stanchion.core import event as ev
+from stanchion.core.fold import evolve, fold
 from stanchion.core.message import ToolResult
-from stanchion.core.state import Call, State, evolve, fold
+from stanchion.core.state import Call, State
 from tests.loop.play import Play, decided, truthful
 from tests.loop.random_runs import TOOLS, agent, caps, crashes, fates, scripts
 

@@ -7,7 +7,7 @@ it may be trusted, who may see it. Nothing here awaits or reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -216,3 +216,8 @@ class Delta(msgspec.Struct, frozen=True):
     index: int
     text: str
     name: str = ""
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """Join the text of parts."""
+    return "".join(part.text for part in parts if isinstance(part, Text))

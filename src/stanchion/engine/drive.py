@@ -21,7 +21,8 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.errors import JournalError, StaleAppend, StoreFull, UnreadInbox
-from stanchion.core.state import State, decisions_for, evolve
+from stanchion.core.fold import evolve
+from stanchion.core.state import State, decisions_for
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.live import Live

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from stanchion.core import event as ev
-from stanchion.core.state import State, carry, fold
+from stanchion.core.fold import carry, fold
+from stanchion.core.state import State
 from stanchion.journal.store import Store
 
 CACHED_BYTES = 64_000_000

@@ -10,8 +10,9 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.errors import Conflict, InputError, NotFound
+from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Part, Text
-from stanchion.core.state import Call, decisions_for, fold
+from stanchion.core.state import Call, decisions_for
 from stanchion.engine.bound import BoundAgent
 from stanchion.journal.store import Store
 from stanchion.toolbox.answer import Problem

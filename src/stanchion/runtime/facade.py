@@ -23,9 +23,10 @@ from stanchion.agent import Agent, Limits, narrow
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
 from stanchion.core.errors import ConfigError, Conflict, InputError, NotFound
-from stanchion.core.message import RUNTIME, Message, Part, Text
+from stanchion.core.fold import fold
+from stanchion.core.message import RUNTIME, Message, Part, Text, text_of
 from stanchion.core.money import Amount, parse_usd
-from stanchion.core.state import State, fold, text_of
+from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
 from stanchion.engine.live import Live, LiveDelta

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 from stanchion.core import event as ev
 from stanchion.core.errors import Conflict, InputError, NotFound
-from stanchion.core.state import fold
+from stanchion.core.fold import fold
 from stanchion.engine.live import Live, LiveDelta, Watch
 from stanchion.journal.store import RunRow, Store
 

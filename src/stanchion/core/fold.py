@@ -1,0 +1,451 @@
+"""What an event does to a state. Pure and total: any journal that was ever written folds, for ever.
+
+`evolve` takes a state and one entry and gives the next state; `fold` does so for many; `carry` is what a session's next run
+begins with. What to do about a state is `loop.decide`'s business, not this file's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal, assert_never
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.message import (
+    REVIEWER,
+    Erased,
+    Media,
+    Message,
+    Opaque,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    text_of,
+)
+from stanchion.core.state import Call, ModelCall, Refusal, State, Trace, decisions_for
+
+TRACES = 256
+"""How many settled calls the loop detection looks back on at most."""
+_OURS = ("lost", "cancelled")
+"""Codes of attempts that say nothing about the other side: the worker died, or stopped them."""
+_with = msgspec.structs.replace
+_encode = msgspec.json.Encoder().encode
+
+
+def fold(entries: Iterable[ev.Entry], state: State | None = None) -> State:
+    """Fold entries onto a state; without one, onto the empty state."""
+    state = state or State()
+    for entry in entries:
+        state = evolve(state, entry)
+    return state
+
+
+def carry(ended: State) -> State:
+    """Make the state on which the next run of a session is folded: the conversation, and nothing of the run."""
+    return State(
+        messages=ended.messages,
+        held=ended.held,
+        prefix=ended.prefix,
+        content_bytes=ended.content_bytes,
+        weight=ended.weight,
+        exact_tokens=ended.exact_tokens,
+        exact_route=ended.exact_route,
+        weight_since=ended.weight_since,
+        unbounded=ended.unbounded,
+        prompted=ended.prompted,
+        prompted_route=ended.prompted_route,
+        reasoners=ended.reasoners,
+    )
+
+
+def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an event, checked to be all of them
+    """Give the state after one more entry."""
+    waited = entry.at_ms - state.at_ms if state.asking and not state.in_flight else 0
+    state = _with(state, seq=entry.seq, at_ms=entry.at_ms, hash=entry.hash, waited_ms=state.waited_ms + waited)
+    event = entry.event
+    match event:
+        case ev.RunStarted():
+            return _run_started(state, event)
+        case ev.MessageAdded():
+            return _say(state, event.parts)
+        case ev.NoticeAdded():
+            return _noticed(state, event)
+        case ev.PrefixReset():
+            return _with(state, prompted="") if event.reason == "bundle" else state
+        case ev.ModelCallStarted():
+            return _model_started(state, event, entry.epoch)
+        case ev.ModelCallFinished():
+            return _model_finished(state, event)
+        case ev.ModelCallFailed():
+            return _model_failed(state, event)
+        case ev.ToolCallJudged():
+            return _judged(state, event)
+        case ev.CallDecided():
+            return _decided(state, event)
+        case ev.ToolCallStarted():
+            return _tool_started(state, event, entry.epoch)
+        case ev.ToolCallFailed():
+            return _tool_failed(state, event)
+        case ev.ToolCallReconciled():
+            return _reconciled(state, event)
+        case ev.ToolCallFinished():
+            return _tool_finished(state, event)
+        case ev.BudgetRefused():
+            since = state.refused.since_ms if state.refused else entry.at_ms
+            return _with(state, refused=Refusal(event.ledger, event.hard, event.needed, event.left, since))
+        case ev.BudgetOverrun():
+            return _with(state, overrun=True)
+        case ev.LimitWarned():
+            return _say(_with(state, warned=(*state.warned, event.limit)), event.parts)
+        case ev.LoopDetected():
+            told = _with(state, looped=(*state.looped, event.kind), looped_turn=state.totals.turns)
+            return _say(told, event.parts)
+        case ev.CancelRequested():
+            return _with(state, cancelled_by=event.by or "unknown", parked="")
+        case ev.BundleChanged():
+            return _with(state, bundle=event.bundle, exact_tokens=0)
+        case ev.RunParked():
+            return _with(state, parked=event.reason)
+        case ev.RunRevived():
+            return _with(state, parked="")
+        case ev.RunFinished():
+            state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
+            return _flush(state)
+        case _:
+            assert_never(event)
+
+
+def _run_started(state: State, event: ev.RunStarted) -> State:
+    state = _with(
+        state,
+        run=event.run,
+        tenant=event.tenant,
+        session=event.session,
+        user=event.user,
+        agent=event.agent,
+        bundle=event.bundle,
+        caps=event.caps,
+        ledgers=event.ledgers,
+        dry_run=event.dry_run,
+        deadline_ms=event.deadline_ms,
+        started_ms=state.at_ms,
+    )
+    if event.bundle != state.prompted:  # the session's last count was of another identity, or of other tools
+        state = _with(state, exact_tokens=0)
+    return _say(state, event.parts)
+
+
+def _noticed(state: State, event: ev.NoticeAdded) -> State:
+    if event.kind == "output":
+        totals = _with(state.totals, malformed_in_row=state.totals.malformed_in_row + 1)
+        state = _with(state, totals=totals, finish="")
+    return _say(state, event.parts)
+
+
+def _say(state: State, parts: tuple[Part, ...]) -> State:
+    """Put parts at the tail of the conversation, or keep them until the step under way is over."""
+    if not parts:
+        return state
+    if state.calls or (state.model is not None):
+        return _with(state, tail=state.tail + parts)
+    return _add(state, "user", parts)
+
+
+def _add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ...]) -> State:
+    """Add parts to the conversation: to the last message if it is of the same side, for providers want them in turn."""
+    prefix, size, weight, unbounded, reasoners = state.prefix, 0, 0, state.unbounded, state.reasoners
+    for part in parts:
+        if isinstance(part, Thinking | Opaque) and part.label.name not in reasoners:
+            reasoners = (*reasoners, part.label.name)
+        encoded = _encode((role, part))
+        prefix = hashlib.sha256(prefix + encoded).digest()
+        size += len(encoded)
+        weight += len(encoded)
+        for media in _media(part):
+            weight += media.max_input_tokens - len(media.data)
+            unbounded = unbounded or ("" if media.max_input_tokens else media.mime)
+    messages = state.messages
+    if messages and messages[-1].role == role:
+        messages = messages[:-1] + (Message(role, messages[-1].parts + parts),)  # noqa: RUF005 - half the copying
+    else:
+        messages = messages + (Message(role, parts),)  # noqa: RUF005
+    return _with(
+        state,
+        messages=messages,
+        more=role == "user" or state.more,
+        prefix=prefix,
+        content_bytes=state.content_bytes + size,
+        weight=state.weight + weight,
+        weight_since=state.weight_since + weight,
+        unbounded=unbounded,
+        reasoners=reasoners,
+    )
+
+
+def _media(part: Part) -> tuple[Media, ...]:
+    match part:
+        case Media():
+            return (part,)
+        case ToolResult():
+            return part.media
+        case _:
+            return ()
+
+
+def _flush(state: State) -> State:
+    """Let what was said during the step follow it."""
+    tail = state.tail
+    return _add(_with(state, tail=()), "user", tail) if tail else state
+
+
+def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> State:
+    before = state.model
+    tries = before.tries + 1 if before is not None and before.route == event.route else 1
+    model = ModelCall(
+        turn=event.turn,
+        route=event.route,
+        attempt=event.attempt,
+        tries=tries,
+        in_flight=True,
+        epoch=epoch,
+        started_ms=state.at_ms,
+        deadline_ms=event.deadline_ms,
+        reserved=event.reserved,
+        ledgers=event.ledgers,
+        bound_tokens=event.bound_tokens,
+    )
+    return _with(
+        state,
+        model=model,
+        route=event.route,
+        prompted=state.bundle,
+        prompted_route=event.route,
+        refused=None,
+        finish="",
+    )
+
+
+def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
+    model, usage = state.model, event.usage
+    bound = model.bound_tokens if model is not None else 0
+    used_in = usage.total_input_tokens if usage else bound
+    used_out = usage.output_tokens if usage else 0
+    totals = _with(
+        state.totals,
+        turns=state.totals.turns + 1,
+        input_tokens=state.totals.input_tokens + used_in,
+        output_tokens=state.totals.output_tokens + used_out,
+        cost=state.totals.cost + event.cost,
+    )
+    said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
+    calls = _proposed(state.seq, event.parts)
+    finish = "stop" if event.finish == "tool_calls" and not calls else event.finish
+    state = _with(state, model=None, more=False, finish=finish, totals=totals, best=said or state.best)
+    if event.parts:
+        state = _add(state, "assistant", event.parts)
+    if usage and usage.total_input_tokens:
+        state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route, weight_since=0)
+    return _with(state, calls=calls) if calls else _flush(state)
+
+
+def _proposed(seq: int, parts: tuple[Part, ...]) -> tuple[Call, ...]:
+    """Make the calls of a response. One that was erased keeps its place, and so the others keep their names."""
+    calls: list[Call] = []
+    for part in parts:
+        if isinstance(part, ToolCall):
+            calls.append(Call(f"{seq}.{len(calls)}", part))
+        elif isinstance(part, Erased) and part.kind == "tool_call":
+            calls.append(Call(f"{seq}.{len(calls)}", ToolCall("", "", "", part.label), erased=True))
+    return tuple(calls)
+
+
+def _model_failed(state: State, event: ev.ModelCallFailed) -> State:
+    if state.model is None:
+        return state
+    usage, totals = event.usage, state.totals
+    totals = _with(
+        totals,
+        cost=totals.cost + event.cost,
+        input_tokens=totals.input_tokens + (usage.total_input_tokens if usage else 0),
+        output_tokens=totals.output_tokens + (usage.output_tokens if usage else 0),
+    )
+    model = _with(
+        state.model,
+        in_flight=False,
+        tries=state.model.tries - (event.code in _OURS),
+        code=event.code,
+        retryable=event.retryable,
+        retry_at_ms=event.retry_at_ms,
+        reserved=0,
+    )
+    return _with(state, model=model, totals=totals)
+
+
+def _change(state: State, call_id: str, **fields: object) -> State:
+    calls = tuple(_with(call, **fields) if call.id == call_id else call for call in state.calls)
+    return _with(state, calls=calls)
+
+
+def _judged(state: State, event: ev.ToolCallJudged) -> State:
+    phase = {"allow": "ready", "ask": "asking", "deny": "proposed"}[event.action]
+    asked = state.at_ms if event.action == "ask" else 0
+    if event.rule.startswith("limit:"):
+        state = _with(state, over=event.rule.removeprefix("limit:"))
+    return _change(
+        state,
+        event.call,
+        phase=phase,
+        tool=event.tool,
+        rule=event.rule,
+        revision=event.revision,
+        asked_ms=asked,
+        expires_ms=event.expires_ms,
+    )
+
+
+def _decided(state: State, event: ev.CallDecided) -> State:
+    call = state.call(event.call)
+    if call is None or call.phase != "asking" or call.revision != event.revision:
+        return state
+    if event.decision not in decisions_for(call):
+        return state
+    match event.decision:
+        case "approve":
+            return _change(state, call.id, phase="ready", approved=True)
+        case "retry":
+            return _change(state, call.id, phase="ready", in_doubt=False, retry_at_ms=0)
+        case "edit":
+            part = _with(call.part, arguments=text_of(event.parts[:1]), label=REVIEWER)
+            return _change(state, call.id, phase="proposed", approved=True, part=part, revision=call.revision + 1)
+        case "reject" | "record" | "fail":
+            said = event.parts[:1] if event.decision == "record" else event.parts
+            code = f"decided_{event.decision}"
+            return _change(state, call.id, phase="failed", code=code, detail=text_of(said), retryable=False)
+        case _:
+            assert_never(event.decision)
+
+
+def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
+    call = state.call(event.call)
+    if call is None:
+        return state
+    if call.attempt == 0:
+        state = _with(state, totals=_with(state.totals, tool_calls=state.totals.tool_calls + 1))
+    return _change(
+        state,
+        event.call,
+        phase="running",
+        attempt=event.attempt,
+        tries=call.tries + (event.mode != "reconcile"),
+        checks=call.checks + 1 if event.mode == "reconcile" else 0,
+        mode=event.mode,
+        epoch=epoch,
+        deadline_ms=event.deadline_ms,
+    )
+
+
+def _tool_failed(state: State, event: ev.ToolCallFailed) -> State:
+    call = state.call(event.call)
+    if call is None:
+        return state
+    ours = event.code in _OURS
+    code, detail = event.code, text_of(event.parts)
+    if call.mode == "reconcile":  # what matters stays why the attempt itself is in doubt
+        code, detail = call.code, call.detail
+    return _change(
+        state,
+        call.id,
+        phase="failed",
+        tries=call.tries - (ours and call.mode != "reconcile"),
+        checks=call.checks - (ours and call.mode == "reconcile"),
+        code=code,
+        detail=detail,
+        in_doubt=call.in_doubt or event.in_doubt,
+        doubted=call.doubted + event.in_doubt,
+        retryable=event.retryable,
+        retry_at_ms=event.retry_at_ms,
+    )
+
+
+def _reconciled(state: State, event: ev.ToolCallReconciled) -> State:
+    code = f"reconciled_{event.answer}"
+    if event.answer == "not_done":  # as if the attempt itself had said so
+        return _change(
+            state, event.call, phase="failed", mode="run", code=code, in_doubt=False, retryable=True, retry_at_ms=0
+        )
+    return _change(state, event.call, phase="failed", code=code, retryable=False)
+
+
+def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:
+    call = state.call(event.call)
+    if call is None:
+        return state
+    first = event.parts[0] if event.parts else None
+    result = first if isinstance(first, ToolResult) else None
+    if result is None:
+        label = first.label if isinstance(first, Erased) else call.part.label
+        result = ToolResult(call.part.id, call.part.name, "[erased]", label, error=event.outcome != "ok")
+    held = state.held
+    if event.shown >= 0:  # an erased one keeps its number
+        held = (*held, result.text)
+    done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
+    doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
+    shown = shown_result(result, event.shown, len(held))
+    state = _with(
+        state,
+        held=held,
+        done=done,
+        doubtful=doubtful,
+        traces=_traced(state, call, result, event),
+        totals=_with(state.totals, cost=state.totals.cost + event.cost),
+    )
+    state = _change(state, call.id, phase="settled", outcome=event.outcome, result=shown, in_doubt=False)
+    return _settle_step(state) if all(c.phase == "settled" for c in state.calls) else state
+
+
+def shown_result(result: ToolResult, shown: int, number: int) -> ToolResult:
+    """What of a result stands in the prompt: all of it, or its start and how to read on."""
+    rest = len(result.text) - shown
+    if shown < 0 or rest <= 0:
+        return result
+    more = f'\n[{rest} more characters. Read on with read_result(result="{number}", offset={shown}).]'
+    return _with(result, text=result.text[:shown] + more)
+
+
+def _traced(state: State, call: Call, result: ToolResult, event: ev.ToolCallFinished) -> tuple[Trace, ...]:
+    asked = hashlib.sha256(f"{call.part.name}\0{call.part.arguments}".encode()).hexdigest()[:16]
+    answered = hashlib.sha256(result.text.encode()).hexdigest()[:16]
+    failed = event.outcome in ("error", "invalid")
+    trace = Trace(asked, answered, call.tool, failed, state.at_ms, state.totals.turns)
+    return (*state.traces[-TRACES + 1 :], trace)
+
+
+def _settle_step(state: State) -> State:
+    """Put a step's results into the conversation, in call order, and what was said meanwhile behind them."""
+    calls = state.calls
+    results = (
+        *(_as_said(call) for call in calls),
+        *(_edited(call) for call in calls if call.revision and call.attempt),
+    )
+    invalid = all(call.outcome == "invalid" for call in calls)
+    totals = _with(state.totals, malformed_in_row=state.totals.malformed_in_row + 1 if invalid else 0)
+    worked = tuple(call.tool for call in calls if call.outcome in ("ok", "pretended"))
+    finish = "refusal" if state.finish == "refusal" else "tool_calls"
+    return _flush(_add(_with(state, calls=(), totals=totals, worked=worked, finish=finish), "user", results))
+
+
+def _as_said(call: Call) -> Part:
+    """Give a settled call's result; that of a call whose proposal was erased cannot be told of which it is."""
+    if call.result is None:
+        raise AssertionError("a step is settled when each of its calls has its result")
+    return Erased("tool_result", call.result.label) if call.erased else call.result
+
+
+def _edited(call: Call) -> Text:
+    """Tell the model, which sees its call as it made it, that another was made."""
+    arguments = call.part.arguments or "[erased]"
+    return Text(f"[runtime] A person changed the arguments of your call of {call.part.name} to: {arguments}", REVIEWER)
