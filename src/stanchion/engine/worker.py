@@ -255,6 +255,7 @@ class Worker:
             state = await drive.run()
             if state.ended:
                 self._loader.keep(state)
+                _log_end(state)
             again = drive.poked and not state.ended
         except StaleAppend:
             log.warning("run %s is driven elsewhere now; let go of it", run)
@@ -478,3 +479,13 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
 def _missing(name: str) -> ev.RunParked:
     text = f"no agent named {name!r} is served here. Serve it (its runs go on by themselves), or cancel the run."
     return ev.RunParked(reason="agent_missing", parts=(Text(text, RUNTIME),))
+
+
+def _log_end(state: State) -> None:
+    """Tell the operator of an end that may be theirs to mend. What a run ended with is in its journal."""
+    if state.outcome == "failed":
+        log.warning("run %s failed: %s", state.run, state.reason)
+    if state.overrun:
+        log.error(
+            "run %s: a bill was above its reservation; its budgets stay closed until they are set again", state.run
+        )
