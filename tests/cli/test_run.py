@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 
 from tests.cli.conftest import SIMULATED, Cli
@@ -228,3 +229,22 @@ def test_attempts_that_failed_are_said_in_words(cli: Cli) -> None:
     said = cli.call("run", "shy.py", "lookup_order order_id=A-17", "--simulated").stderr
     assert 'lookup_order(order_id="A-17")  attempt 1 failed: the shop is closed' in said
     assert "retry_at_ms" not in said
+
+
+def test_a_provider_that_is_away_is_said_with_its_reason(cli: Cli) -> None:
+    """Each failed attempt says why, and the end says what the run came to; nothing of the log is in between."""
+    (cli.directory / "away.py").write_text(
+        "from stanchion import Agent, Model\nfrom stanchion.core.bundle import RetryPolicy\n\n"
+        "model = Model('anthropic:claude-sonnet-4-5', retries=RetryPolicy(attempts=2, base_s=0.01))\n"
+        "away = Agent(name='away', identity='x', model=model)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]  # free again when the command runs
+    address = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY": "sk-hidden"}
+    done = Cli(cli.directory, address).call("run", "away.py", "hi")
+    assert done.returncode == 1
+    first, second, last = done.stderr.splitlines()
+    assert first.startswith("  model call failed, attempt 1: no connection: ")
+    assert second.startswith("  model call failed, attempt 2: no connection: ")
+    assert last.startswith("failed (model:connect) · ")
+    assert "sk-hidden" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator
@@ -166,6 +167,9 @@ async def _desk(wanted: Wanted) -> AsyncGenerator[tuple[Desk, Ask, bool]]:
         agents, simulated=wanted.simulated, if_no_key=wanted.if_no_key, script=wanted.script
     ) as provider:
         runtime = await Runtime.open(*agents, data=where.data, environment=provider.environment, adopt=False)
+        log = logging.getLogger("stanchion")
+        level = log.level
+        log.setLevel(logging.ERROR)  # what becomes of the run is on the screen
         try:
             ask = msgspec.structs.replace(wanted.ask, agent=agents[0].name)
             if provider.simulated:
@@ -173,6 +177,7 @@ async def _desk(wanted: Wanted) -> AsyncGenerator[tuple[Desk, Ask, bool]]:
             yield FileDesk(runtime, where.tenant or "default"), ask, bool(provider.simulated)
         finally:
             await runtime.aclose(grace_s=LEAVE_S)
+            log.setLevel(level)
 
 
 def _at_server(wanted: Wanted) -> bool:

@@ -160,8 +160,10 @@ class Screen:
 
     def _failed(self, event: Json) -> None:
         void = any(place[:2] == (event["turn"], event["attempt"]) for place in self._shown)
-        again = "; trying again" if event.get("retryable") and event.get("retry_at_ms") else ""
-        self.line(f"model call failed: {event['code']}{again}" + ("; the text above is void" if void else ""))
+        parts = event.get("parts", ())
+        why = one_line(parts[-1].get("text", ""), 200) if parts else ""
+        said = f"model call failed, attempt {event['attempt']}: {why or event['code']}"
+        self.line(said + ("; the text above is void" if void else ""))
 
 
 def call_line(event: Json, calls: Calls) -> str:
