@@ -321,7 +321,7 @@ async def test_a_connection_cut_in_a_commit_is_unknown(
 
 async def test_a_restarted_database_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that meets a crashed database is made when it is back; one that waits too long says so, and none is lost."""
-    with PostgresServer(durable=True) as server:
+    with PostgresServer() as server:
         async with opened(server.dsn()) as (store,):
             driver = await Driver.driving(store, "r1")
             await driver.append(said("kept"))

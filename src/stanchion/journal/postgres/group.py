@@ -179,17 +179,12 @@ class Group:
                 self._unread.setdefault(row[0], {})[row[1]] = row[2]
 
     async def _load_books(self, connection: Connection, places: list[Place]) -> None:
-        names = {(tenant, name_of(ledger)) for tenant, ledger in places}
-        held = await connection.fetch(SQL["lock_ledgers"], *_columns(places, 2))
-        # Read after the ledgers are held: a limit set meanwhile waited for them, or is seen here.
-        limits = {(row[0], row[1]): row[2] for row in await connection.fetch(SQL["limits"], *_columns(names, 2))}
-        for place in places:
-            name = name_of(place[1])
-            self._books[place] = Book(name, limits.get((place[0], name), -1), 0, 0, closed=False)
-        for tenant, ledger, settled, reserved, closed in held:
-            book = self._books[tenant, ledger]
-            book.settled, book.reserved, book.closed = settled, reserved, closed
-            self._known_books.add((tenant, ledger))
+        rows = [(*place, name_of(place[1])) for place in places]
+        for row in await connection.fetch(SQL["lock_ledgers"], *_columns(rows, 3)):
+            place = (row[0], row[1])
+            self._books[place] = Book(name_of(row[1]), *row[2:6])
+            if row[6]:
+                self._known_books.add(place)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
@@ -391,7 +386,7 @@ class Group:
         if self._new_runs:
             await self._flush_runs(connection)
         await self._flush_sessions(connection)
-        await self._flush_books(connection)
+        await self._flush_new_books(connection)
         if self._new_keys:
             await connection.execute(SQL["insert_idempotency"], *_columns(self._new_keys, 4))
         if self._posts:
@@ -423,7 +418,9 @@ class Group:
         heads.sort()
         read = [(head.no, item) for head, item in self._read]
         columns = (*_columns(events, 4), *_columns(contents, 4), *_columns(heads, 11))
-        await connection.execute(SQL["write"], *columns, self.now_ms, *_columns(read, 2))
+        await connection.execute(
+            SQL["write"], *columns, self.now_ms, *_columns(read, 2), *_columns(self._moved_books(), 5)
+        )
 
     async def _flush_sessions(self, connection: Connection) -> None:
         new: list[tuple[Any, ...]] = []
@@ -442,19 +439,19 @@ class Group:
         if old:
             await connection.execute(SQL["update_sessions"], *_columns(old, 7), self.now_ms)
 
-    async def _flush_books(self, connection: Connection) -> None:
-        new: list[tuple[Any, ...]] = []
-        old: list[tuple[Any, ...]] = []
-        for place in sorted(self._touched_books):
-            book = self._books[place]
-            if place in self._known_books:
-                old.append((*place, book.settled, book.reserved, book.closed))
-            else:
-                new.append((*place, book.name, book.settled, book.reserved, book.closed))
+    async def _flush_new_books(self, connection: Connection) -> None:
+        new = [
+            (*place, (book := self._books[place]).name, book.settled, book.reserved, book.closed)
+            for place in sorted(self._touched_books - self._known_books)
+        ]
         if new:
             await connection.execute(SQL["insert_ledgers"], *_columns(new, 6))
-        if old:
-            await connection.execute(SQL["update_ledgers"], *_columns(old, 5))
+
+    def _moved_books(self) -> list[tuple[Any, ...]]:
+        return [
+            (*place, (book := self._books[place]).settled, book.reserved, book.closed)
+            for place in sorted(self._touched_books & self._known_books)
+        ]
 
 
 def _append_of(write: Write) -> Append | None:

@@ -61,7 +61,8 @@ from stanchion.journal.store import (
     Started,
 )
 
-LANES = 2
+LANES = 1
+"""Of writers. One is never the limit before the process's CPU is, and its groups are larger: design/postgres.md."""
 READERS = 4
 _LANE_SETTINGS = {
     # A group's statements find rows by their keys. A plan made while a table was small must not outlive that.

@@ -30,15 +30,7 @@ JOIN idempotency i ON i.tenant = v.tenant AND i.key = v.key
 SELECT run, no, kind FROM inbox WHERE run = ANY($1::bigint[])
 
 -- name: lock_ledgers
-SELECT l.tenant, l.ledger, l.settled, l.reserved, l.closed
-FROM unnest($1::text[], $2::text[]) AS v (tenant, ledger)
-JOIN ledgers l ON l.tenant = v.tenant AND l.ledger = v.ledger
-ORDER BY l.tenant, l.ledger FOR UPDATE OF l
-
--- name: limits
-SELECT m.tenant, m.name, m.amount
-FROM unnest($1::text[], $2::text[]) AS v (tenant, name)
-JOIN limits m ON m.tenant = v.tenant AND m.name = v.name
+SELECT * FROM lock_ledgers($1::text[], $2::text[], $3::text[])
 
 -- The group: writing.
 
@@ -53,6 +45,11 @@ WITH content AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])
 ), read AS (
     DELETE FROM inbox i USING unnest($21::bigint[], $22::bigint[]) AS v (run, no) WHERE i.no = v.no AND i.run = v.run
+), money AS (
+    UPDATE ledgers l SET settled = v.settled, reserved = v.reserved, closed = v.closed
+    FROM unnest($23::text[], $24::text[], $25::bigint[], $26::bigint[], $27::boolean[])
+        AS v (tenant, ledger, settled, reserved, closed)
+    WHERE l.tenant = v.tenant AND l.ledger = v.ledger
 )
 UPDATE runs r SET seq = v.seq, hash = v.hash, cost = v.cost, attempts = v.attempts, status = v.status,
     outcome = v.outcome, epoch = v.epoch, wake_at_ms = v.wake_at_ms, lease_until_ms = v.lease_until_ms,
@@ -95,12 +92,6 @@ WHERE s.tenant = v.tenant AND s.session = v.session
 -- name: insert_ledgers
 INSERT INTO ledgers (tenant, ledger, name, settled, reserved, closed)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[]) ORDER BY 1, 2
-
--- name: update_ledgers
-UPDATE ledgers l SET settled = v.settled, reserved = v.reserved, closed = v.closed
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[])
-    AS v (tenant, ledger, settled, reserved, closed)
-WHERE l.tenant = v.tenant AND l.ledger = v.ledger
 
 -- The rest.
 

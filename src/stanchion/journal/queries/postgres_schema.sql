@@ -162,3 +162,21 @@ BEGIN
     ORDER BY r.no FOR UPDATE OF r;
 END
 $$;
+
+-- Lock ledgers in the order of their names, then read the limits: one that was set meanwhile waited for the ledgers, or
+-- is seen here. `kept` is false for a ledger that has no row yet.
+CREATE FUNCTION lock_ledgers(of_tenants text[], of_ledgers text[], of_names text[])
+RETURNS TABLE (tenant text, ledger text, amount bigint, settled bigint, reserved bigint, closed boolean, kept boolean)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM unnest(of_tenants, of_ledgers) AS v (tenant, ledger)
+    JOIN ledgers l ON l.tenant = v.tenant AND l.ledger = v.ledger
+    ORDER BY l.tenant, l.ledger FOR UPDATE OF l;
+    RETURN QUERY SELECT v.tenant, v.ledger, coalesce(m.amount, -1), coalesce(l.settled, 0), coalesce(l.reserved, 0),
+        coalesce(l.closed, false), l.tenant IS NOT NULL
+    FROM unnest(of_tenants, of_ledgers, of_names) AS v (tenant, ledger, name)
+    LEFT JOIN ledgers l ON l.tenant = v.tenant AND l.ledger = v.ledger
+    LEFT JOIN limits m ON m.tenant = v.tenant AND m.name = v.name;
+END
+$$;
