@@ -172,6 +172,24 @@ async def test_statuses(status: str, body: object, code: str, retryable: bool) -
     assert error.retry_after_s == 7.0
 
 
+@pytest.mark.parametrize("wire", ["openai-chat", "openai", "anthropic"])
+@pytest.mark.parametrize("long", [0, 1_960])
+async def test_a_key_that_is_echoed_is_in_no_error(wire: str, long: int) -> None:
+    """A provider or proxy that quotes our key does not bring it into the journal, not even cut in half."""
+    key, token = "sk-very-secret-0123456789", "team-token-0123456789"
+    echo = {"error": {"type": "auth", "message": f"{'x' * long} Incorrect: Bearer {key}; {token}"}}
+    for status in ("401 No", "200 OK"):
+        async with provider(answers(status, json.dumps(echo).encode())) as base_url:
+            endpoint = Endpoint(base_url, key, (("x-team-token", token),))
+            client = open_client(wire, endpoint, pool=HttpPool())
+            with pytest.raises(ModelError) as caught:
+                await client.call(REQUEST, timeouts=Timeouts(), on_deltas=None)
+            await client.aclose()
+        assert "sk-very" not in str(caught.value)
+        assert "team-token" not in str(caught.value)
+        assert long or "Incorrect: Bearer [key]; [key]" in str(caught.value)
+
+
 async def test_timeouts() -> None:
     """No first byte, a stall, too long in all: each is its own timeout."""
     first = await failing(writes_then_waits(), Timeouts(connect_s=0.05, first_byte_s=0.05))

@@ -5,6 +5,7 @@ Encoders and decoders are pure; `WireClient.call` is the only place here that aw
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ from stanchion.model.sse import EventTooLong, SseParser
 
 JSON_OPTIONS_NULL = None
 """A null among a request's options takes the field out of the body."""
+LEAST_SECRET = 12
+"""Characters of the shortest key that is looked for in errors."""
+_SECRET_HEADER = re.compile(r"key|token|auth|secret|cookie", re.IGNORECASE)
 
 
 class Decoder(Protocol):
@@ -126,6 +130,7 @@ class WireClient:
             **wire.headers(endpoint),
             **dict(endpoint.headers),
         }
+        self._secrets = _secrets(endpoint)
         self._lease = pool.lease()
 
     def __repr__(self) -> str:
@@ -142,16 +147,24 @@ class WireClient:
         try:
             async with self._lease.post(self._url, self._headers, body, timeouts) as answer:
                 if answer.status != 200:
-                    raise http_failure(self.wire.name, answer.status, answer.headers, await answer.rest())
+                    said = self._without_secrets(await answer.rest())
+                    raise http_failure(self.wire.name, answer.status, answer.headers, said)
                 if _is_json(answer):
-                    decoder.body(await answer.rest())
+                    decoder.body(self._without_secrets(await answer.rest()))
                 else:
                     await self._stream(answer, decoder, on_deltas)
             if on_deltas is not None and (deltas := decoder.take_deltas()):
                 on_deltas(deltas)
             return decoder.response()
         except ModelError as error:
+            error.args = (self._without_secrets(str(error).encode()).decode(),)
             raise _with_partial(error, decoder) from error.__cause__
+
+    def _without_secrets(self, said: bytes) -> bytes:
+        """Take our own key out of what a provider or a proxy echoes: errors are journaled, and shown to callers (I6)."""
+        for secret in self._secrets:
+            said = said.replace(secret, b"[key]")
+        return said
 
     async def _stream(self, answer: Answer, decoder: Decoder, on_deltas: OnDeltas | None) -> None:
         parser = SseParser()
@@ -165,6 +178,12 @@ class WireClient:
 
     async def aclose(self) -> None:
         await self._lease.aclose()
+
+
+def _secrets(endpoint: Endpoint) -> tuple[bytes, ...]:
+    """The values of an endpoint that nobody may read. Short ones are words, and in no error by themselves a secret."""
+    named = (value.rpartition(" ")[2] for name, value in endpoint.headers if _SECRET_HEADER.search(name))
+    return tuple(secret.encode() for secret in (endpoint.api_key, *named) if len(secret) >= LEAST_SECRET)
 
 
 def _is_json(answer: Answer) -> bool:
