@@ -30,7 +30,7 @@ from stanchion.journal.store import (
 from stanchion.testing.memory import MemoryStore
 from stanchion.testing.memory_tables import Run, Tables
 from tests.simulation.audit import Audit
-from tests.simulation.loop import DOMAIN, SimLoop
+from tests.simulation.loop import DOMAIN, Domain, SimLoop
 from tests.simulation.sources import START_MS
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ class AuditedTables(Tables):
         super().__init__(Identity(), make_key)
         self.touched: dict[tuple[str, str], None] = {}
         """Runs that the last write changed."""
+        self.intent = False
+        """The last write holds the intent of a tool call."""
         self._audit = audit
         self._broken = broken
 
@@ -63,6 +65,7 @@ class AuditedTables(Tables):
         refused = super().append(append, now_ms)
         if refused is None:
             self.touched[append.tenant, append.run] = None
+            self.intent = any(b'"tool_call_started"' in record.envelope for record in append.records)
             self._audit.appended(append, self)
         return refused
 
@@ -99,6 +102,8 @@ class Database:
         self._rng = rng
         self._faults = faults
         self.listeners: list[Connection] = []
+        self.aimed: Callable[[Domain], None] = lambda _: None
+        """Called where a process has just written something and does not know it yet."""
         self._group: list[_Job] = []
         self._syncing = False
 
@@ -163,6 +168,9 @@ class Database:
         except StanchionError as error:
             return error
         touched, self.tables.touched = self.tables.touched, {}
+        intent, self.tables.intent = self.tables.intent, False
+        if touched and self._faults.strikes(self._faults.plan.aim * (4 if intent else 0.5)):
+            self.aimed(writer.domain)
         if touched and self.listeners:
             changes = [self._change(*place) for place in touched]
             for listener in self.listeners:
@@ -191,7 +199,7 @@ class Connection(MemoryStore):
         super().__init__(database.tables, clock=database.now_ms)
         self._database = database
         self._loop = loop
-        self._domain = DOMAIN.get()
+        self.domain = DOMAIN.get()
         self._heard: list[Heard] = []
 
     def listen(self, heard: Heard) -> bool:
@@ -209,7 +217,7 @@ class Connection(MemoryStore):
 
     def tell(self, changes: Sequence[Change] | None, after_s: float) -> None:
         """Tell the worker what others wrote."""
-        self._loop.call_at(self._loop.time() + after_s, self._told, changes, context=self._domain.context.copy())
+        self._loop.call_at(self._loop.time() + after_s, self._told, changes, context=self.domain.context.copy())
 
     def _told(self, changes: Sequence[Change] | None) -> None:
         for heard in list(self._heard):

@@ -36,6 +36,8 @@ class Plan:
     """Mean time of a message to or from the database."""
     people: float = 0.1
     """Chance per second that somebody sends or cancels something, of each request."""
+    aim: float = 0.0
+    """Chance per write that its process is killed or frozen before it learns that the write was made."""
     listens: bool = False
     """The database tells workers what others wrote, as PostgreSQL does."""
     mutation: str = ""
@@ -67,6 +69,7 @@ class Plan:
             tool_fault=some(0.0, 0.2, 0.6),
             slow_s=some(0.001, 0.02, 0.3),
             people=some(0.0, 0.1, 0.3),
+            aim=some(0.0, 0.0, 0.03, 0.1),
             listens=some(False, True),
         )
         for name, value in fixed.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -132,11 +133,13 @@ class Simulation:
             self.tables.books.set_limit("acme", "tenant", self.plan.budget)
         for machine in self.cluster.machines:
             machine.start()
+        self.database.aimed = self._aimed
         self.people.begin()
         await self._go_wrong()
         await self._mend()
         await self._await_the_end()
         self.cluster.over = True
+        await asyncio.sleep(self.plan.lease_s + 1.0)  # who was thawed just now learns that nothing is his
         for machine in self.cluster.machines:
             self._check_memory(machine)
             await machine.drain(10.0)
@@ -164,6 +167,14 @@ class Simulation:
                 (action,) = chance.choices(list(kinds), list(kinds.values()))
                 action(chance.choice(self.cluster.machines))
 
+    def _aimed(self, domain: Any) -> None:
+        machine = next((machine for machine in self.cluster.machines if machine.domain is domain), None)
+        if machine is not None:
+            if self.chance.random() < 0.3:
+                self._kill(machine)
+            else:
+                self._freeze(machine, (1.5, 3.0, 5.0))
+
     def _kill(self, machine: Any) -> None:
         if machine.domain.state != "dead":
             machine.kill()
@@ -173,9 +184,9 @@ class Simulation:
         if machine.domain.state == "dead":
             machine.start()
 
-    def _freeze(self, machine: Any) -> None:
+    def _freeze(self, machine: Any, leases: Sequence[float] = (0.2, 0.9, 1.5, 3.0)) -> None:
         if machine.domain.state == "up":
-            for_s = self.plan.lease_s * self.chance.choice((0.2, 0.9, 1.5, 3.0))
+            for_s = self.plan.lease_s * self.chance.choice(leases)
             self.trace("freeze", machine.name, f"{for_s:.1f}")
             self.loop.freeze(machine.domain)
             self.loop.after(for_s, self._thaw, machine.domain)
@@ -216,7 +227,6 @@ class Simulation:
         await asyncio.sleep(3.0)
         self.database.up = True
         for machine in self.cluster.machines:
-            self._thaw(machine.domain)
             self._restart(machine)
 
     async def _await_the_end(self) -> None:
@@ -231,7 +241,7 @@ class Simulation:
                 return
 
     def _is_open(self) -> bool:
-        up = all(machine.serves for machine in self.cluster.machines)
+        up = all(machine.serves and machine.domain.state == "up" for machine in self.cluster.machines)
         return not up or bool(self.audit.standing) or not all(request.over for request in self.people.requests)
 
     def _open(self) -> str:
@@ -244,7 +254,7 @@ class Simulation:
         if runtime is None:
             self.fail("liveness", f"{machine.name} is not up")
         elif runtime._worker._slots or runtime._live._topics:
-            left = list(runtime._worker._slots), list(runtime._live._topics)
+            left = runtime._worker._slots, list(runtime._live._topics)
             self.fail("memory", f"{machine.name} still holds {left} when all is over")
 
 
@@ -256,7 +266,7 @@ def simulate(plan: Plan) -> Outcome:
     """Play a plan."""
     simulation = Simulation(plan)
     settings = {"lease_s": plan.lease_s, "sweep_s": plan.sweep_s}
-    with virtual(simulation.loop, Random(f"ids {plan.seed}"), settings), mutated(plan.mutation, simulation):
+    with virtual(simulation.loop, Random(f"ids {plan.seed}"), settings), mutated(plan.mutation):
         simulation.run()
     return Outcome(
         plan,

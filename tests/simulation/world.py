@@ -75,7 +75,8 @@ class World:
         self._released(context, tool, key)
         run, _, call = context.call.partition("/")
         packet = Packet(tool, run, call, context.attempt, key, text)
-        fate = self._fate(("not_done", "error", "cut_before", "cut_after", "silent", "lost", "late", "slow", "slow"))
+        bad = ("not_done", "error", "cut_before", "cut_after", "silent", "lost", "late", "slow", "slow")
+        fate = self._fate(bad if context.attempt == 1 else ("not_done", "error", "error", "silent", "late"))
         if fate in ("not_done", "error"):
             await asyncio.sleep(self._faults.latency())
             self._raise(fate)
