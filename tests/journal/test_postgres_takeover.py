@@ -54,8 +54,12 @@ def effects(witness: Path) -> dict[tuple[str, str], set[str]]:
 
 
 @pytest.mark.timeout(60)
-async def test_a_killed_worker_s_runs_are_taken_over(dsn: str, tmp_path: Path) -> None:
-    """SIGKILL in the middle: the other worker goes on with every run within 3 s (median), and no effect has two keys."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_lost_worker_s_runs_are_taken_over(how: signal.Signals, dsn: str, tmp_path: Path) -> None:
+    """Killed or frozen in the middle: the other goes on with every run within 3 s (median); no effect has two keys.
+
+    The frozen one, thawed after all is over, appends nothing.
+    """
     witness = tmp_path / "witness"
     looking = await Runtime.open(data=dsn, drive=False)
     second, _ = await worker(dsn, witness, 0)
@@ -63,9 +67,15 @@ async def test_a_killed_worker_s_runs_are_taken_over(dsn: str, tmp_path: Path) -
     try:
         tails = [asyncio.create_task(followed(looking, run)) for run in runs]
         await asyncio.sleep(0.2)  # (anywhere in the runs will do)
-        first.send_signal(signal.SIGKILL)
+        first.send_signal(how)
         killed_at = asyncio.get_running_loop().time()
         done = await asyncio.gather(*tails)
+        if how == signal.SIGSTOP:
+            first.send_signal(signal.SIGCONT)
+            await asyncio.sleep(1.0)  # (it wakes, finds its claims stale, and is given the time to do harm)
+            assert first.returncode is None
+            for (entries, _), run in zip(done, runs, strict=True):
+                assert len(await looking.store.read("default", run)) == len(entries)
     finally:
         await looking.aclose()
         for process in (first, second):
