@@ -18,10 +18,11 @@ import aiohttp
 import msgspec
 import pytest
 
+from stanchion import tool
 from stanchion.core.errors import ConfigError
 from stanchion.runtime import Runtime
 from stanchion.server.serve import serve
-from tests.server.serving import QUIET, Event, HeldModel, Served, becomes, served
+from tests.server.serving import QUIET, Event, HeldModel, Served, agent, becomes, served, talker
 
 ROOT = Path(__file__).parents[2]
 SLACK_S = 3
@@ -254,3 +255,21 @@ async def test_a_client_that_does_not_read_does_not_hold_the_end_up(tmp_path: Pa
         await server.done
         assert time.monotonic() - began_s < 4 + SLACK_S
         client.close()
+
+
+async def test_a_tool_that_blocks_the_loop_is_a_line_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever wonders why all stood still reads what it was."""
+    monkeypatch.setattr("stanchion.server.serve.STALL_S", 0.2)
+
+    @tool
+    async def look_up(order: str) -> str:
+        """Look an order up."""
+        time.sleep(0.6)  # noqa: ASYNC251 - what is tested
+        return order
+
+    async with served(tmp_path, talker(), agents=[agent(tools=[look_up])]) as server:
+        said = await server.call("POST", "/v1/runs", {"agent": "support", "input": "Where is it?", "mode": "wait"})
+        assert said.json["outcome"] == "done"
+        await becomes(lambda: "the event loop stood still for" in caplog.text)

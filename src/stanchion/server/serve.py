@@ -33,6 +33,8 @@ log = logging.getLogger("stanchion.server")
 _SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel keeps for a client that does not read. Left alone it grows to megabytes for each."""
 _KEEP_ALIVE_S = 30
+STALL_S = 1.0
+"""An event loop that stands still for so long is a line in the log."""
 _HTTP_PART = 0.3
 """The part of the grace that answers under way may take."""
 
@@ -73,6 +75,7 @@ async def serve(
     stop = stop or asyncio.Event()
     server = _Server(_config(app, settings))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    watching = asyncio.create_task(_watch_loop())
     try:
         with _signals(stop):
             await _either(server.listening, serving)
@@ -83,8 +86,24 @@ async def serve(
             await _either(stop, serving)
             await _go(edge, server, serving)
     finally:
+        watching.cancel()
         server.should_exit = server.force_exit = True
         await serving
+
+
+async def _watch_loop() -> None:
+    """Tell the operator when the event loop stood still: meanwhile no run and no request went on."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + STALL_S
+        await asyncio.sleep(STALL_S)
+        late_s = loop.time() - due_s
+        if late_s >= STALL_S:
+            log.warning(
+                "the event loop stood still for %.1f s: an `async` tool blocks it (make it a plain function, which runs "
+                "in a thread), or the process was stopped",
+                late_s,
+            )
 
 
 async def _go(edge: Edge, server: _Server, serving: asyncio.Task[None]) -> None:
