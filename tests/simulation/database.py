@@ -44,8 +44,8 @@ class AuditedTables(Tables):
         super().__init__(Identity(), make_key)
         self.touched: dict[tuple[str, str], None] = {}
         """Runs that the last write changed."""
-        self.intent = False
-        """The last write holds the intent of a tool call."""
+        self.moment = 0.0
+        """How good a moment it is to strike who made the last write: after a claim or an intent, a very good one."""
         self._audit = audit
         self._broken = broken
 
@@ -65,7 +65,8 @@ class AuditedTables(Tables):
         refused = super().append(append, now_ms)
         if refused is None:
             self.touched[append.tenant, append.run] = None
-            self.intent = any(b'"tool_call_started"' in record.envelope for record in append.records)
+            intent = any(b'"tool_call_started"' in record.envelope for record in append.records)
+            self.moment = 4.0 if intent else 0.5
             self._audit.appended(append, self)
         return refused
 
@@ -86,6 +87,7 @@ class AuditedTables(Tables):
             found.epoch -= found.epoch > 0
         claim = super().claim(tenant, run, worker, lease_ms, now_ms)
         if claim is not None:
+            self.moment = 4.0
             self._audit.claimed(claim)
         return claim
 
@@ -168,8 +170,8 @@ class Database:
         except StanchionError as error:
             return error
         touched, self.tables.touched = self.tables.touched, {}
-        intent, self.tables.intent = self.tables.intent, False
-        if touched and self._faults.strikes(self._faults.plan.aim * (4 if intent else 0.5)):
+        moment, self.tables.moment = self.tables.moment, 0.0
+        if self._faults.strikes(self._faults.plan.aim * moment):
             self.aimed(writer.domain)
         if touched and self.listeners:
             changes = [self._change(*place) for place in touched]

@@ -125,6 +125,11 @@ def _first_answer_settles() -> list[tuple[Any, str, Any]]:
     return [(step, "_attempt", sure)]
 
 
+def _keeps_lost_runs() -> list[tuple[Any, str, Any]]:
+    """As it was before the simulation found it."""
+    return [(Drive, "lose", lambda self: None)]
+
+
 def _unknown_is_retried() -> list[tuple[Any, str, Any]]:
     """After an append of which it is not known whether it was made, go on as if it was."""
     append = Drive._append
@@ -154,6 +159,7 @@ IN_ENGINE: dict[str, Callable[[], list[tuple[Any, str, Any]]]] = {
     "watchers_miss_takeovers": _watchers_miss_takeovers,
     "no_sweeper": _no_sweeper,
     "first_answer_settles": _first_answer_settles,
+    "keeps_lost_runs": _keeps_lost_runs,
     "unknown_is_taken_for_made": _unknown_is_retried,
     "releases_in_flight": _releases_in_flight,
 }
