@@ -319,12 +319,13 @@ async def test_a_store_that_fails_is_503_and_may_be_tried_again(
     from stanchion.core.errors import StoreFull
 
     async def full(*_: object, **__: object) -> None:
-        raise StoreFull
+        raise StoreFull("/srv/secret/agents.db: no room; free space on it")
 
     monkeypatch.setattr(server.runtime, "start", full)
     said = await server.call("POST", "/v1/runs", OK)
     assert (said.status, said.error["code"], said.error["retryable"]) == (503, "store_full", True)
     record = next(record for record in caplog.records if getattr(record, "id", "") == said.error["id"])
-    assert "free space" in record.getMessage()
+    assert "/srv/secret/agents.db: no room; free space" in record.getMessage()
+    assert "/srv" not in said.raw.decode()
     assert record.exc_info is None
     assert said.headers["retry-after"]

@@ -82,7 +82,10 @@ def failure_of(error: Exception, *, at: str) -> Response:
         retryable = error.retryable or status == 503
         field = error.field if isinstance(error, InputError) else ""
         known = log_fault(error, at=at) if status >= 500 and error.code not in _NO_FAULT else ""
-        return failure(status, error.code, str(error), field=field, retryable=retryable, id=known)
+        said = str(error)
+        if isinstance(error, JournalError):  # its own words are the operator's: paths, hosts
+            said = f"the store cannot do this now; try again, or ask the operator, whose log says why under {known}"
+        return failure(status, error.code, said, field=field, retryable=retryable, id=known)
     known = log_fault(error, at=at)
     return failure(500, "internal", f"something failed in the server; its log says what, under {known}", id=known)
 
