@@ -101,12 +101,12 @@ async def a_lease_keeps_others_out_until_it_ends(store: Store) -> None:
     """A leased run is neither listed nor claimed by others; it is both when the lease has ended, and renewal prolongs it."""
     driver = await Driver.started(store, "r1")
     same(await driver.is_runnable(), True, "a started run is runnable")
-    await driver.claim("w1", lease_ms=60)
+    await driver.claim("w1", lease_ms=300)
     same(await driver.is_runnable(), False, "leased, it is not listed")
     same(await store.claim(TENANT, "r1", worker="w2", lease_ms=1_000), None, "claim by another")
     wake_ms = await store.next_wake_ms()
-    true(0 < wake_ms <= await store.now_ms() + 60, "the end of the lease is a time to wake")
-    await pass_ms(store, 61)
+    true(0 < wake_ms <= await store.now_ms() + 300, "the end of the lease is a time to wake")
+    await pass_ms(store, 301)
     same(await driver.is_runnable(), True, "listed after its lease")
     same(await store.renew(TENANT, "r1", epoch=1, lease_ms=60_000), True, "renewal of what nobody took")
     same(await driver.is_runnable(), False, "renewed, it is not listed")
@@ -209,10 +209,10 @@ async def a_run_does_not_end_over_its_inbox(store: Store) -> None:
 async def a_wake_time_makes_runnable(store: Store) -> None:
     """A waiting run with a time is listed from that time on, and the next such time can be asked for."""
     driver = await Driver.driving(store, "r1")
-    at_ms = await store.now_ms() + 40
+    at_ms = await store.now_ms() + 300
     await driver.append(status="waiting", wake_at_ms=at_ms, release=True)
     same((await driver.is_runnable(), await store.next_wake_ms()), (False, at_ms), "before its time")
-    await pass_ms(store, 41)
+    await pass_ms(store, 301)
     same(await driver.is_runnable(), True, "after its time")
     claim = await driver.claim()
     same((claim.epoch, (await driver.row()).status), (2, "runnable"), "claimed")
@@ -223,11 +223,11 @@ async def a_wake_time_makes_runnable(store: Store) -> None:
 async def a_due_run_is_listed_when_its_lease_has_ended(store: Store) -> None:
     """A driver that waits without giving its lease back keeps it; the next wake is when somebody may claim."""
     driver = await Driver.started(store, "r1")
-    await driver.claim(lease_ms=60)
+    await driver.claim(lease_ms=300)
     until_ms = (await driver.row()).lease_until_ms
     await driver.append(status="waiting", wake_at_ms=1)
     same((await driver.is_runnable(), await store.next_wake_ms()), (False, until_ms), "due and leased")
-    await pass_ms(store, 61)
+    await pass_ms(store, 301)
     same(await driver.is_runnable(), True, "due, and the lease has ended")
 
 
