@@ -91,8 +91,8 @@ async def test_what_two_tenants_call_the_same_is_two_things(tmp_path: Path) -> N
         theirs = await server.call("POST", "/v1/runs", body | {"input": "Ho"}, headers=headers, key=other)
         assert (ours.status, theirs.status) == (202, 202)
         assert ours.json["run"] != theirs.json["run"]
-        await server.call("PUT", "/v1/budgets/tenant", {"usd": "5"})
-        await server.call("PUT", "/v1/budgets/tenant", {"usd": "7"}, key=other)
+        await server.runtime.set_budget("tenant", "5", tenant="acme")
+        await server.runtime.set_budget("tenant", "7", tenant="other")
         (budget,) = (await server.call("GET", "/v1/budgets/tenant")).json["budgets"]
         assert budget["limit_usd"] == "5.00"
         model.go_on.set()
@@ -106,6 +106,19 @@ async def test_the_budget_of_all_is_not_a_tenants(tmp_path: Path) -> None:
         assert (said.status, said.error["code"]) == (403, "forbidden")
         assert (await server.call("GET", "/v1/budgets")).json["budgets"] == []
         assert (await server.call("GET", "/v1/budgets/all")).status == 404
+
+
+@pytest.mark.parametrize("ledger", ["tenant", "tenant/day", "tenant/month"])
+async def test_a_tenant_does_not_lift_its_own_budget(tmp_path: Path, ledger: str) -> None:
+    """What the operator allows a tenant is not the tenant's to change; it sees it, and rations its users by itself."""
+    async with served(tmp_path, tenants=["acme"]) as server:
+        await server.runtime.set_budget(ledger, "5", tenant="acme")
+        for usd in (None, "7"):
+            said = await server.call("PUT", f"/v1/budgets/{ledger}", {"usd": usd})
+            assert (said.status, said.error["code"]) == (403, "forbidden")
+        (budget,) = (await server.call("GET", f"/v1/budgets/{ledger}")).json["budgets"]
+        assert budget["limit_usd"] == "5.00"
+        assert (await server.call("PUT", "/v1/budgets/user:ann", {"usd": "1"})).status == 200
 
 
 async def test_a_revoked_key_opens_nothing_and_the_door_stays_locked(tmp_path: Path) -> None:

@@ -80,7 +80,11 @@ async def set_budget(
     tenant: TenantOf,
     given: Annotated[Given[SetBudget], Depends(json_body(SetBudget))],
 ) -> Response:
-    """Set a budget's limit in dollars, or take it away with null."""
-    if is_of_all(ledger) and not await edge.door.is_open():
-        raise Unauthorized("the budget of all tenants is not set with a tenant's key", code="forbidden")
+    """Set a budget's limit in dollars, or take it away with null. A tenant's own is the operator's to set."""
+    if ledger.partition("/")[0] in ("all", "tenant") and not await edge.door.is_open():
+        raise Unauthorized(
+            "the budgets of a tenant and of all are not set with a tenant's key, but by the operator: "
+            "`stanchion budgets set` on the data file",
+            code="forbidden",
+        )
     return reply(ledger_view(await edge.runtime.set_budget(ledger, given.body.usd, tenant=tenant)))
