@@ -63,7 +63,8 @@ class Machine:
         """Start a new process."""
         cluster = self.cluster
         self.domain = cluster.loop.domain(self.name)
-        self.clock = SkewedClock(cluster.loop, cluster.rng, cluster.rng.choice(SKEWS_MS) if cluster.faults.on else 0)
+        skew_ms = cluster.rng.choice(SKEWS_MS) if cluster.faults.plan.skewed else cluster.database.skew_ms
+        self.clock = SkewedClock(cluster.loop, cluster.rng, skew_ms)
         self.draining = False
         cluster.trace("start", self.name, self.clock.skew_ms)
         cluster.loop.spawn(self.domain, self._boot(self.domain))
@@ -218,6 +219,11 @@ class Cluster:
         """Some machine that a client may try; it may be frozen."""
         serving = [machine for machine in self.machines if machine.serves]
         return self.rng.choice(serving) if serving else None
+
+    def sleeping(self) -> Machine | None:
+        """Some machine that is frozen and takes requests all the same."""
+        frozen = [machine for machine in self.machines if machine.serves and machine.domain.state == "frozen"]
+        return self.rng.choice(frozen) if frozen else None
 
     def check_states(self) -> None:
         """Whoever drives a run holds the state that its journal says (I3)."""

@@ -40,6 +40,8 @@ class Plan:
     """Chance per write that its process is killed or frozen before it learns that the write was made."""
     listens: bool = False
     """The database tells workers what others wrote, as PostgreSQL does."""
+    skewed: bool = False
+    """Machines go by clocks of their own; else by the database's, as they do on PostgreSQL."""
     mutation: str = ""
 
     @classmethod
@@ -71,6 +73,7 @@ class Plan:
             people=some(0.0, 0.1, 0.3),
             aim=some(0.0, 0.0, 0.03, 0.1),
             listens=some(False, True),
+            skewed=some(False, False, True),
         )
         for name, value in fixed.items():
             setattr(plan, name, value)

@@ -133,7 +133,7 @@ class People:
                     await self._sit(tenant, run)
 
     async def _sit(self, tenant: str, run: str) -> None:
-        """Look at a run that waits, and decide what can be decided."""
+        """Look at a run that waits, and decide what can be decided; the decision may go to a server that sleeps."""
         machine = self._cluster.any()
         if machine is None:
             return
@@ -146,6 +146,8 @@ class People:
                 given = self._decision(view, waiting)
                 if given is not None:
                     self._trace("decide", run, waiting.call, given["decision"])
+                    if self._cluster.faults.strikes(0.3):
+                        machine = self._cluster.sleeping() or machine
                     await machine.ask(
                         lambda runtime, w=waiting, given=given: runtime.decide(
                             run, w.call, revision=w.revision, by="ann", tenant=tenant, **given

@@ -154,7 +154,7 @@ class Simulation:
             self._kill: plan.kills,
             self._freeze: plan.freezes,
             self._drain: plan.drains,
-            self._jump: plan.jumps,
+            self._jump: plan.jumps if plan.skewed else 0.0,
             self._crash: plan.crashes,
         }
         total = sum(kinds.values())
