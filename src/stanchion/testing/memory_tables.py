@@ -215,7 +215,7 @@ class Tables:
 
     def renew(self, tenant: str, run: str, epoch: int, lease_ms: int, now_ms: int) -> bool:
         found = self._live.get((tenant, run))
-        if found is None or found.epoch != epoch:
+        if found is None or found.epoch != epoch or not found.worker:
             return False
         found.lease_until_ms, found.updated_ms = now_ms + lease_ms, now_ms
         return True

@@ -129,6 +129,16 @@ async def leases_are_renewed_together(store: Store) -> None:
     same([ref.run for ref in await store.runnable(limit=9)], ["r1"], "whose lease has ended")
 
 
+async def what_was_given_back_is_not_renewed(store: Store) -> None:
+    """A renewal that comes after its run was let go leases it to nobody: the next may claim it at once."""
+    driver = await Driver.driving(store, "r1")
+    await driver.append(said("?"), status="waiting", release=True)
+    same(await store.renew(TENANT, "r1", epoch=1, lease_ms=60_000), False, "renewal")
+    same((await driver.row()).lease_until_ms, 0, "lease")
+    await store.post(TENANT, "r1", "message", b"x")
+    same((await driver.claim("w2")).epoch, 2, "the claim of another")
+
+
 async def a_thawed_worker_is_stale(store: Store) -> None:
     """A worker that slept through its lease, while another took the run over, is stopped by its next append."""
     frozen = await Driver.started(store, "r1")
@@ -326,6 +336,7 @@ CHECKS = (
     what_is_not_there_is_said,
     a_lease_keeps_others_out_until_it_ends,
     leases_are_renewed_together,
+    what_was_given_back_is_not_renewed,
     a_thawed_worker_is_stale,
     an_unclaimed_expired_lease_still_writes,
     attempts_count_until_progress,

@@ -235,6 +235,6 @@ ORDER BY no DESC LIMIT $3
 WITH held AS (
     SELECT r.no FROM unnest($1::text[], $2::text[], $3::bigint[]) AS v (tenant, run, epoch)
     JOIN runs r ON r.tenant = v.tenant AND r.run = v.run
-    WHERE r.epoch = v.epoch AND r.status <> 'ended' ORDER BY r.no FOR UPDATE OF r
+    WHERE r.epoch = v.epoch AND r.worker <> '' AND r.status <> 'ended' ORDER BY r.no FOR UPDATE OF r
 )
 UPDATE runs r SET lease_until_ms = now_ms() + $4 FROM held WHERE r.no = held.no RETURNING r.tenant, r.run

@@ -146,7 +146,7 @@ class UnitOfWork:
 
     def renew(self, tenant: str, run: str, epoch: int, lease_ms: int) -> bool:
         head = self._heads.find(tenant, run)
-        if head is None or head.epoch != epoch or head.status == "ended":
+        if head is None or head.epoch != epoch or not head.worker or head.status == "ended":
             return False
         head.lease(head.worker, self.now_ms + lease_ms)
         self._heads.touch(head)
