@@ -39,10 +39,12 @@ def _act_before_durable() -> list[tuple[Any, str, Any]]:
 
 
 def _no_lease_check() -> list[tuple[Any, str, Any]]:
-    async def at_once(self: Any, performer: Any, effect: Any) -> list[ev.Event]:
-        return await (performer.call_tool if hasattr(effect, "tool") else performer.call_model)(effect)
+    """As it was before the simulation found it."""
 
-    return [(Drive, "_release", at_once)]
+    async def holds(self: Any) -> bool:
+        return True
+
+    return [(Drive, "holds", holds)]
 
 
 def _lost_is_not_in_doubt() -> list[tuple[Any, str, Any]]:

@@ -331,22 +331,20 @@ class Drive:
         performer = self._performer
         if performer is None:
             raise AssertionError("nothing is performed before something is durable")
-        task = asyncio.create_task(self._release(performer, effect))
+        task = asyncio.create_task(_release(self, performer, effect))
         self._tasks[task] = _Flight(effect, self._give_up_ms(effect))
         task.add_done_callback(self._performed)
 
-    async def _release(self, performer: Performer, effect: CallModel | CallTool) -> list[ev.Event]:
-        """Perform, if the run is still ours.
+    async def holds(self) -> bool:
+        """Whether the run is still ours, by its lease; a lease that has ended is renewed first.
 
         A process that slept through its lease after it wrote an intent must not act on it: another may have taken the
         run over, asked whether it was done, and been told that it was not.
         """
         while asyncio.get_running_loop().time() >= self._held_until_s:
             if not await self._renew():
-                return []
-        if isinstance(effect, CallModel):
-            return await performer.call_model(effect)
-        return await performer.call_tool(effect)
+                return False
+        return True
 
     async def _renew(self) -> bool:
         """Prolong the lease, or learn that it is lost."""
@@ -438,6 +436,17 @@ class Drive:
         finally:
             if timer is not None:
                 timer.cancel()
+
+
+async def _release(drive: Drive, performer: Performer, effect: CallModel | CallTool) -> list[ev.Event]:
+    """Perform, if the run is still ours."""
+    held = await drive.holds()
+    del drive  # an attempt that will not end must not keep its run in memory
+    if not held:
+        return []
+    if isinstance(effect, CallModel):
+        return await performer.call_model(effect)
+    return await performer.call_tool(effect)
 
 
 def applies(state: State, event: ev.Event) -> bool:
