@@ -33,13 +33,13 @@ _RESULT = {"lines": [{"sku": f"SKU-{n:05}", "title": "A thing of good make", "qt
 def agent(*, tool_s: float = 0.0, limits: Limits | None = None) -> Agent:
     """Make the agent whose tools take `tool_s` each."""
 
-    @tool(name="lookup")
+    @tool(effect="read", name="lookup")
     async def lookup(order: str) -> dict[str, Any]:
         """Look an order up."""
         await asyncio.sleep(tool_s)
         return {"order": order, **_RESULT}
 
-    @tool(name="hand_over", ends_run=True)
+    @tool(effect="read", name="hand_over", ends_run=True)
     async def hand_over(order: str) -> dict[str, Any]:
         """Give the conversation to a person."""
         await asyncio.sleep(tool_s)

@@ -41,7 +41,7 @@ def after_effect() -> None:
     """The moment after an effect and before its outcome is written; the rig puts a kill here."""
 
 
-@tool
+@tool(effect="read")
 def look(what: str) -> str:
     """Look something up."""
     return f"{what}: all is well"

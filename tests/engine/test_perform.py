@@ -14,13 +14,13 @@ from stanchion.testing.model import Reply
 from tests.engine.rig import PRICED, over, results, running
 
 
-@tool
+@tool(effect="read")
 def broken_text() -> str:
     """Give half of a surrogate pair."""
     return "half \ud83d of it"
 
 
-@tool
+@tool(effect="read")
 def broken_error() -> str:
     """Fail with half of a surrogate pair."""
     raise ToolError("half \ud83d of it")

@@ -263,7 +263,7 @@ async def test_a_tool_that_blocks_the_loop_is_a_line_of_the_log(
     """Whoever wonders why all stood still reads what it was."""
     monkeypatch.setattr("stanchion.server.serve.STALL_S", 0.2)
 
-    @tool
+    @tool(effect="read")
     async def look_up(order: str) -> str:
         """Look an order up."""
         time.sleep(0.6)  # noqa: ASYNC251 - what is tested

@@ -74,7 +74,7 @@ def _no_key(value: str) -> str:
     raise KeyError(value)
 
 
-@tool
+@tool(effect="read")
 def order(
     what: Order,
     pay: Annotated[Card | Cash, Field(discriminator="kind")],
@@ -86,19 +86,19 @@ def order(
     return "ok"
 
 
-@tool
+@tool(effect="read")
 def plain(name: str, count: int = 1, share: float = 0.5, sure: bool = False, mode: Literal["a", "b"] = "a") -> str:
     return "ok"
 
 
-@tool
+@tool(effect="read")
 def shape(
     tree: Tree | None = None, open_: Open | None = None, free: Any = None, pair: tuple[int, str] = (1, "a")
 ) -> str:
     return "ok"
 
 
-@tool
+@tool(effect="read")
 def odd(value: Annotated[str, BeforeValidator(_no_key)]) -> str:
     return value
 
@@ -106,14 +106,14 @@ def odd(value: Annotated[str, BeforeValidator(_no_key)]) -> str:
 NO_LINES: list[Line] = []
 
 
-@tool(strict=True)
+@tool(effect="read", strict=True)
 def careful(
     name: str, limit: int = 10, line: Line | None = None, lines: list[Line] = NO_LINES, note: str | None = "x"
 ) -> str:
     return "ok"
 
 
-@tool
+@tool(effect="read")
 def nothing() -> str:
     return "ok"
 
@@ -316,7 +316,7 @@ class Judge(BaseModel):
 def test_a_validators_words_reach_the_model():
     """What a user's validator says is what the model reads."""
 
-    @tool
+    @tool(effect="read")
     def pay(what: Judge) -> str:
         return ""
 
@@ -344,7 +344,7 @@ def test_strict_mode_takes_null_for_what_may_be_left_out():
 async def test_any_name_may_be_a_parameters():
     """Names that mean something to pydantic or dataclasses, and aliases, are names like others."""
 
-    @tool
+    @tool(effect="read")
     async def odd_names(
         _x: str, model_config: int, self_: int, key: str, al: Annotated[int, Field(alias="theAlias")] = 3
     ) -> str:

@@ -86,13 +86,13 @@ async def test_a_result_becomes_text(annotation: Any, returned: Any, text: str):
         return returned
 
     give.__annotations__["return"] = annotation
-    assert await call(tool(give)) == Answer(text)
+    assert await call(tool(effect="read")(give)) == Answer(text)
 
 
 async def test_an_unannotated_result_is_written_as_it_is():
     """Without an annotation nothing is checked."""
 
-    @tool
+    @tool(effect="read")
     async def give():
         return Result({"a": Row(1)}, cost_usd="0.01")
 
@@ -116,7 +116,7 @@ async def test_a_cost_that_is_no_amount_is_noted():
 async def test_a_wrong_result_of_a_read_is_an_error(returned: Any):
     """A read that gives what it must not has failed, for certain."""
 
-    @tool
+    @tool(effect="read")
     async def look() -> Refund:
         return returned
 
@@ -144,7 +144,7 @@ async def test_a_wrong_result_of_an_effect_is_an_answer_with_a_warning(returned:
 async def test_a_value_without_json_is_an_error_that_says_so():
     """An arbitrary object has no text."""
 
-    @tool
+    @tool(effect="read")
     async def look():
         return object()
 
@@ -174,7 +174,7 @@ async def test_a_plain_function_runs_in_a_thread_with_the_callers_context_variab
     span: ContextVar[str] = ContextVar("span")
     span.set("here")
 
-    @tool
+    @tool(effect="read")
     def look() -> str:
         return f"{span.get()} {threading.current_thread() is threading.main_thread()}"
 
@@ -296,7 +296,7 @@ async def test_many_threads_are_bounded():
     """No more functions run at once than there are threads, and all of them run."""
     lock, most, now = threading.Lock(), 0, 0
 
-    @tool
+    @tool(effect="read")
     def look(n: int) -> int:
         nonlocal most, now
         with lock:
@@ -343,7 +343,7 @@ async def test_cancelling_the_caller_is_the_only_thing_raised():
     """A cancelled run stops its call."""
     started = asyncio.Event()
 
-    @tool
+    @tool(effect="read")
     async def slow() -> None:
         started.set()
         await asyncio.Event().wait()
@@ -395,7 +395,7 @@ RAISED: list[tuple[BaseException, Failure]] = [
     (StopIteration(), Failure("tool_crashed", "RuntimeError: coroutine raised StopIteration", True)),
     (ConnectionResetError("reset"), Failure("tool_cut", "ConnectionResetError: reset", True, True)),
     (TimeoutError("read"), Failure("tool_cut", "TimeoutError: read", True, True)),
-    (ConnectionRefusedError("refused"), Failure("tool_unreachable", "ConnectionRefusedError: refused")),
+    (ConnectionRefusedError("refused"), Failure("tool_unreachable", "ConnectionRefusedError: refused", True)),
     (RecursionError("deep"), Failure("tool_crashed", "RecursionError: deep", True)),
 ]
 
@@ -420,7 +420,7 @@ async def test_what_an_exception_of_an_effect_means(error: BaseException, want: 
 async def test_a_read_is_never_in_doubt(error: BaseException, want: Failure):
     """A read may be made again whatever happened to it."""
 
-    @tool
+    @tool(effect="read")
     def look() -> str:
         raise error
 
@@ -490,7 +490,7 @@ async def test_a_reconciler_in_a_thread_with_bare_parameters():
 async def test_a_dry_run_reads_for_real_and_pretends_effects():
     """Reads run; effects answer through their own dry run, or say that nothing was done."""
 
-    @tool
+    @tool(effect="read")
     async def look() -> str:
         return "seen"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, assert_type, cast
+from typing import Annotated, Any, assert_type
 
 import pytest
 from pydantic import BaseModel, Field
@@ -32,7 +32,7 @@ async def refund(order_id: str, cents: int, *, key: str) -> Refund:
     return Refund(order_id=order_id, cents=cents)
 
 
-@tool
+@tool(effect="read")
 def double(number: int) -> int:
     return 2 * number
 
@@ -79,7 +79,7 @@ def test_a_retry_policy_is_taken_whole():
     """`retries` may be a whole policy."""
     policy = RetryPolicy(attempts=7, base_s=0.1)
 
-    @tool(retries=policy)
+    @tool(effect="read", retries=policy)
     def look() -> str:
         return ""
 
@@ -105,7 +105,7 @@ def test_a_type_in_deps_is_hidden_without_a_mark():
     class Settings:
         limit: int
 
-    @tool
+    @tool(effect="read")
     def look(q: str, settings: Settings) -> str:
         return q
 
@@ -123,8 +123,8 @@ def test_a_bound_method_and_a_partial_are_tools():
     def both(a: str, b: str) -> str:
         return a + b
 
-    assert tool(Shop().find)("x") == "found x"
-    made = tool(name="half")(functools.partial(both, b="!"))
+    assert tool(effect="read")(Shop().find)("x") == "found x"
+    made = tool(effect="read", name="half")(functools.partial(both, b="!"))
     assert made("x") == "x!"
     assert made.spec.name == "half"
 
@@ -193,14 +193,19 @@ def test_what_cannot_work_is_refused_where_it_is_defined(
 ):
     """The error names the tool, the parameter and the way to mend it."""
     with pytest.raises(ConfigError, match=message):
-        tool(**options)(function)
-    with pytest.raises(ConfigError, match=message):
-        cast("Any", tool)(function, **options)
+        tool(**{"effect": "read", **options})(function)
+
+
+def test_what_a_tool_does_to_the_world_is_said():
+    """Without its effect a tool is refused, with the choices: a forgotten one would be taken for a read and run again."""
+    for make in (lambda: tool(_fine), lambda: tool()(_fine), lambda: tool(timeout_s=1)(_fine)):
+        with pytest.raises(ConfigError, match=r"tool '_fine': say what it does to the world: @tool\(effect=\.\.\)"):
+            make()
 
 
 def test_names_are_unique():
     """Two tools of one name are refused, and both are named."""
-    other = tool(name="double")(refund.function)
+    other = tool(effect="read", name="double")(refund.function)
     with pytest.raises(ConfigError, match=r"two tools are named 'double': .*\.double and .*\.refund"):
         Registry([double, other])
 
@@ -216,11 +221,11 @@ def test_a_plain_function_must_say_its_effect():
 def test_a_missing_dependency_is_refused_at_the_agent():
     """Marked or not, what only the agent could give must be there."""
 
-    @tool
+    @tool(effect="read")
     def marked(db: Inject[Db]) -> str:
         return ""
 
-    @tool
+    @tool(effect="read")
     def unmarked(db: Db) -> str:
         return ""
 
@@ -257,7 +262,7 @@ def test_types_defined_beside_the_tool_are_found():
     made = tool(effect="read")(_taking(Local))
     assert isinstance(made, Tool)
 
-    @tool
+    @tool(effect="read")
     def look(item: Local) -> Local:
         return item
 

@@ -67,7 +67,7 @@ async def test_every_form_of_dependency():
     def sync() -> Iterator[Sync]:
         yield Sync("sync")
 
-    @tool
+    @tool(effect="read")
     async def look(
         a: Inject[Db], b: Inject[Pool], c: Tenant, d: Later, e: Session | None, f: Made, g: Inject[Sync]
     ) -> str:
@@ -148,7 +148,7 @@ async def test_a_manager_that_does_not_open_says_which():
         raise OSError("refused")
         yield Db()
 
-    @tool
+    @tool(effect="read")
     async def look(db: Inject[Db]) -> str:
         return ""
 
@@ -176,7 +176,7 @@ async def test_a_registry_that_is_not_open_says_so():
 async def test_a_registry_may_be_opened_again():
     """Closing lets threads end; a second life starts its own."""
 
-    @tool
+    @tool(effect="read")
     def look() -> str:
         return "seen"
 
@@ -208,7 +208,7 @@ async def test_a_double_stands_in_for_a_dependency():
     class Double:
         name = "double"
 
-    @tool
+    @tool(effect="read")
     async def look(db: Inject[Db]) -> str:
         return db.name
 

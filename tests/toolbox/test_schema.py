@@ -43,7 +43,7 @@ def every_object(node: Any) -> list[dict[str, Any]]:
     return own + [found for inner in node.values() for found in every_object(inner)]
 
 
-@tool
+@tool(effect="read")
 def draw(
     segment: Segment, chain: Node, points: list[Point] | None = None, width: Annotated[int, Field(ge=1)] = 1
 ) -> str:
@@ -71,7 +71,7 @@ def test_references_are_written_out_but_for_recursion():
 
 def test_the_bytes_are_the_same_every_time():
     """Two readings of one function give the same bytes, in the order of the parameters."""
-    again = tool(draw.function)
+    again = tool(effect="read")(draw.function)
     assert json.dumps(again.spec.parameters) == json.dumps(draw.spec.parameters)
     assert list(draw.spec.parameters["properties"]) == ["segment", "chain", "points", "width"]
 
@@ -87,7 +87,7 @@ def test_tidy_leaves_its_input_alone():
 def test_a_typed_map_stays_open():
     """A map that the author asked for is a map."""
 
-    @tool
+    @tool(effect="read")
     def put(tags: dict[str, int], free: dict[str, Any]) -> None: ...
 
     assert put.spec.parameters["properties"]["tags"] == {"type": "object", "additionalProperties": {"type": "integer"}}
@@ -96,7 +96,7 @@ def test_a_typed_map_stays_open():
 def test_strict_requires_every_field_at_every_depth():
     """What may be left out takes null; what strict modes do not know is gone."""
 
-    @tool(strict=True)
+    @tool(effect="read", strict=True)
     def find(
         q: Annotated[str, Field(min_length=1, description="What")], near: Point | None = None, top: int = 5
     ) -> str:
@@ -117,7 +117,7 @@ def test_strict_refuses_what_it_cannot_say(annotation: Any):
 
     look.__annotations__["value"] = annotation
     with pytest.raises(ConfigError, match=r"tool 'look': value(\[\])? cannot be said in strict mode"):
-        tool(strict=True)(look)
+        tool(effect="read", strict=True)(look)
 
 
 def test_strict_reaches_into_definitions():
@@ -199,7 +199,7 @@ def test_a_plain_docstring_is_the_description():
 def test_a_field_description_wins_over_the_docstring():
     """What stands at the parameter is the more exact word."""
 
-    @tool
+    @tool(effect="read")
     def look(a: Annotated[str, Field(description="from the type")], b: str) -> str:
         """Look.
 

@@ -66,7 +66,7 @@ def was_refunded(order: str) -> Done | Undone:
     return Done({order: 1}) if order else Undone()
 
 
-@tool
+@tool(effect="read")
 async def many(orders: list[str]) -> Partial[str]:
     """Look many up."""
     return Partial([order for order in orders if order], {"": "has no name"})

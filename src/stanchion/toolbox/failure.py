@@ -7,8 +7,9 @@
     other HTTP 4xx                  not done; not again
     anything else                   it may have been done; not again
 
-"May have been done" is in doubt for whatever is not a read, once the function was called at all. A non-read without a
-key is repeated only on `NotDone`: a foreign exception does not know what else the function did before it.
+"May have been done" is in doubt for whatever is not a read, once the function was called at all. For a non-read without
+a key every foreign exception is: it tells of one request, and not what the function did before it. Only `ToolError` and
+`NotDone` say that nothing was done.
 Exceptions of HTTP clients are known by their form, so that none has to be installed.
 """
 
@@ -18,6 +19,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
@@ -78,6 +80,13 @@ def failure_of(error: BaseException, spec: ToolSpec, *, released: bool) -> Failu
             return Failure(error.code, say(error), retryable=error.retryable)
         case _:
             pass
+    failure = _foreign_failure(error, doubt=doubt, again=again)
+    if doubt and not spec.keyed and not failure.in_doubt:
+        return replace(failure, in_doubt=True, retryable=False)
+    return failure
+
+
+def _foreign_failure(error: BaseException, *, doubt: bool, again: bool) -> Failure:
     status = _status_of(error)
     if status is not None:
         return _http_failure(error, status, doubt=doubt, again=again)

@@ -11,14 +11,14 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from stanchion.core.bundle import EffectTier, RetryPolicy, ToolSpec
 from stanchion.core.errors import ConfigError
 from stanchion.toolbox.arguments import Arguments, refuse_unknown_type
 from stanchion.toolbox.call import Call, Routine
 from stanchion.toolbox.docstring import read_docstring
-from stanchion.toolbox.options import Options, read_options
+from stanchion.toolbox.options import EFFECTS, Options, read_options
 from stanchion.toolbox.result import ResultType
 from stanchion.toolbox.signature import EMPTY, Parameter, Signature, bare, read_signature
 
@@ -246,33 +246,11 @@ def _check_kind(name: str, function: Any) -> None:
             raise ConfigError(f"tool {name!r}: the function is {kind}")
 
 
-@overload
-def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
-
-
-@overload
 def tool(
-    *,
-    effect: EffectTier = "read",
-    name: str = "",
-    timeout_s: float = 30.0,
-    retries: int | RetryPolicy = 2,
-    repeatable: bool = False,
-    max_result_chars: int = 16_000,
-    reconcile: Callable[..., Any] | None = None,
-    dry_run: Callable[..., Any] | None = None,
-    strict: bool = False,
-    ends_run: bool = False,
-    version: str = "",
-    max_concurrency: int = 0,
-) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
-
-
-def tool(
-    function: Callable[..., Any] | None = None,
+    misplaced: Any = None,
     /,
     *,
-    effect: EffectTier = "read",
+    effect: EffectTier | None = None,
     name: str = "",
     timeout_s: float = 30.0,
     retries: int | RetryPolicy = 2,
@@ -284,34 +262,42 @@ def tool(
     ends_run: bool = False,
     version: str = "",
     max_concurrency: int = 0,
-) -> Any:
-    """Make a tool of a function: `@tool`, or `@tool(effect="write", ...)`.
+) -> Callable[[Callable[P, R]], Tool[P, R]]:
+    """Make a tool of a function: `@tool(effect="read")`.
 
-    `effect` is what it does to the world: "read" (nothing), "write" (can be undone), "irreversible", "destructive".
+    `effect` is what it does to the world: "read" (nothing), "write" (can be undone), "irreversible", "destructive". It must
+    be said: what is taken for a read is run again without asking.
     `retries` come after the first attempt, for what failed for the moment only. `repeatable`: the same call with the same
     result is no sign of a loop. `strict` asks the provider to hold the model to the schema. `ends_run`: a person has the
     conversation afterwards. `max_concurrency`: calls of it at once in this process; 0: any number.
     """
 
-    options = functools.partial(
-        read_options,
-        effect=effect,
-        timeout_s=timeout_s,
-        retries=retries,
-        repeatable=repeatable,
-        max_result_chars=max_result_chars,
-        strict=strict,
-        ends_run=ends_run,
-        version=version,
-        max_concurrency=max_concurrency,
-    )
+    def decorate(function: Callable[P, R]) -> Tool[P, R]:
+        known = name or _name_of(function)
+        if effect is None:
+            raise ConfigError(_unsaid(known))
+        options = read_options(
+            name=known,
+            effect=effect,
+            timeout_s=timeout_s,
+            retries=retries,
+            repeatable=repeatable,
+            max_result_chars=max_result_chars,
+            strict=strict,
+            ends_run=ends_run,
+            version=version,
+            max_concurrency=max_concurrency,
+        )
+        return _make(function, options, _names_of_caller(), reconcile, dry_run)
 
-    def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
-        return _make(function, options(name=name or _name_of(function)), _names_of_caller(), reconcile, dry_run)
+    if misplaced is not None:
+        raise ConfigError(_unsaid(_name_of(misplaced)))
+    return decorate
 
-    if function is None:
-        return decorate
-    return _make(function, options(name=name or _name_of(function)), _names_of_caller(), reconcile, dry_run)
+
+def _unsaid(name: str) -> str:
+    choices = ", ".join(map(repr, EFFECTS))
+    return f"tool {name!r}: say what it does to the world: @tool(effect=..), one of {choices}"
 
 
 def _make(
