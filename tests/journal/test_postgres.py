@@ -13,7 +13,7 @@ import pytest
 
 from stanchion.core.errors import CommitUnknown, ConfigError, InputError, JournalError, StaleAppend, StoreFull
 from stanchion.journal.postgres import PostgresStore, lane
-from stanchion.journal.postgres.address import parse
+from stanchion.journal.postgres.address import connect, parse
 from stanchion.journal.postgres.errors import translate
 from stanchion.journal.record import verify
 from stanchion.journal.store import Change, Reserve, Settle, Started
@@ -317,6 +317,23 @@ async def test_a_connection_cut_in_a_commit_is_unknown(
         driver.recorder.seq, driver.recorder.hash = len(entries), entries[-1].hash
         await driver.append(said("on"))
         assert words(await store.read(TENANT, "r1"))[-1] == "on"
+
+
+async def test_a_writer_frozen_in_its_transaction_does_not_keep_its_runs(dsn: str) -> None:
+    """A process stopped between two statements holds rows; the database lets go of them before its leases end."""
+    async with opened(dsn) as (store,):
+        await Driver.driving(store, "r1")
+        address = parse(dsn)
+        frozen = await connect(address, role="writer")
+        try:
+            await frozen.execute("BEGIN")
+            await frozen.execute("SELECT 1 FROM runs WHERE run = 'r1' FOR UPDATE")
+            async with asyncio.timeout(2.5):
+                await store.post(TENANT, "r1", "message", b"x")
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+                await frozen.execute("COMMIT")
+        finally:
+            await frozen.close()
 
 
 async def test_a_restarted_database_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,9 @@ from stanchion.journal.postgres.errors import LOST, refused
 CONNECT_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
+IDLE_IN_TRANSACTION_MS = 1_000
+"""A writer's statements follow each other at once. One that is frozen between two of them holds the rows of its group, and
+nobody could take its runs over: the database ends its transaction well before its leases end."""
 COMMAND_TIMEOUT_S = 40.0
 """Above the server's own, so that only a server that does not answer at all runs into it."""
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,50}")
@@ -90,7 +93,7 @@ def server_settings(address: Address, role: str) -> dict[str, str]:
         "search_path": f'"{address.schema}"',
         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
         "lock_timeout": str(LOCK_TIMEOUT_MS),
-        "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
         "jit": "off",
     }
 
