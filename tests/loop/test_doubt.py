@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import msgspec
 import pytest
 
 from stanchion.core import event as ev
@@ -152,3 +153,17 @@ def test_arguments_that_do_not_fit_any_more_do_not_hide_the_doubt() -> None:
     play.view = Play(stricter, []).view
     play.play()
     assert [(c.phase, c.in_doubt) for c in play.state.calls] == [("asking", True)]
+
+
+def test_a_decision_about_one_doubt_does_not_answer_the_next() -> None:
+    """A "retry" that was sent twice, or slept on its way, is one attempt; without saying which doubt it means it counts."""
+    spec = tool("act", "irreversible")
+    play = Play(bundle(spec), [call("act")], {"act": [Doubt(done=False)]}, person=approving).play()
+    (waiting,) = play.state.calls
+    retry = msgspec.structs.replace(decided(waiting, "retry"), attempt=waiting.attempt)
+    play.post(retry).play()
+    play.post(retry).play()
+    assert len(play.attempts) == 2
+    assert play.state.asking
+    play.post(decided(play.state.calls[0], "retry")).play()
+    assert len(play.attempts) == 3

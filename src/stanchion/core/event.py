@@ -144,6 +144,8 @@ class CallDecided(_Event, frozen=True, tag="call_decided"):
     by: str
     note: bool = False
     """The last part is a reason in words."""
+    attempt: int = -1
+    """The last attempt when it was asked: a decision about one doubt does not answer the next. -1: not said."""
 
 
 class ToolCallStarted(_Event, frozen=True, tag="tool_call_started"):

@@ -307,11 +307,16 @@ def _judged(state: State, event: ev.ToolCallJudged) -> State:
     )
 
 
+def answers(call: Call, event: ev.CallDecided) -> bool:
+    """Say whether a decision answers what is asked about a call now: this revision, this doubt, and one of the choices."""
+    if call.phase != "asking" or call.revision != event.revision or event.attempt not in (-1, call.attempt):
+        return False
+    return event.decision in decisions_for(call)
+
+
 def _decided(state: State, event: ev.CallDecided) -> State:
     call = state.call(event.call)
-    if call is None or call.phase != "asking" or call.revision != event.revision:
-        return state
-    if event.decision not in decisions_for(call):
+    if call is None or not answers(call, event):
         return state
     match event.decision:
         case "approve":

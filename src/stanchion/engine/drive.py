@@ -21,8 +21,8 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.errors import JournalError, StaleAppend, StoreFull, UnreadInbox
-from stanchion.core.fold import evolve
-from stanchion.core.state import State, decisions_for
+from stanchion.core.fold import answers, evolve
+from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.live import Live
@@ -454,9 +454,7 @@ def applies(state: State, event: ev.Event) -> bool:
     match event:
         case ev.CallDecided():
             call = state.call(event.call)
-            if call is None or call.phase != "asking" or call.revision != event.revision:
-                return False
-            return event.decision in decisions_for(call)
+            return call is not None and answers(call, event)
         case ev.CancelRequested():
             return not state.ended and not state.cancelled_by
         case ev.RunRevived():

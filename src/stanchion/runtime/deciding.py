@@ -54,6 +54,7 @@ class Desk:
                 decision=asked.decision,  # type: ignore[arg-type]  # it is one of the choices
                 by=asked.by or "caller",
                 note=bool(asked.reason),
+                attempt=found.attempt,
                 parts=_parts(asked, found.tool, self._agents.get(agent)),
             )
             await self._store.post(tenant, run, "decision", msgspec.json.encode(event))
