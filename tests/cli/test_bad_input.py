@@ -112,7 +112,11 @@ BAD = {
         2,
         "/proc/none",
     ),
-    "a store that is not known": (["run", "agent.py", "hi", *SIMULATED, "--data", "redis://x"], 2, "redis://x"),
+    "a store that is not known": (
+        ["run", "agent.py", "hi", *SIMULATED, "--data", "redis://x"],
+        2,
+        "write a path, sqlite:",
+    ),
     # runs and decisions
     "a run that is not there": (["runs", "show", NO_ID], 2, "runs ls"),
     "a run that is not there, followed": (["runs", "tail", NO_ID], 2, "runs ls"),

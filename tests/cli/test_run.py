@@ -221,7 +221,7 @@ def test_attempts_that_failed_are_said_in_words(cli: Cli) -> None:
     """Each attempt of a tool that will not answer is one readable line, without the journal's fields."""
     (cli.directory / "shy.py").write_text(
         "from stanchion import Agent, Model, NotDone, tool\n\n\n"
-        "@tool\nasync def lookup_order(order_id: str) -> str:\n"
+        '@tool(effect="read")\nasync def lookup_order(order_id: str) -> str:\n'
         '    """Look an order up."""\n'
         '    raise NotDone("the shop is closed", retry_after_s=0.01)\n\n\n'
         'shy = Agent(name="shy", identity="x", tools=[lookup_order], model="anthropic:claude-sonnet-4-5")\n'
