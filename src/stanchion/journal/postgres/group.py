@@ -32,7 +32,7 @@ from stanchion.journal.store import (
     Started,
 )
 
-SQL = named("postgres.sql")
+SQL = named("postgres/journal.sql")
 RunPlace: TypeAlias = tuple[str, str]
 """Tenant and run."""
 

@@ -6,7 +6,6 @@ Many processes may start at once: the first holds an advisory lock, the others w
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
 
 import asyncpg
 
@@ -15,11 +14,10 @@ from stanchion.journal import queries
 from stanchion.journal.postgres.address import Address, Connection
 from stanchion.journal.postgres.errors import refused
 
-VERSION = 1
+MIGRATIONS = queries.migrations("postgres")
+VERSION = max(MIGRATIONS)
 _LOCK = 1398034433
 """First half of the advisory lock ("STNA"); the second is the schema's name."""
-MIGRATIONS: Mapping[int, str] = {}
-"""`MIGRATIONS[v]` is the file of statements that bring a schema of version v to v + 1."""
 
 
 async def prepare(connection: Connection, address: Address) -> None:
@@ -69,9 +67,9 @@ async def _migrate(connection: Connection, address: Address) -> None:
         await _check_empty(connection, address)
         if not await connection.fetchval("SELECT to_regnamespace($1)", f'"{address.schema}"'):
             await connection.execute(f'CREATE SCHEMA "{address.schema}"')
-        await connection.execute(queries.text("postgres_schema.sql"))
-    for version in range(max(found, 1), VERSION if found else 0):
-        await connection.execute(queries.text(MIGRATIONS[version]))
+    for version, statements in MIGRATIONS.items():
+        if version > found:
+            await connection.execute(statements)
     await connection.execute(
         "INSERT INTO meta VALUES ('schema_version', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         VERSION,

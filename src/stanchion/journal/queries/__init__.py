@@ -1,4 +1,8 @@
-"""The SQL of the stores, one file each: statements under `-- name:` lines, read once when the adapter is imported."""
+"""The SQL of the stores, a folder each: statements under `-- name:` lines, one file for each concern, read once.
+
+`migrations/NNNN_name.sql` brings a schema from the version before it to version NNNN. A new database runs all of them, an
+older one those that it lacks: there is one way to a schema.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,14 @@ from importlib import resources
 def text(file: str) -> str:
     """Read a file of this folder."""
     return resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
+
+
+@cache
+def migrations(store: str) -> Mapping[int, str]:
+    """Read the migrations of a store ("sqlite", "postgres") by the version that each leads to, in order."""
+    folder = resources.files(__name__).joinpath(store, "migrations")
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    return {int(name.partition("_")[0]): text(f"{store}/migrations/{name}") for name in files}
 
 
 @cache

@@ -12,7 +12,7 @@ from stanchion.journal.queries import named
 from stanchion.journal.sqlite import multi
 from stanchion.journal.sqlite.connection import Connection, Value
 
-_SQL = named("sqlite.sql")
+_SQL = named("sqlite/journal.sql")
 _KEPT = 5_000
 """Heads in the cache; above it those that are not being changed are let go."""
 

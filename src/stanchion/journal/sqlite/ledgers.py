@@ -13,7 +13,7 @@ from stanchion.journal.sqlite import multi
 from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.store import Append, Ledger, Refused
 
-_SQL = named("sqlite.sql")
+_SQL = named("sqlite/journal.sql")
 _KEPT = 10_000
 
 

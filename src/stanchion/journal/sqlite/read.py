@@ -22,7 +22,7 @@ from stanchion.journal.sqlite.errors import translate
 from stanchion.journal.sqlite.packing import unpack
 from stanchion.journal.store import Key, RawRecord, RunRow, SessionRow
 
-_SQL = named("sqlite.sql")
+_SQL = named("sqlite/journal.sql")
 _PAGE = 500
 READERS = 2
 _POINTS = frozenset({"session", "key_of_subject", "run", "bundle"})

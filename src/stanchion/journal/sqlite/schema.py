@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -15,16 +14,14 @@ from stanchion.journal import queries
 from stanchion.journal.sqlite.connection import Connection
 from stanchion.journal.sqlite.errors import translate
 
-VERSION = 1
+MIGRATIONS = queries.migrations("sqlite")
+VERSION = max(MIGRATIONS)
 APPLICATION_ID = 0x5354_4E43
 """Marks the file as ours ("STNC"), so that another program's database is not written into."""
 BUSY_TIMEOUT_MS = 10_000
 """How long a write waits for another process's. Writes take milliseconds."""
 CHECKPOINT_PAGES = 4_000
 """Of the WAL (16 MB): pages written often are then copied once for many commits."""
-
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
-"""`MIGRATIONS[v]` brings a file of schema v to v + 1, in the transaction of all of them."""
 
 
 def prepare(path: Path) -> None:
@@ -114,11 +111,11 @@ def _migrate(connection: Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         found = int(connection.pragma("user_version"))
+        for version, statements in MIGRATIONS.items():
+            if version > found:
+                connection.execute(statements)
         if found == 0:
-            connection.execute(queries.text("sqlite_schema.sql"))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        for version in range(max(found, 1), VERSION if found else 0):
-            MIGRATIONS[version](connection)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?)", (VERSION,))
         connection.execute("COMMIT")

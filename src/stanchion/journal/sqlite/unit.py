@@ -35,7 +35,7 @@ from stanchion.journal.store import (
     Started,
 )
 
-_SQL = named("sqlite.sql")
+_SQL = named("sqlite/journal.sql")
 _KEYS_KEPT = 10_000
 
 

@@ -1,4 +1,4 @@
--- The scale-out store, schema version 1. Why it is laid out so: design/postgres.md.
+-- The scale-out store. Why it is laid out so: design/postgres.md.
 --
 -- runs.no stands for (tenant, run) and keys.no for (tenant, key) in the tables that grow with every step. No column that
 -- an append changes is in an index, but for the status: an ordinary append is a HOT update of its run's row.

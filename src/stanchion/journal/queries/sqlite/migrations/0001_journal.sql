@@ -1,4 +1,4 @@
--- The embedded store, schema version 1. Why it is laid out so: design/store.md.
+-- The embedded store. Why it is laid out so: design/store.md.
 --
 -- runs.no stands for (tenant, run) and keys.no for (tenant, key) in the tables that grow with every step, so that those
 -- names are stored once. Rows of events and contents are added at the end of their tables and are never moved.
