@@ -135,6 +135,10 @@ class Worker:
             self._slots[tenant, run] = slot
             slot.task = asyncio.create_task(self._activate(tenant, run, slot))
 
+    def look(self) -> None:
+        """Have the sweeper look now: something may have become runnable."""
+        self._sweep_now.set()
+
     def _hint_later(self, tenant: str, run: str) -> None:
         asyncio.get_running_loop().call_later(AGAIN_S, self.hint, tenant, run)
 

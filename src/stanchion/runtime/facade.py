@@ -1,7 +1,8 @@
 """`Runtime`: start runs, watch them, decide about them. What HTTP and CLI do, they do through this.
 
-With `drive=False` it looks and posts only, and may stand beside a process that drives the same store. What is more than
-a few lines is done next door: `opening`, `starting`, `following`, `deciding`, `proof`.
+With `drive=False` it looks and posts only, and may stand beside a process that drives the same store. If it knows
+agents it accepts their runs too, and leaves them to whoever drives. What is more than a few lines is done next door:
+`opening`, `starting`, `following`, `deciding`, `proof`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Runtime:
         self._desk = Desk(store, agents)
         self._stack = AsyncExitStack()
         self._worker: Worker | None = None
-        self._starter: Starter | None = None
+        self._starter = Starter(store, None, clock)
+        self._accepts = bool(agents)
         self._tenants: tuple[float, dict[bytes, str]] = (0.0, {})
         self._draining = False
 
@@ -126,7 +128,7 @@ class Runtime:
             loader=self._loader,
             settings=settings,
         )
-        self._starter = Starter(self.store, self._worker)
+        self._starter = Starter(self.store, self._worker, self._clock)
         if adopt:
             await self._revive_served()
         await self._worker.open()
@@ -157,7 +159,7 @@ class Runtime:
     @property
     def ready(self) -> bool:
         """Whether runs can be started here."""
-        return self._worker is not None and not self._draining
+        return (self._worker is not None or self._accepts) and not self._draining
 
     @property
     def active(self) -> int:
@@ -198,7 +200,7 @@ class Runtime:
         dry_run: bool = False,
         deadline_ms: int = 0,
     ) -> Started:
-        """Start a run. Returns when it is durable.
+        """Start a run. Returns when it is durable; where this process drives nothing, any worker takes it up.
 
         Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
         Raises `NotFound` (agent), `InputError` (with the field), and `Conflict` with code "session_busy",
@@ -206,8 +208,8 @@ class Runtime:
         """
         if self._draining:
             raise Draining
-        if self._starter is None:
-            raise Conflict("this process does not drive runs", code="not_driving")
+        if self._worker is None and not self._accepts:
+            raise Conflict("this process knows no agents and drives no runs", code="not_driving")
         bound = self._agent(agent)
         parts = input_parts(input)
         if if_busy not in ("reject", "queue"):
@@ -376,8 +378,7 @@ class Runtime:
         """Set a shared budget's limit, or take it away (None). Runs that start from now on fall under it."""
         limit = -1 if usd is None else parse_usd(usd, field="usd")
         said = await self.store.set_limit(tenant, checked_ledger(ledger), limit)
-        if self._starter is not None:
-            self._starter.limits_changed()
+        self._starter.limits_changed()
         return said
 
     async def budgets(self, *, tenant: str = "default") -> Sequence[Ledger]:

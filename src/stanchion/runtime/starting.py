@@ -1,26 +1,44 @@
-"""Start runs: what a request asks for becomes the run's first event, and the store says whether it may begin."""
+"""Start runs: what a request asks for becomes the run's first event, and the store says whether it may begin.
+
+A run is driven from its start where this process drives (`Starter.start`), or accepted for whichever worker takes it up
+(`Starter.enqueue`): then its `RunStarted` stands alone, under epoch 0 and without a lease, until somebody claims it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, TypeAlias
 
 import msgspec
 
+from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import encode_bundle
 from stanchion.core.errors import Conflict, InputError
 from stanchion.core.message import USER, Media, Part, Text
 from stanchion.engine.bound import BoundAgent
+from stanchion.engine.clock import Clock
 from stanchion.engine.worker import Worker
-from stanchion.journal.store import Append, IdempotencyMismatch, Refused, SessionBusy, SessionMoved, Start, Store
+from stanchion.journal.record import Identity, Recorder
+from stanchion.journal.store import (
+    Append,
+    IdempotencyMismatch,
+    Refused,
+    Reserve,
+    SessionBusy,
+    SessionMoved,
+    Start,
+    Store,
+)
 from stanchion.journal.store import Started as StoreStarted
+from stanchion.loop.limit import windowed
 from stanchion.runtime.name import without_window
 from stanchion.runtime.shape import Started
 
 IfBusy = Literal["reject", "queue"]
+_Said: TypeAlias = StoreStarted | SessionBusy | SessionMoved | IdempotencyMismatch | Refused
 _CACHED_S = 1.0
 """For how long limits are remembered; another process may change them."""
 _MAX_INPUT_BYTES = 4_000_000
@@ -29,11 +47,12 @@ _TRIES = 8
 
 
 class Starter:
-    """Starts the runs of one worker."""
+    """Starts runs for one worker; without one (`worker` None) it accepts them for the workers of other processes."""
 
-    def __init__(self, store: Store, worker: Worker) -> None:
+    def __init__(self, store: Store, worker: Worker | None, clock: Clock) -> None:
         self._store = store
         self._worker = worker
+        self._clock = clock
         self._bundles_put: set[tuple[str, str]] = set()
         self._limited: dict[str, tuple[float, frozenset[str]]] = {}
 
@@ -51,7 +70,53 @@ class Starter:
     async def start(
         self, first: ev.RunStarted, agent: BoundAgent, key: str, digest: str, if_busy: IfBusy, *, fresh: bool = False
     ) -> Started:
-        """Start a run. Raises `Conflict` that says what stands in its way. `fresh`: its session was named just now."""
+        """Start a run and drive it here. Raises `Conflict` that says what stands in its way.
+
+        `fresh`: its session was named just now. Where this process drives nothing, it is `enqueue`d.
+        """
+        worker = self._worker
+        if worker is None:
+            return await self.enqueue(first, agent, key, digest, if_busy, fresh=fresh)
+
+        async def drive(start: Start, first: ev.RunStarted) -> _Said:
+            return await worker.start(start, first, agent)
+
+        return await self._accept(drive, first, agent, key, digest, if_busy, fresh=fresh)
+
+    async def enqueue(
+        self,
+        first: ev.RunStarted,
+        agent: BoundAgent,
+        key: str,
+        digest: str,
+        if_busy: IfBusy,
+        *,
+        fresh: bool = False,
+        priority: int = 0,
+    ) -> Started:
+        """Accept a run and leave it to whichever worker takes it up: `RunStarted` alone, nobody's lease, nothing reserved.
+
+        The rules of sessions, keys and spent budgets are those of `start`. Its wall clock begins with its first claim.
+        Raises `Conflict` that says what stands in its way.
+        """
+
+        async def leave(start: Start, first: ev.RunStarted) -> _Said:
+            return await self._leave(msgspec.structs.replace(start, priority=priority), first)
+
+        return await self._accept(leave, first, agent, key, digest, if_busy, fresh=fresh)
+
+    async def _accept(
+        self,
+        begin: Callable[[Start, ev.RunStarted], Awaitable[_Said]],
+        first: ev.RunStarted,
+        agent: BoundAgent,
+        key: str,
+        digest: str,
+        if_busy: IfBusy,
+        *,
+        fresh: bool,
+    ) -> Started:
+        """Begin a run behind its session's head, again if the head moved meanwhile."""
         if (first.tenant, agent.digest) not in self._bundles_put:
             await self._store.put_bundle(first.tenant, agent.digest, encode_bundle(agent.bundle))
             self._bundles_put.add((first.tenant, agent.digest))
@@ -61,7 +126,7 @@ class Starter:
                 raise Conflict(f"the session belongs to agent {row.agent!r}", field="session", code="session_agent")
             first = msgspec.structs.replace(first, base=row.head if row else None)
             start = _start_of(first, key, digest)
-            said = await self._worker.start(start, first, agent)
+            said = await begin(start, first)
             if isinstance(said, SessionBusy) and if_busy == "queue":
                 said = await self._queue(start, first)
             match said:
@@ -73,12 +138,28 @@ class Starter:
                     raise _refusal(said)
         raise Conflict("the session is being used by others at this moment; try again", code="session_busy")
 
-    async def _queue(
-        self, start: Start, first: ev.RunStarted
-    ) -> StoreStarted | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+    async def _leave(self, start: Start, first: ev.RunStarted) -> _Said:
+        """Write a run's first event, and tell the workers. A budget that is overdrawn or closed refuses it."""
+        key = await self._store.key_for(first.tenant, first.user or first.session)
+        genesis = chain.genesis(first.tenant, first.run)
+        now_ms = self._clock.now_ms()
+        _, records = Recorder(key, Identity(), seq=0, hash=genesis, at_ms=0).record([first], now_ms=now_ms, epoch=0)
+        none = tuple(Reserve(ledger, 0) for ledger in windowed(first.ledgers, now_ms))
+        alone = msgspec.structs.replace(start.first, records=tuple(records))
+        said = await self._store.start(
+            msgspec.structs.replace(start, first=msgspec.structs.replace(alone, reserve=none))
+        )
+        if isinstance(said, Refused) and not said.hard:  # it waits for the money when it is driven
+            said = await self._store.start(msgspec.structs.replace(start, first=alone))
+        if isinstance(said, StoreStarted) and self._worker is not None:
+            self._worker.look()
+        return said
+
+    async def _queue(self, start: Start, first: ev.RunStarted) -> _Said:
         queued = msgspec.structs.replace(start, queued=True, base=None, request=msgspec.json.encode(first))
         said = await self._store.start(queued)
-        self._worker.hint(start.tenant, start.run)  # its session may have come free meanwhile
+        if self._worker is not None:
+            self._worker.hint(start.tenant, start.run)  # its session may have come free meanwhile
         return said
 
     async def _session_of(self, first: ev.RunStarted, said: StoreStarted) -> str:
