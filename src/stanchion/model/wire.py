@@ -6,7 +6,7 @@ Encoders and decoders are pure; `WireClient.call` is the only place here that aw
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -130,7 +130,7 @@ class WireClient:
             **wire.headers(endpoint),
             **dict(endpoint.headers),
         }
-        self._secrets = _secrets(endpoint)
+        self._secrets = secrets_of(endpoint)
         self._lease = pool.lease()
 
     def __repr__(self) -> str:
@@ -161,10 +161,7 @@ class WireClient:
             raise _with_partial(error, decoder) from error.__cause__
 
     def _without_secrets(self, said: bytes) -> bytes:
-        """Take our own key out of what a provider or a proxy echoes: errors are journaled, and shown to callers (I6)."""
-        for secret in self._secrets:
-            said = said.replace(secret, b"[key]")
-        return said
+        return without(self._secrets, said)
 
     async def _stream(self, answer: Answer, decoder: Decoder, on_deltas: OnDeltas | None) -> None:
         parser = SseParser()
@@ -180,7 +177,14 @@ class WireClient:
         await self._lease.aclose()
 
 
-def _secrets(endpoint: Endpoint) -> tuple[bytes, ...]:
+def without(secrets: Sequence[bytes], said: bytes) -> bytes:
+    """Take our own key out of what a provider or a proxy echoes: errors are journaled, and shown to callers (I6)."""
+    for secret in secrets:
+        said = said.replace(secret, b"[key]")
+    return said
+
+
+def secrets_of(endpoint: Endpoint) -> tuple[bytes, ...]:
     """The values of an endpoint that nobody may read. Short ones are words, and in no error by themselves a secret."""
     named = (value.rpartition(" ")[2] for name, value in endpoint.headers if _SECRET_HEADER.search(name))
     return tuple(secret.encode() for secret in (endpoint.api_key, *named) if len(secret) >= LEAST_SECRET)

@@ -33,6 +33,10 @@ class Line(msgspec.Struct):
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     cache_write_long_tokens: int = 0
+    batch_requests: int = 0
+    """Of the requests, those that came through a batch API, which bills half; so do the two counts below."""
+    batch_input_tokens: int = 0
+    batch_output_tokens: int = 0
     faults: dict[str, int] = {}
 
 
@@ -48,6 +52,9 @@ class Totals(msgspec.Struct):
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     cache_write_long_tokens: int = 0
+    batch_requests: int = 0
+    batch_input_tokens: int = 0
+    batch_output_tokens: int = 0
     faults: dict[str, int] = {}
 
 
@@ -87,7 +94,7 @@ class Bill:
         self._in_flight += 1
         self._idle.clear()
 
-    def settle(self, line: Line, usage: Usage, output_tokens: int, *, complete: bool) -> None:
+    def settle(self, line: Line, usage: Usage, output_tokens: int, *, complete: bool, batch: bool = False) -> None:
         """Bill an answer that has ended: its input, and the output that was generated."""
         self._in_flight -= 1
         if self._in_flight == 0:
@@ -100,6 +107,10 @@ class Bill:
         line.cache_write_long_tokens += usage.cache_write_long_tokens
         line.output_tokens += output_tokens
         line.reasoning_tokens += min(usage.reasoning_tokens, output_tokens)
+        if batch:
+            line.batch_requests += 1
+            line.batch_input_tokens += usage.input_tokens
+            line.batch_output_tokens += output_tokens
 
     def refuse(self, line: Line) -> None:
         """Count a request that was not billed."""

@@ -1,6 +1,7 @@
 """The simulated model provider: an HTTP server for the three wires, with its admin paths.
 
     POST /v1/messages  /v1/chat/completions  /v1/responses     the wires     GET /v1/models
+    POST /v1/messages/batches  /v1/files  /v1/batches          the batch APIs (batches.py)
     PUT  /sim/conversations/{id}   load a recorded conversation     GET /sim/conversations
     PUT  /sim/script  /sim/faults  /sim/pacing                      GET /bill    POST /sim/reset    GET /health
 
@@ -20,6 +21,7 @@ import msgspec
 from aiohttp import web
 
 from stanchion.core.errors import InputError, StanchionError
+from stanchion.sim.batches import Batches, Reply
 from stanchion.sim.bill import Bill, Line
 from stanchion.sim.conversations import Shelf, load_messages, replay
 from stanchion.sim.deliver import HTML, WIRES, Delivery
@@ -65,6 +67,7 @@ class SimServer:
         self.faults: tuple[FaultPlan, ...] = self.settings.faults
         self.base_url = ""
         self._log = FaultLog()
+        self._batches = Batches(self._respond, _key, self.settings.batch_s)
         self._runner: web.AppRunner | None = None
         self._ticker: Ticker | None = None
 
@@ -80,6 +83,7 @@ class SimServer:
         for name, wire in WIRES.items():
             app.router.add_post(wire.PATH, self._wire(name))
         app.router.add_post(COUNT_PATH, self._count_tokens)
+        self._batches.add_to(app.router)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/bill", self._bill)
@@ -99,6 +103,7 @@ class SimServer:
 
     async def stop(self) -> None:
         """Stop serving; streams on their way are cut."""
+        self._batches.clear()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -201,6 +206,27 @@ class SimServer:
             sent = delivery.sent
             self.bill.settle(line, answer.usage, sent.output_tokens, complete=sent.complete)
 
+    def _respond(self, name: WireName, body: bytes, key: str) -> Reply:
+        """Answer a request of a batch, whole, and bill it as one."""
+        wire = WIRES[name]
+        try:
+            ask = wire.read(body)
+            conversation = self.shelf.identify(ask, "", key)
+            played = self._play(ask, conversation)
+        except Refusal as refusal:
+            self.bill.refuse(self.bill.line(key, "", "(refused)"))
+            return Reply(refusal.status, wire.error_body(refusal, digest_of(name, body)))
+        plan = played.fault
+        line = self.bill.line(key, conversation, ask.model)
+        if plan is not None and plan.kind in UNBILLED:
+            self.bill.refuse(line)
+            refusal = refusal_of(plan, name)
+            return Reply(refusal.status, wire.error_body(refusal, ask.digest))
+        answer = self._settle(ask, played, plan)
+        self.bill.begin()
+        self.bill.settle(line, answer.usage, answer.usage.output_tokens, complete=True, batch=True)
+        return Reply(200, wire.whole(answer))
+
     def _unbilled(self, request: web.Request, plan: FaultPlan, wire: WireName) -> web.StreamResponse:
         if plan.kind in STATUS:
             seconds = f"{plan.retry_after_s:g}"
@@ -265,6 +291,7 @@ class SimServer:
         """Forget bill, conversations and counts, and go back to what the server was started with."""
         self.bill.clear()
         self.shelf.clear()
+        self._batches.clear()
         self._log.clear()
         self.script, self.pacing, self.faults = self.settings.script, self.settings.pacing, self.settings.faults
         return _json({"reset": True})
