@@ -9,9 +9,10 @@ import pytest
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Caps, LoopRules, Route
+from stanchion.core.fold import evolve
 from stanchion.core.message import MODEL, USER, Media, Text, Usage
 from stanchion.core.state import State
-from stanchion.loop.limit import allow_call, windowed
+from stanchion.loop.limit import allow_call, out_of_time, windowed
 from tests.loop.play import FAST, PRICE, Done, Play, Say, bundle, call, decided, tool
 
 LOOK = tool("look", repeatable=True)
@@ -89,6 +90,19 @@ def test_waiting_for_a_person_is_not_wall_time() -> None:
     ).play()
     assert play.end == ("done", "")
     assert play.state.waited_ms >= 86_400_000
+
+
+def test_the_wall_clock_of_a_run_begins_when_somebody_drives_it() -> None:
+    """A run that was accepted (epoch 0) and lay an hour before its first claim has lost nothing of its wall time."""
+    first = ev.RunStarted(
+        run="r", tenant="t", session="s", agent="a", bundle="b", caps=Caps(wall_s=20), parts=(Text("hi", USER),)
+    )
+    state = evolve(State(), ev.Entry(1, 1_000, 0, first, b""))
+    hour = 3_600_000
+    assert out_of_time(state, hour) == ""
+    taken = evolve(state, ev.Entry(2, hour, 1, ev.NoticeAdded(kind="output", parts=()), b""))
+    assert out_of_time(taken, hour + 19_000) == ""
+    assert out_of_time(taken, hour + 20_000) == "wall_s"
 
 
 def test_a_deadline_ends_a_wait_for_a_person() -> None:

@@ -64,8 +64,15 @@ def carry(ended: State) -> State:
 
 def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an event, checked to be all of them
     """Give the state after one more entry."""
-    waited = entry.at_ms - state.at_ms if state.asking and not state.in_flight else 0
-    state = _with(state, seq=entry.seq, at_ms=entry.at_ms, hash=entry.hash, waited_ms=state.waited_ms + waited)
+    waited = entry.at_ms - state.at_ms if state.unclaimed or (state.asking and not state.in_flight) else 0
+    state = _with(
+        state,
+        seq=entry.seq,
+        at_ms=entry.at_ms,
+        hash=entry.hash,
+        waited_ms=state.waited_ms + waited,
+        unclaimed=entry.epoch == 0,
+    )
     event = entry.event
     match event:
         case ev.RunStarted():

@@ -125,7 +125,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     at_ms: int = 0
     started_ms: int = 0
     waited_ms: int = 0
-    """Time spent waiting for people and nothing else."""
+    """Time spent waiting for people and nothing else, and before the first worker came."""
+    unclaimed: bool = False
+    """It was accepted and nobody has driven it yet: its wall clock stands."""
     messages: tuple[Message, ...] = ()
     """The conversation: the session's, from its first run on, as the model is shown it."""
     more: bool = False

@@ -57,7 +57,7 @@ def _until_deadline_s(state: State) -> int:
 
 
 def _wall_ms(state: State, now_ms: int) -> int:
-    waiting = now_ms - state.at_ms if state.asking and not state.in_flight else 0
+    waiting = now_ms - state.at_ms if state.unclaimed or (state.asking and not state.in_flight) else 0
     return now_ms - state.started_ms - state.waited_ms - max(waiting, 0)
 
 
