@@ -1,0 +1,100 @@
+"""The agent in Stanchion: the facade over PostgreSQL; streams by the HTTP server that `stanchion serve` starts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from line import OnText, Spec, Subject, main
+from tools import IDENTITY, MAX_OUTPUT_TOKENS, MODEL, look_up, pay_back, write_note
+
+from stanchion import Agent, Limits, Model, Runtime, tool
+from stanchion.core.event import Entry
+from stanchion.core.message import Text
+from stanchion.server.serve import serve
+from stanchion.server.settings import Settings
+
+
+@tool(effect="read")
+async def lookup(order: str) -> str:
+    """Look an order up."""
+    return await look_up(order)
+
+
+@tool(effect="irreversible", timeout_s=120)
+async def refund(order: str, *, key: str) -> str:
+    """Pay an order back."""
+    return await pay_back(order, key)
+
+
+@tool(effect="write", timeout_s=120)
+async def note(order: str) -> str:
+    """Write a note on an order."""
+    return await write_note(order)
+
+
+class Stanchion(Subject):
+    """Every intent and outcome is synced before the next step."""
+
+    again = "by itself"
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.runs: dict[str, str] = {}
+        self.closing: list[asyncio.Task[Any]] = []
+
+    async def open(self) -> None:
+        """Open the runtime; it goes on with what it finds."""
+        agent = Agent(
+            name="support",
+            identity=IDENTITY,
+            tools=[lookup, refund, note],
+            model=Model(f"anthropic:{MODEL}", max_output_tokens=MAX_OUTPUT_TOKENS),
+            limits=Limits(turns=10_000, budget_wait_s=20),
+        )
+        self.runtime = await Runtime.open(agent, data=self.spec["dsn"])
+        if usd := self.spec.get("limit_usd"):
+            await self.runtime.set_budget("tenant", usd)
+
+    async def run(self, name: str, on_text: OnText) -> None:
+        """Start it under its name as the idempotency key, and follow it."""
+        started = await self.runtime.start("support", self.spec["prompt"].format(name), idempotency_key=name)
+        async for seen in self.runtime.tail(started.run):
+            if not isinstance(seen, Entry):
+                on_text(seen.text) if seen.kind == "text" else None
+        view = await self.runtime.view(started.run)
+        if view.outcome != "done":
+            raise RuntimeError(f"{view.outcome}: {view.reason}")
+
+    async def state(self, name: str) -> str:
+        """Look at the run's row."""
+        view = await self.runtime.view(await self._run_of(name))
+        if view.status == "waiting":
+            return "waiting"
+        return {"": "open", "done": "done"}.get(view.outcome, "failed")
+
+    async def _run_of(self, name: str) -> str:
+        if name not in self.runs:
+            for row in await self.runtime.runs(limit=1000):
+                (first,) = await self.runtime.store.read("default", row.run, limit=1)
+                text = next(part.text for part in first.event.parts if isinstance(part, Text))  # type: ignore[union-attr]
+                self.runs[text.removeprefix("run=").partition(" ")[0]] = row.run
+        return self.runs[name]
+
+    async def serve(self) -> str:
+        """Serve as `stanchion serve` does."""
+        ready = asyncio.get_running_loop().create_future()
+        settings = Settings(port=0, log="off")
+        self.closing.append(
+            asyncio.create_task(serve(self.runtime, settings=settings, ready_callback=ready.set_result))
+        )
+        return await ready
+
+    async def close(self) -> None:
+        """Let go of all runs."""
+        if not self.closing:
+            await self.runtime.aclose(grace_s=1)
+
+
+if __name__ == "__main__":
+    main(Stanchion)
