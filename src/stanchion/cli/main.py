@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from stanchion.cli import budgets, decide, doctor, keys, prices, run, runs, serve, sim, verify, version
+from stanchion.cli import api, budgets, decide, doctor, keys, prices, run, runs, serve, sim, verify, version, worker
 from stanchion.cli.errors import ExitCode, report, say_error
 from stanchion.core.errors import StanchionError
 
@@ -35,6 +35,8 @@ def stanchion() -> None:
 
 
 app.command()(serve.serve)
+app.command()(worker.worker)
+app.command()(api.api)
 app.command()(run.run)
 app.add_typer(runs.app)
 app.command()(decide.decide)

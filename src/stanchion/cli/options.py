@@ -12,7 +12,10 @@ Output = Annotated[Form, typer.Option("--output", "-o", help="Text for people, o
 Data = Annotated[
     str,
     typer.Option(
-        "--data", metavar="FILE", help="The data file. Env STANCHION_DATA; default stanchion.db.", show_default=False
+        "--data",
+        metavar="FILE|URL",
+        help="The data file, or postgresql://user@host/database. Env STANCHION_DATA; default stanchion.db.",
+        show_default=False,
     ),
 ]
 Url = Annotated[

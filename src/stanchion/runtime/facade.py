@@ -115,7 +115,8 @@ class Runtime:
             settings = replace(settings, lease_s=_SHARED_LEASE_S)
         if not await self.store.seize(settings.name):
             raise ConfigError(
-                "another process drives the runs of this store; send it requests (--url), or stop it first"
+                "another process drives the runs of this store, and a data file has one driver: send that one requests "
+                "(--url), put `stanchion api` beside it, stop it first, or share a database (--data postgresql://..)"
             )
         for agent in self._bound.values():
             await self._stack.enter_async_context(agent.registry)

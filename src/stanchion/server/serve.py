@@ -73,17 +73,17 @@ async def serve(
     await edge.door.check_start()
     listener = listen(settings)
     stop = stop or asyncio.Event()
-    server = _Server(_config(app, settings))
+    server = Server(configured(app, settings))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    watching = asyncio.create_task(_watch_loop())
+    watching = asyncio.create_task(watch_loop())
     try:
-        with _signals(stop):
-            await _either(server.listening, serving)
-            address = _address(settings.host, listener)
+        with signals(stop):
+            await either(server.listening, serving)
+            address = address_of(settings.host, listener)
             log.info("serving", extra={"address": address})
             if ready_callback is not None:
                 ready_callback(address)
-            await _either(stop, serving)
+            await either(stop, serving)
             await _go(edge, server, serving)
     finally:
         watching.cancel()
@@ -91,7 +91,7 @@ async def serve(
         await serving
 
 
-async def _watch_loop() -> None:
+async def watch_loop() -> None:
     """Tell the operator when the event loop stood still: meanwhile no run and no request went on."""
     loop = asyncio.get_running_loop()
     while True:
@@ -106,7 +106,7 @@ async def _watch_loop() -> None:
             )
 
 
-async def _go(edge: Edge, server: _Server, serving: asyncio.Task[None]) -> None:
+async def _go(edge: Edge, server: Server, serving: asyncio.Task[None]) -> None:
     """Drain, within the grace."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + edge.settings.grace_s
@@ -123,7 +123,9 @@ async def _go(edge: Edge, server: _Server, serving: asyncio.Task[None]) -> None:
     log.info("stopped")
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """A server that listens where it is told and leaves the signals to us."""
+
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
@@ -138,7 +140,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: object, settings: Settings) -> uvicorn.Config:
+def configured(app: object, settings: Settings) -> uvicorn.Config:
+    """Give uvicorn our settings."""
     return uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]
         http=BoundedHttp,
@@ -196,12 +199,13 @@ def _why_not(error: OSError, host: str, port: int) -> str:
             return f"cannot listen on {host} port {port}: {error.strerror}"
 
 
-def _address(host: str, listener: socket.socket) -> str:
+def address_of(host: str, listener: socket.socket) -> str:
+    """Give the address (http://127.0.0.1:8420) of what listens."""
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 @contextmanager
-def _signals(stop: asyncio.Event) -> Generator[None, None, None]:
+def signals(stop: asyncio.Event) -> Generator[None, None, None]:
     """Set `stop` at the first signal and end at once at the second. Only the main thread gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -222,7 +226,7 @@ def _signals(stop: asyncio.Event) -> Generator[None, None, None]:
             loop.remove_signal_handler(number)
 
 
-async def _either(event: asyncio.Event, serving: asyncio.Task[None]) -> None:
+async def either(event: asyncio.Event, serving: asyncio.Task[None]) -> None:
     """Wait for an event. Raises what ended the server, if that comes first."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait((waiting, serving), return_when=asyncio.FIRST_COMPLETED)
