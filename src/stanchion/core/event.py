@@ -50,6 +50,8 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     dry_run: bool = False
     deadline_ms: int = 0
     """Absolute end; 0: none."""
+    batch_api: bool = False
+    """Its model calls may go through the provider's batch API: half the price, within a day."""
 
 
 class MessageAdded(_Event, frozen=True, tag="message_added"):
@@ -88,6 +90,10 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     bound_tokens: int = 0
     """Upper bound of the request's input, by which the reservation was made."""
     deadline_ms: int = 0
+    batch: bool = False
+    """It is handed in with others through the provider's batch API; the answer comes from outside."""
+    max_output_tokens: int = 0
+    """Of a call in a batch, whose request is assembled later, as of this event."""
 
 
 class ModelCallFinished(_Event, frozen=True, tag="model_call_finished"):

@@ -139,6 +139,7 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         ledgers=event.ledgers,
         dry_run=event.dry_run,
         deadline_ms=event.deadline_ms,
+        batch_api=event.batch_api,
         started_ms=state.at_ms,
     )
     if event.bundle != state.prompted:  # the session's last count was of another identity, or of other tools
@@ -224,6 +225,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         reserved=event.reserved,
         ledgers=event.ledgers,
         bound_tokens=event.bound_tokens,
+        batch=event.batch,
     )
     return _with(
         state,

@@ -19,6 +19,9 @@ NANO_PER_USD = 1_000_000_000
 MAX_USD = 1_000_000_000
 """The largest amount read: nano-dollars of it still fit a signed 64-bit column, with room for sums."""
 
+BATCH_PERCENT = 50
+"""What a token costs in a batch, of its usual price. Source: the price pages of Anthropic and OpenAI."""
+
 _TOKENS_PER_PRICE = 1_000_000
 _AMOUNT = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?")
 
@@ -158,6 +161,11 @@ def bound(
             for at, highest in _reachable(price, max_input_tokens)
         )
     )
+
+
+def in_batch(nano_usd: int) -> int:
+    """What a call's bill, or its bound, is when it is made through a batch API, rounded up."""
+    return -(-nano_usd * BATCH_PERCENT // 100)
 
 
 def _rates(at: Price | PriceTier) -> tuple[int, int, int, int, int]:

@@ -26,6 +26,8 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: int
     started_ms: int
     deadline_ms: int = 0
+    batch: bool = False
+    """It went into a batch: no worker waits for it, and none's end loses it."""
     reserved: int = 0
     ledgers: tuple[str, ...] = ()
     bound_tokens: int = 0
@@ -120,6 +122,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     ledgers: tuple[str, ...] = ()
     dry_run: bool = False
     deadline_ms: int = 0
+    batch_api: bool = False
     seq: int = 0
     hash: bytes = b""
     at_ms: int = 0
@@ -198,8 +201,14 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def in_flight(self) -> bool:
-        """Whether an attempt has left and is not answered."""
-        return (self.model is not None and self.model.in_flight) or any(c.phase == "running" for c in self.calls)
+        """Whether an attempt has left that a worker waits for."""
+        model = self.model is not None and self.model.in_flight and not self.model.batch
+        return model or any(c.phase == "running" for c in self.calls)
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether a model call was handed in with a batch and is not answered."""
+        return self.model is not None and self.model.in_flight and self.model.batch
 
     def call(self, call_id: str) -> Call | None:
         """Find a call of the current step."""

@@ -29,8 +29,9 @@ from stanchion.engine.live import Live
 from stanchion.engine.perform import Performer
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Record, Refused, Reserve, Settle, Status, Store
+from stanchion.journal.tray import TrayItem
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
-from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, Moment
+from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, HandIn, Moment
 
 log = logging.getLogger("stanchion.engine")
 
@@ -75,7 +76,7 @@ class Stage:
         """Of the chain before it: of a queued run's first event it is not the state's."""
         self.entries: list[ev.Entry] = []
         self.records: list[Record] = []
-        self.effects: list[CallModel | CallTool] = []
+        self.effects: list[CallModel | HandIn | CallTool] = []
         self.inbox: list[int] = []
         self.given = 0
         """How many of the entries were there before anything was decided."""
@@ -230,7 +231,7 @@ class Drive:
             decision = decide(self.state, self._agent.view, Moment(self._clock.now_ms(), self._epoch))
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts)
-            reserves = any(isinstance(effect, CallModel) and effect.reserved for effect in acts)
+            reserves = any(isinstance(effect, CallModel | HandIn) and effect.reserved for effect in acts)
             if not decision.events or self._held_back or (reserves and self._refused):
                 aborts = tuple(effect for effect in decision.effects if isinstance(effect, Abort))
                 return Decision(effects=aborts, wake_at_ms=decision.wake_at_ms)
@@ -302,6 +303,7 @@ class Drive:
             reserve=reservations(stage.entries),
             settle=settlements(stage.before, stage.entries),
             inbox_done=tuple(stage.inbox),
+            hand_in=self._handed_in(stage),
         )
         while True:
             try:
@@ -309,6 +311,16 @@ class Drive:
             except StoreFull as error:
                 log.error("run %s waits: %s", state.run, error)
                 await asyncio.sleep(FULL_RETRY_S)
+
+    def _handed_in(self, stage: Stage) -> tuple[TrayItem, ...]:
+        """List the model calls that go into a batch: whoever makes it up finds them where their intent is."""
+        state, routes = self.state, self._agent.bundle.routes
+        lanes = {(e.turn, e.attempt): routes[e.route].provider for e in stage.effects if isinstance(e, HandIn)}
+        return tuple(
+            TrayItem(state.tenant, state.run, entry.seq, lanes[entry.event.turn, entry.event.attempt])
+            for entry in (stage.entries if lanes else ())
+            if isinstance(entry.event, ev.ModelCallStarted) and entry.event.batch
+        )
 
     def _status(self, over: bool) -> Status:
         if self.state.ended:
@@ -325,7 +337,8 @@ class Drive:
         self._poll_budget = state.refused is not None and not stage.effects
         self._live.publish(state.tenant, state.run, stage.entries)
         for effect in stage.effects:
-            self._perform(effect)
+            if not isinstance(effect, HandIn):
+                self._perform(effect)
 
     def _perform(self, effect: CallModel | CallTool) -> None:
         performer = self._performer
@@ -459,6 +472,9 @@ def applies(state: State, event: ev.Event) -> bool:
             return not state.ended and not state.cancelled_by
         case ev.RunRevived():
             return bool(state.parked)
+        case ev.ModelCallFinished() | ev.ModelCallFailed():  # of a batch
+            model = state.model if state.in_batch else None
+            return model is not None and (model.turn, model.attempt) == (event.turn, event.attempt)
         case _:
             return not state.ended
 

@@ -14,15 +14,19 @@ import msgspec
 from stanchion.context.assemble import assemble, bound_input_tokens, prefix_digest, unbounded_parts
 from stanchion.core import event as ev
 from stanchion.core.bundle import Route
-from stanchion.core.message import RUNTIME, Part, Text
+from stanchion.core.message import RUNTIME, ModelRequest, Part, Text
 from stanchion.core.state import ModelCall, State
 from stanchion.loop import limit, step
 from stanchion.loop.detect import detect
-from stanchion.loop.effect import Abort, CallModel, Decision, Moment, View
+from stanchion.loop.effect import Abort, CallModel, Decision, HandIn, Moment, View
 
 NOTHING = Decision()
 PATIENCE_MS = 60_000
 """A provider that asks to wait longer is left for the next model, if there is one."""
+BATCH_MS = 24 * 3_600_000
+"""Within this time a provider has answered a batch, or given it up. A run that ends earlier does not use one."""
+BATCH_SLACK_MS = 3_600_000
+"""How much later a batch is given up by us: it waits to be handed in, and its results to be fetched."""
 BUDGET_POLL_MS = 500
 """How often a refused reservation is tried again, if no money was heard to come free before."""
 
@@ -58,7 +62,7 @@ def _lost(state: State, moment: Moment) -> tuple[ev.Event, ...]:
     """Write off the attempts of a worker that is gone: they may have left, so each is in doubt and billed in full."""
     events: list[ev.Event] = []
     model = state.model
-    if model is not None and model.in_flight and model.epoch < moment.epoch:
+    if model is not None and model.in_flight and not model.batch and model.epoch < moment.epoch:
         events.append(
             ev.ModelCallFailed(
                 turn=model.turn,
@@ -91,6 +95,8 @@ def _wind_down(state: State, view: View, outcome: str, reason: str) -> Decision:
     model = state.model is not None and state.model.in_flight
     if state.in_flight:
         return Decision(effects=(Abort(reads, model),))
+    if state.in_batch:
+        return Decision(events=(_given_up(state, "cancelled", moment=None),))
     if events := step.abandon(state, view.bundle):
         return Decision(events=events)
     return _finish(state, view, outcome, reason)
@@ -113,8 +119,10 @@ def _finish(
 
 def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decision:
     """Go on from a model call that is in flight or has failed: wait, try again, fall back, or give up."""
+    if state.in_batch and moment.now_ms >= model.deadline_ms:
+        return Decision(events=(_given_up(state, "timeout_total", moment),))
     if model.in_flight:
-        return NOTHING
+        return Decision(wake_at_ms=model.deadline_ms) if model.batch else NOTHING
     routes = view.bundle.routes
     route = min(model.route, len(routes) - 1)  # a changed bundle may have fewer
     patient = route + 1 == len(routes) or model.retry_at_ms - moment.now_ms <= PATIENCE_MS
@@ -197,7 +205,8 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         return decision
     chosen = view.bundle.routes[route]
     tokens = bound_input_tokens(state, view.shown, route)
-    allowed = limit.allow_call(state, chosen, tokens)
+    batch = attempt == 1 and _may_wait(state, view, moment, route)
+    allowed = limit.allow_call(state, chosen, tokens, batch=batch)
     if allowed.limit:
         return _finish(state, view, "halted", allowed.limit)
     if (state.caps.nano_usd or state.ledgers) and (part := unbounded_parts(state, chosen)):
@@ -213,8 +222,13 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         reserved=allowed.reserved,
         ledgers=limit.windowed(state.ledgers, moment.now_ms),
         bound_tokens=tokens,
-        deadline_ms=_deadline_ms(state, chosen, moment),
+        deadline_ms=moment.now_ms + BATCH_MS + BATCH_SLACK_MS if batch else _deadline_ms(state, chosen, moment),
+        batch=batch,
+        max_output_tokens=allowed.max_output_tokens if batch else 0,
     )
+    if batch:
+        handed = HandIn(turn, attempt, route, allowed.reserved)
+        return Decision(events=(*_resets(state, route), started), effects=(handed,))
     request = msgspec.structs.replace(
         assemble(state, view.bundle, view.shown, chosen), max_output_tokens=allowed.max_output_tokens
     )
@@ -222,6 +236,33 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     tries = model.tries + 1 if model is not None and model.route == route else 1
     call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved, tries)
     return Decision(events=(*_resets(state, route), started), effects=(call,))
+
+
+def _may_wait(state: State, view: View, moment: Moment, route: int) -> bool:
+    """Say whether a call may go through the batch API: it was asked for, there is one, and there is a day left."""
+    end = limit.end_ms(state, moment.now_ms)
+    return state.batch_api and route in view.batchable and (not end or end - moment.now_ms >= BATCH_MS)
+
+
+def batched_request(state: State, view: View, started: ev.ModelCallStarted) -> ModelRequest:
+    """Assemble the request of a call that was handed in, from the state as of its `ModelCallStarted`."""
+    request = assemble(state, view.bundle, view.shown, view.bundle.routes[started.route])
+    return msgspec.structs.replace(request, max_output_tokens=started.max_output_tokens)
+
+
+def _given_up(state: State, code: str, moment: Moment | None) -> ev.ModelCallFailed:
+    """Write off a call in a batch whose answer is not awaited any more: it may be billed, so it is, at its bound."""
+    model = state.model
+    if model is None:
+        raise AssertionError("no model call is in flight")
+    return ev.ModelCallFailed(
+        turn=model.turn,
+        attempt=model.attempt,
+        code=code,
+        retryable=moment is not None,
+        retry_at_ms=moment.now_ms if moment is not None else 0,
+        cost=model.reserved,
+    )
 
 
 def _resets(state: State, route: int) -> tuple[ev.Event, ...]:

@@ -33,6 +33,15 @@ class CallModel(msgspec.Struct, frozen=True):
     """Which try on this route it is: what the wait before the next one goes by."""
 
 
+class HandIn(msgspec.Struct, frozen=True):
+    """Hand a model call in with the next batch. Its request is assembled then, as of its `ModelCallStarted`."""
+
+    turn: int
+    attempt: int
+    route: int
+    reserved: int
+
+
 class CallTool(msgspec.Struct, frozen=True):
     """Make an attempt at a tool call, reconcile one that is in doubt, or pretend one in a dry run."""
 
@@ -61,7 +70,7 @@ class Abort(msgspec.Struct, frozen=True):
     model: bool
 
 
-Effect = CallModel | CallTool | Abort
+Effect = CallModel | HandIn | CallTool | Abort
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -91,11 +100,13 @@ class View(msgspec.Struct, frozen=True):
     bundle: Bundle
     shown: Preamble
     check: Check
+    batchable: frozenset[int] = frozenset()
+    """The routes that have a batch API here."""
 
 
-def view(bundle: Bundle, check: Check) -> View:
+def view(bundle: Bundle, check: Check, batchable: frozenset[int] = frozenset()) -> View:
     """Make the view of a bundle."""
-    return View(bundle, preamble(bundle), check)
+    return View(bundle, preamble(bundle), check, batchable)
 
 
 def backoff_s(policy: RetryPolicy, tries: int, draw: float, retry_after_s: float | None) -> float:

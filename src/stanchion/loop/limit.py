@@ -11,7 +11,7 @@ import msgspec
 from stanchion.core import event as ev
 from stanchion.core.bundle import Route
 from stanchion.core.message import RUNTIME, Text
-from stanchion.core.money import bound, format_usd
+from stanchion.core.money import bound, format_usd, in_batch
 from stanchion.core.state import State
 
 _UNITS = {
@@ -126,8 +126,11 @@ class Allowance(msgspec.Struct, frozen=True):
     limit: str = ""
 
 
-def allow_call(state: State, route: Route, bound_tokens: int) -> Allowance:
-    """Fit a model call into what is left of tokens and money, with a shorter answer if need be (I7)."""
+def allow_call(state: State, route: Route, bound_tokens: int, *, batch: bool = False) -> Allowance:
+    """Fit a model call into what is left of tokens and money, with a shorter answer if need be (I7).
+
+    A call in a batch must fit at the full price, which it pays if the batch fails it and it is made again.
+    """
     caps, totals = state.caps, state.totals
     output = route.max_output_tokens
     if caps.input_tokens and totals.input_tokens + bound_tokens > caps.input_tokens:
@@ -141,7 +144,8 @@ def allow_call(state: State, route: Route, bound_tokens: int) -> Allowance:
         if affordable < min(_least_output(route), output):
             return Allowance(0, 0, "usd")
         output = min(output, affordable)
-    return Allowance(output, _reservation(route, bound_tokens, output))
+    reserved = _reservation(route, bound_tokens, output)
+    return Allowance(output, in_batch(reserved) if batch else reserved)
 
 
 def _reservation(route: Route, bound_tokens: int, output: int) -> int:

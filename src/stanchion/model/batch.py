@@ -21,10 +21,6 @@ from stanchion.model.failure import failure, garbled, http_failure
 from stanchion.model.http import HttpPool, translate
 from stanchion.model.wire import Wire, decode_body, secrets_of, without
 
-PRICE_PERCENT: Final = 50
-"""What a token costs in a batch, of its usual price. Source: the price pages of Anthropic and OpenAI."""
-PROMISE_S: Final = 24 * 3600
-"""Within this time a batch has ended, answered or expired."""
 CALL_S: Final = 120.0
 """For a request to the batch API; results are read for as long as they come, with pauses of at most this."""
 CONNECT_S: Final = 10.0
