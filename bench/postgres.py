@@ -37,12 +37,14 @@ RUNS = 8
 
 
 def server_cpu_s(server: PostgresServer | None) -> float:
-    """Read the CPU seconds of a server and all that it has started."""
+    """Read the CPU seconds of a server and all that it has started, ended connections included."""
     if server is None:
         return 0.0
     first = psutil.Process(server.pid)
     times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
-    return sum(found.user + found.system for found in times)
+    gone = first.cpu_times()
+    own = sum(found.user + found.system for found in times)
+    return own + gone.children_user + gone.children_system
 
 
 class Spender(Run):

@@ -77,7 +77,7 @@ async def test_a_newer_schema_is_left_alone(dsn: str) -> None:
         pass
     async with directly(dsn) as connection:
         await connection.execute("UPDATE meta SET value = 99")
-        with pytest.raises(ConfigError, match=r"schema 99; this one knows 1\): upgrade"):
+        with pytest.raises(ConfigError, match=r"schema 99; this one knows \d+\): upgrade"):
             await PostgresStore.open(dsn)
         assert await connection.fetchval("SELECT value FROM meta") == 99
 
@@ -330,7 +330,7 @@ async def test_a_writer_frozen_in_its_transaction_does_not_keep_its_runs(dsn: st
             await frozen.execute("SELECT 1 FROM runs WHERE run = 'r1' FOR UPDATE")
             async with asyncio.timeout(2.5):
                 await store.post(TENANT, "r1", "message", b"x")
-            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
                 await frozen.execute("COMMIT")
         finally:
             await frozen.close()

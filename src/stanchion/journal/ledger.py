@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Self, TypeVar
 
 from stanchion.journal.store import Append, Refused
 
@@ -37,13 +38,19 @@ class Book:
     def __init__(self, name: str, limit: int, settled: int, reserved: int, closed: bool) -> None:
         self.name = name
         self.limit = limit
-        self.settled = settled
-        self.reserved = reserved
-        self.closed = closed
+        self.settled: int = settled
+        self.reserved: int = reserved
+        self.closed: bool = closed
 
-    def copy(self) -> Book:
+    def copy(self) -> Self:
         """Make one to try a move on."""
-        return Book(self.name, self.limit, self.settled, self.reserved, self.closed)
+        return type(self)(self.name, self.limit, self.settled, self.reserved, self.closed)
+
+    def settle(self, reserved: int, cost: int) -> None:
+        """Give back a reservation and book a cost."""
+        self.reserved = max(0, self.reserved - reserved)
+        self.settled += cost
+        self.closed = self.closed or cost > reserved
 
     def refusal(self, ledger: str, amount: int) -> Refused | None:
         """Say why an amount cannot be reserved."""
@@ -53,11 +60,14 @@ class Book:
         return Refused(ledger, amount, left, self.closed or self.settled + amount > self.limit)
 
 
-def moved_by(append: Append, find: Callable[[Place], Book]) -> dict[Place, Book] | Refused:
-    """Settle and reserve all that an append asks for, on copies; or say what refuses it."""
-    moved: dict[Place, Book] = {}
+B = TypeVar("B", bound=Book)
 
-    def working(ledger: str) -> Book:
+
+def moved_by(append: Append, find: Callable[[Place], B]) -> dict[Place, B] | Refused:
+    """Settle and reserve all that an append asks for, on copies; or say what refuses it."""
+    moved: dict[Place, B] = {}
+
+    def working(ledger: str) -> B:
         place = (owner_of(append.tenant, ledger), ledger)
         if place not in moved:
             moved[place] = find(place).copy()
@@ -65,9 +75,7 @@ def moved_by(append: Append, find: Callable[[Place], Book]) -> dict[Place, Book]
 
     for settle in append.settle:
         book = working(settle.ledger)
-        book.reserved = max(0, book.reserved - settle.reserved)
-        book.settled += settle.cost
-        book.closed = book.closed or settle.cost > settle.reserved
+        book.settle(settle.reserved, settle.cost)
     for reserve in append.reserve:
         book = working(reserve.ledger)
         refused = book.refusal(reserve.ledger, reserve.amount)

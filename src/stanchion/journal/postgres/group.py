@@ -16,8 +16,8 @@ import msgspec
 from stanchion.core.errors import Conflict, NotFound, UnreadInbox
 from stanchion.core.event import Base
 from stanchion.journal.head import Head, check_append
-from stanchion.journal.ledger import Book, Place, moved_by, name_of, places_of
 from stanchion.journal.postgres.address import Connection
+from stanchion.journal.postgres.money import Money
 from stanchion.journal.postgres.schema import lock_number
 from stanchion.journal.queries import named
 from stanchion.journal.store import (
@@ -101,17 +101,15 @@ class _Session:
 class Group:
     """The transaction's state: what was read, what is to be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, money: Money) -> None:
         self.now_ms = 0
+        self._money = money
         self._moved: set[RunPlace] = set()
         self._heads: dict[RunPlace, Head] = {}
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._idempotency: dict[tuple[str, str], tuple[str, str]] = {}
         self._unread: dict[int, dict[int, str]] = {}
         """Kinds of what lies in an inbox, by run and id."""
-        self._books: dict[Place, Book] = {}
-        self._known_books: set[Place] = set()
-        self._touched_books: set[Place] = set()
         self._touched: dict[int, Head] = {}
         self._new_runs: list[tuple[Start, Head]] = []
         self._new_keys: list[tuple[str, str, str, str]] = []
@@ -127,9 +125,7 @@ class Group:
         await self._load_heads(connection, writes)
         await self._load_sessions(connection, writes)
         await self._load_unread(connection, writes)
-        places = {place for write in writes if (append := _append_of(write)) for place in places_of(append)}
-        if places:
-            await self._load_books(connection, sorted(places))
+        await self._money.load(connection, [append for write in writes if (append := _append_of(write))])
 
     async def _load_heads(self, connection: Connection, writes: Sequence[Write]) -> None:
         places = {_place(write) for write in writes}
@@ -178,14 +174,6 @@ class Group:
             for row in await connection.fetch(SQL["unread"], sorted(waiting)):
                 self._unread.setdefault(row[0], {})[row[1]] = row[2]
 
-    async def _load_books(self, connection: Connection, places: list[Place]) -> None:
-        rows = [(*place, name_of(place[1])) for place in places]
-        for row in await connection.fetch(SQL["lock_ledgers"], *_columns(rows, 3)):
-            place = (row[0], row[1])
-            self._books[place] = Book(name_of(row[1]), *row[2:6])
-            if row[6]:
-                self._known_books.add(place)
-
     # --- deciding ----------------------------------------------------------------------------------------------------
 
     def apply(self, write: Write) -> Any:
@@ -208,7 +196,7 @@ class Group:
         check_append(append, head)
         if append.status == "ended" and self._unread_kinds(head, append.inbox_done) - {"start"}:
             raise UnreadInbox
-        refused = self._move_money(append)
+        refused = self._money.move(append)
         if refused is not None:
             return refused
         self._record(head, append, write.envelopes)
@@ -260,7 +248,7 @@ class Group:
             return SessionBusy(live)
         if session and not start.queued and session.head != start.base:
             return SessionMoved(session.head)
-        refused = self._move_money(start.first)
+        refused = self._money.move(start.first)
         if refused is not None:
             return refused
         head = self._add_run(start, session, queued=bool(live))
@@ -297,16 +285,6 @@ class Group:
             head.epoch = head.attempts = 1
             head.lease(start.worker, self.now_ms + start.lease_ms)
         return head
-
-    def _move_money(self, append: Append) -> Refused | None:
-        if not (append.settle or append.reserve):
-            return None
-        moved = moved_by(append, self._books.__getitem__)
-        if isinstance(moved, Refused):
-            return moved
-        self._books.update(moved)
-        self._touched_books.update(moved)
-        return None
 
     def _record(self, head: Head, append: Append, envelopes: tuple[bytes, ...]) -> None:
         for record, envelope in zip(append.records, envelopes, strict=True):
@@ -386,7 +364,6 @@ class Group:
         if self._new_runs:
             await self._flush_runs(connection)
         await self._flush_sessions(connection)
-        await self._flush_new_books(connection)
         if self._new_keys:
             await connection.execute(SQL["insert_idempotency"], *_columns(self._new_keys, 4))
         if self._posts:
@@ -419,7 +396,7 @@ class Group:
         read = [(head.no, item) for head, item in self._read]
         columns = (*_columns(events, 4), *_columns(contents, 4), *_columns(heads, 11))
         await connection.execute(
-            SQL["write"], *columns, self.now_ms, *_columns(read, 2), *_columns(self._moved_books(), 5)
+            SQL["write"], *columns, self.now_ms, *_columns(read, 2), *_columns(self._money.rows(), 9)
         )
 
     async def _flush_sessions(self, connection: Connection) -> None:
@@ -438,20 +415,6 @@ class Group:
             await connection.execute(SQL["insert_sessions"], *_columns(new, 9), self.now_ms)
         if old:
             await connection.execute(SQL["update_sessions"], *_columns(old, 7), self.now_ms)
-
-    async def _flush_new_books(self, connection: Connection) -> None:
-        new = [
-            (*place, (book := self._books[place]).name, book.settled, book.reserved, book.closed)
-            for place in sorted(self._touched_books - self._known_books)
-        ]
-        if new:
-            await connection.execute(SQL["insert_ledgers"], *_columns(new, 6))
-
-    def _moved_books(self) -> list[tuple[Any, ...]]:
-        return [
-            (*place, (book := self._books[place]).settled, book.reserved, book.closed)
-            for place in sorted(self._touched_books & self._known_books)
-        ]
 
 
 def _append_of(write: Write) -> Append | None:

@@ -17,9 +17,11 @@ from typing import Any
 import asyncpg
 
 from stanchion.core.errors import CommitUnknown, JournalError, StanchionError
+from stanchion.journal.ledger import Place
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.errors import AGAIN, LOST, WHOLE, translate
 from stanchion.journal.postgres.group import Group, Posted, RunPlace, Write
+from stanchion.journal.postgres.money import Money, Short, Till
 from stanchion.journal.store import Change
 
 GROUP_JOBS = 256
@@ -58,6 +60,7 @@ class Lane:
         self._connect = connect
         self._committed = committed
         self._connection: Connection | None = None
+        self._till = Till()
         self._queue: deque[_Job] = deque()
         self._room: deque[tuple[asyncio.Future[None], int]] = deque()
         self._jobs = 0
@@ -165,9 +168,13 @@ class Lane:
         """Write a group, again and again if others came first or the connection was lost. False: take it apart."""
         loop = asyncio.get_running_loop()
         until, pause_s, tries = loop.time() + PATIENCE_S, 0.05, 0
+        whole: set[Place] = set()
         while True:
             try:
-                await self._transaction(jobs)
+                await self._transaction(jobs, whole)
+            except Short as short:
+                whole |= short.places
+                self._till.tight |= short.places
             except CommitUnknown as unknown:
                 await self._drop()
                 return _fail(jobs, unknown)
@@ -189,11 +196,11 @@ class Lane:
             else:
                 return True
 
-    async def _transaction(self, jobs: list[_Job]) -> None:
+    async def _transaction(self, jobs: list[_Job], whole: set[Place]) -> None:
         connection = self._connection
         if connection is None or connection.is_closed():
             connection = self._connection = await self._connect()
-        group = Group()
+        group = Group(Money(self._till, whole))
         try:
             await connection.execute("BEGIN")
             await group.load(connection, [job.write for job in jobs])

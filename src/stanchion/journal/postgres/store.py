@@ -15,6 +15,7 @@ import asyncpg
 from stanchion.core.errors import Conflict
 from stanchion.core.event import Entry
 from stanchion.journal.ledger import owner_of
+from stanchion.journal.postgres import money
 from stanchion.journal.postgres.address import (
     COMMAND_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -264,19 +265,12 @@ class PostgresStore:
 
         async def change(connection: Connection) -> Any:
             async with connection.transaction():
-                await connection.fetch(SQL["lock_named_ledgers"], tenant, ledger)
-                if limit < 0:
-                    await connection.execute(SQL["drop_limit"], tenant, ledger)
-                else:
-                    await connection.execute(SQL["set_limit"], tenant, ledger, limit)
-                await connection.execute(SQL["open_ledgers"], tenant, ledger)
-                return await connection.fetchrow(SQL["ledger"], tenant, ledger)
+                return await money.set_limit(connection, tenant, ledger, limit)
 
-        row = await self._reader.use(change) or (0, 0, False)
-        return Ledger(tenant, ledger, max(limit, -1), row[0], row[1], row[2])
+        return await self._reader.use(change)
 
     async def ledgers(self, tenant: str) -> Sequence[Ledger]:
-        return [Ledger(tenant, *row) for row in await self._reader.rows("ledgers", tenant)]
+        return await self._reader.use(lambda connection: money.ledgers(connection, tenant))
 
     async def add_api_key(self, key: ApiKey) -> None:
         values = (key.id, key.tenant, key.hash, key.name, key.created_ms, key.revoked)

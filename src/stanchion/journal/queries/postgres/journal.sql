@@ -29,9 +29,6 @@ JOIN idempotency i ON i.tenant = v.tenant AND i.key = v.key
 -- name: unread
 SELECT run, no, kind FROM inbox WHERE run = ANY($1::bigint[])
 
--- name: lock_ledgers
-SELECT * FROM lock_ledgers($1::text[], $2::text[], $3::text[])
-
 -- The group: writing.
 
 -- name: write
@@ -46,10 +43,11 @@ WITH content AS (
 ), read AS (
     DELETE FROM inbox i USING unnest($21::bigint[], $22::bigint[]) AS v (run, no) WHERE i.no = v.no AND i.run = v.run
 ), money AS (
-    UPDATE ledgers l SET settled = v.settled, reserved = v.reserved, closed = v.closed
-    FROM unnest($23::text[], $24::text[], $25::bigint[], $26::bigint[], $27::boolean[])
-        AS v (tenant, ledger, settled, reserved, closed)
-    WHERE l.tenant = v.tenant AND l.ledger = v.ledger
+    INSERT INTO ledger_shards (tenant, ledger, shard, name, allot, given, settled, reserved, closed)
+    SELECT * FROM unnest($23::text[], $24::text[], $25::bigint[], $26::text[], $27::bigint[], $28::bigint[],
+        $29::bigint[], $30::bigint[], $31::boolean[])
+    ON CONFLICT (tenant, ledger, shard) DO UPDATE SET allot = excluded.allot, given = excluded.given,
+        settled = excluded.settled, reserved = excluded.reserved, closed = excluded.closed
 )
 UPDATE runs r SET seq = v.seq, hash = v.hash, cost = v.cost, attempts = v.attempts, status = v.status,
     outcome = v.outcome, epoch = v.epoch, wake_at_ms = v.wake_at_ms, lease_until_ms = v.lease_until_ms,
@@ -89,35 +87,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::te
     AS v (tenant, session, head_run, head_seq, head_hash, live, runs)
 WHERE s.tenant = v.tenant AND s.session = v.session
 
--- name: insert_ledgers
-INSERT INTO ledgers (tenant, ledger, name, settled, reserved, closed)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[]) ORDER BY 1, 2
-
 -- The rest.
-
--- name: set_limit
-INSERT INTO limits (tenant, name, amount) VALUES ($1, $2, $3)
-ON CONFLICT (tenant, name) DO UPDATE SET amount = excluded.amount
-
--- name: drop_limit
-DELETE FROM limits WHERE tenant = $1 AND name = $2
-
--- name: lock_named_ledgers
-SELECT ledger FROM ledgers WHERE tenant = $1 AND name = $2 ORDER BY ledger FOR UPDATE
-
--- name: open_ledgers
-UPDATE ledgers SET closed = false WHERE tenant = $1 AND name = $2 AND closed
-
--- name: ledger
-SELECT settled, reserved, closed FROM ledgers WHERE tenant = $1 AND ledger = $2
-
--- name: ledgers
-SELECT l.ledger, coalesce(m.amount, -1), l.settled, l.reserved, l.closed
-FROM ledgers l LEFT JOIN limits m ON m.tenant = l.tenant AND m.name = l.name WHERE l.tenant = $1
-UNION ALL
-SELECT m.name, m.amount, 0, 0, false FROM limits m
-WHERE m.tenant = $1 AND NOT EXISTS (SELECT 1 FROM ledgers l WHERE l.tenant = $1 AND l.name = m.name)
-ORDER BY 1
 
 -- name: key_of_subject
 SELECT id, salt, secret FROM keys WHERE tenant = $1 AND subject = $2
