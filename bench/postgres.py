@@ -19,7 +19,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, cast
 
 import asyncpg
@@ -41,10 +41,13 @@ def server_cpu_s(server: PostgresServer | None) -> float:
     if server is None:
         return 0.0
     first = psutil.Process(server.pid)
-    times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
     gone = first.cpu_times()
-    own = sum(found.user + found.system for found in times)
-    return own + gone.children_user + gone.children_system
+    used = gone.children_user + gone.children_system
+    for process in (first, *first.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found = process.cpu_times()
+            used += found.user + found.system
+    return used
 
 
 class Spender(Run):
