@@ -1,4 +1,7 @@
-"""The agent under the kills: a tool of every tier and key form, and a script that calls each of them."""
+"""The agent under the kills: a tool of every tier and key form, and a script that calls each of them.
+
+One process or a fleet: with CASE in the environment all effects are of that case, else each run is a case of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import os
 from urllib.parse import urlsplit
 
-from stanchion import Agent, Approve, Done, Limits, ToolContext, Undone, tool
+from stanchion import Agent, Approve, Done, Limits, NotDone, ToolContext, Undone, tool
 from stanchion.core.bundle import RetryPolicy
 from stanchion.core.message import ModelRequest
 from stanchion.testing.model import Reply, ScriptedModel, call
@@ -27,12 +30,16 @@ def _ask(method: str, path: str, body: dict[str, object] | None = None) -> dict[
         connection.close()
 
 
-def _case() -> str:
-    return os.environ["CASE"]
+def _case(context: ToolContext) -> str:
+    return os.environ.get("CASE") or context.run
 
 
-def _applied(name: str, context: ToolContext, key: str = "") -> str:
-    _ask("POST", "/effect", {"case": _case(), "call": f"{name}:{context.call}", "key": key})
+def _applied(name: str, context: ToolContext, key: str = "", *, until_ms: int = 0) -> str:
+    body: dict[str, object] = {"case": _case(context), "call": f"{name}:{context.call}", "key": key, "pid": os.getpid()}
+    takes_s = float(os.environ.get("EFFECT_TAKES_S", "0"))
+    answer = _ask("POST", "/effect", body | {"takes_s": takes_s, "until_ms": until_ms})
+    if "late" in answer:
+        raise NotDone(f"{name} came too late and was not done")
     after_effect()
     return f"{name} done"
 
@@ -74,13 +81,13 @@ def wire(cents: int, context: ToolContext) -> str:
 @tool(effect="irreversible", timeout_s=0.5)
 def wire_reconciled(cents: int, context: ToolContext) -> str:
     """Wire money without a key, at a bank that can be asked."""
-    return _applied("wire_reconciled", context)
+    return _applied("wire_reconciled", context, until_ms=context.deadline_ms)  # so that "not done" stays true
 
 
 @wire_reconciled.reconciler
 def asked_at_the_bank(cents: int, context: ToolContext) -> Done | Undone:
     """Ask the bank whether it was done."""
-    applied = _ask("GET", f"/counts/{_case()}")["applied"]
+    applied = _ask("GET", f"/counts/{_case(context)}")["applied"]
     return Done("wire_reconciled done") if applied.get(f"wire_reconciled:{context.call}") else Undone()
 
 

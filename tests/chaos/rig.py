@@ -250,10 +250,10 @@ async def _judge(case: Case, witness: str, http: aiohttp.ClientSession) -> None:
     last = case.events[-1] if case.events else {}
     if last.get("type") != "run_finished" or last.get("outcome") != "done":
         case.problems.append(f"the run did not finish: {last}")
-    case.problems += _repeated_in_doubt(case.events)
+    case.problems += repeated_in_doubt(case.events)
 
 
-def _repeated_in_doubt(events: list[dict[str, Any]]) -> list[str]:
+def repeated_in_doubt(events: list[dict[str, Any]]) -> list[str]:
     """Find keyless effects that were started again without a person's word or the tool's."""
     problems: list[str] = []
     tools: dict[str, str] = {}

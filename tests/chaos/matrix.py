@@ -1,0 +1,220 @@
+"""The kill matrix on PostgreSQL: faults are delivered to a fleet while customers' runs go on, and then everything is counted.
+
+Nothing may be lost, nothing done twice, no event of a claim may come after another claim's, and every journal must verify and
+read back gapless, as the customer saw it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stanchion.core.event import Entry
+from stanchion.runtime import Runtime, entry_json
+from tests.chaos.customers import Case, Customer
+from tests.chaos.faults import Fault, Trouble
+from tests.chaos.fleet import Fleet, start_fleet
+
+SERVES = ("serve", "serve", "serve")
+
+
+@dataclass(slots=True)
+class Shape:
+    """How large a matrix is played."""
+
+    faults: int
+    seed: int
+    kinds: Sequence[str] = SERVES
+    in_flight: int = 24
+    gap_s: float = 0.6
+    """Between two faults of one process, at most."""
+    database_every_s: tuple[float, float] = (8.0, 20.0)
+    durable: bool = True
+    keep: bool = False
+    """Keep the processes' logs though nothing was bad."""
+
+
+@dataclass(slots=True)
+class Played:
+    """What came of it."""
+
+    cases: list[Case] = field(default_factory=list[Case])
+    problems: list[str] = field(default_factory=list[str])
+    takeovers_s: list[float] = field(default_factory=list[float])
+    late_appends: int = 0
+    verified: int = 0
+    events: int = 0
+
+
+async def matrix(shape: Shape, tell: Any = print) -> dict[str, Any]:
+    """Play a matrix and report. Raises `NoPostgres` where there is none to start."""
+    folder = Path(tempfile.mkdtemp(prefix="stanchion-fleet-"))
+    chance, began_s = random.Random(shape.seed), time.monotonic()
+    played = Played()
+    async with start_fleet(folder, shape.kinds, durable=shape.durable) as fleet:
+        trouble = Trouble(fleet, chance)
+        await _play(shape, fleet, trouble, played, tell)
+        fault_s = time.monotonic() - began_s
+        entries = await _read_back(fleet, played)
+        _judge(trouble, played, entries)
+        members = fleet.members
+    played.problems += [problem for member in members for problem in member.problems]
+    report = _report(shape, trouble, played, fault_s, time.monotonic() - began_s, _tracebacks(folder))
+    report["kept"] = str(folder) if report["bad"] or shape.keep else ""
+    if not report["kept"]:
+        shutil.rmtree(folder)
+    return report
+
+
+async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, tell: Any) -> None:
+    """Start runs and deliver faults until there were enough; then let what is in flight come to its end."""
+    over = asyncio.Event()
+    numbers = iter(range(1 << 30))
+
+    async def customers() -> None:
+        while not over.is_set():
+            number = next(numbers)
+            case = Case(f"{shape.seed}-{number}")
+            played.cases.append(case)
+            await Customer(fleet, case, random.Random(f"{shape.seed}/{number}"), deltas=number % 4 == 0).play()
+
+    async def strikes(number: int) -> None:
+        chance = random.Random(f"{shape.seed}/strikes/{number}")
+        while not over.is_set():
+            await asyncio.sleep(chance.uniform(0.0, shape.gap_s))  # the random moment is what is tested
+            await trouble.strike(fleet.drivers[number])
+
+    async def restarts() -> None:
+        chance = random.Random(f"{shape.seed}/restarts")
+        while not over.is_set():
+            await asyncio.sleep(chance.uniform(*shape.database_every_s))
+            await trouble.restart()
+
+    async def watch() -> None:
+        told = 0
+        while len(trouble.faults) < shape.faults:
+            await asyncio.sleep(0.2)
+            if len(trouble.faults) // 100 > told:
+                told = len(trouble.faults) // 100
+                bad = sum(bool(case.problems) for case in played.cases)
+                tell(
+                    f"  {len(trouble.faults)} of {shape.faults} faults, {len(played.cases)} runs, {bad} bad", flush=True
+                )
+        over.set()
+
+    striking = [asyncio.create_task(strikes(number)) for number in range(len(fleet.drivers))]
+    striking.append(asyncio.create_task(restarts()))
+    living = [asyncio.create_task(customers()) for _ in range(shape.in_flight)]
+    try:
+        await watch()
+        striking[-1].cancel()
+        await asyncio.gather(*striking, return_exceptions=True)
+        await asyncio.gather(*living)
+    finally:
+        for task in (*striking, *living):
+            task.cancel()
+    for task in striking:
+        if not task.cancelled() and task.exception() is not None:
+            played.problems.append(f"the faults ended: {task.exception()!r}")
+
+
+async def _read_back(fleet: Fleet, played: Played) -> dict[str, list[Entry]]:
+    """Read every journal past the proxies, verify its chain, and compare it with what the customer saw."""
+    found: dict[str, list[Entry]] = {}
+    async with await Runtime.open(data=fleet.database.dsn(), drive=False) as runtime:
+        async for verified in runtime.verify():
+            played.verified += not verified.error
+            played.problems += [f"journal of {verified.run}: {verified.error}"] if verified.error else []
+        for case in played.cases:
+            if not case.run:
+                continue
+            entries = found[case.run] = list(await runtime.store.read("default", case.run))
+            played.events += len(entries)
+            stored = [json.loads(entry_json(entry)) for entry in entries]
+            if [entry.seq for entry in entries] != list(range(1, len(entries) + 1)):
+                case.problems.append("the journal has gaps")
+            if stored[: len(case.events)] != case.events:
+                case.problems.append("the customer saw events that are not in the journal")
+    return found
+
+
+def _judge(trouble: Trouble, played: Played, journals: dict[str, list[Entry]]) -> None:
+    """Look for events of a claim behind another claim's, and measure how soon runs were taken over."""
+    for run, entries in journals.items():
+        epochs = [entry.epoch for entry in entries]
+        if epochs != sorted(epochs):
+            played.problems.append(f"run {run}: an event of an older claim came behind a newer one's: {epochs}")
+    for thaw in trouble.thaws:
+        late = [e for e in journals.get(thaw.run, ()) if e.seq > thaw.seq and e.epoch <= thaw.epoch]
+        played.late_appends += len(late)
+        played.problems += [f"run {thaw.run}: a thawed worker appended {len(late)} events"] if late else []
+    for fault in trouble.faults:
+        if fault.kind.startswith("kill"):
+            played.takeovers_s += _takeovers(fault, journals)
+
+
+def _takeovers(fault: Fault, journals: dict[str, list[Entry]]) -> list[float]:
+    """From a kill to the first event of the next claim, of each run that the killed worker drove, in seconds."""
+    found: list[float] = []
+    for held in fault.held:
+        after = [entry for entry in journals.get(held.run, ()) if entry.epoch > held.epoch]
+        if after:
+            found.append(after[0].at_ms / 1000 - fault.at_s)
+    return found
+
+
+def _tracebacks(folder: Path) -> dict[str, int]:
+    """Count the last lines of the tracebacks in the processes' logs."""
+    found: Counter[str] = Counter()
+    for log in folder.glob("*.log"):
+        for block in log.read_text(errors="replace").split("Traceback (most recent call last):")[1:]:
+            last = re.search(r"^\S.*$", block.lstrip("\n"), re.MULTILINE)
+            found[last.group(0)[:160] if last else "?"] += 1
+    return dict(found)
+
+
+def _report(
+    shape: Shape, trouble: Trouble, played: Played, fault_s: float, all_s: float, tracebacks: dict[str, int]
+) -> dict[str, Any]:
+    problems = [*played.problems, *(f"{case.run}: {each}" for case in played.cases for each in case.problems)]
+    takeovers = sorted(played.takeovers_s)
+    taken = len(takeovers)
+    hit = {held.run for fault in trouble.faults for held in fault.held}
+    return {
+        "faults": len(trouble.faults),
+        "by_kind": dict(sorted(Counter(fault.kind for fault in trouble.faults).items())),
+        "runs": len(played.cases),
+        "runs_hit": len(hit),
+        "hits": sum(len(fault.held) for fault in trouble.faults),
+        "lost": sum(any("lost" in each or "did not finish" in each for each in case.problems) for case in played.cases),
+        "repeated": sum("repeated" in each for case in played.cases for each in case.problems),
+        "journals": {"verified": played.verified, "events": played.events},
+        "take_over": {
+            "runs": taken,
+            "median_s": round(statistics.median(takeovers), 2) if takeovers else None,
+            "p90_s": round(takeovers[taken * 9 // 10], 2) if takeovers else None,
+            "max_s": round(takeovers[-1], 2) if takeovers else None,
+        },
+        "thawed": {"runs_taken_over_meanwhile": len(trouble.thaws), "appends_afterwards": played.late_appends},
+        "asked_a_person_about_doubt": sum(case.asked for case in played.cases),
+        "late_calls_refused_by_the_witness": sum(case.late for case in played.cases),
+        "dead_lettered_and_revived": sum(case.revived for case in played.cases),
+        "median_run_s": round(statistics.median(case.took_s for case in played.cases), 1) if played.cases else None,
+        "processes": list(shape.kinds),
+        "tracebacks": tracebacks,
+        "seconds": {"faults": round(fault_s, 1), "all": round(all_s, 1)},
+        "seed": shape.seed,
+        "bad": len(problems),
+        "problems": problems[:30],
+    }
