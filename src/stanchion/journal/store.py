@@ -16,6 +16,10 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from stanchion.core.event import Base, Entry
+from stanchion.journal.outbox import Announcement, Endpoint, Outbox
+from stanchion.journal.quota import Quotas
+from stanchion.journal.schedule import Schedules
+from stanchion.journal.tray import Tray, TrayItem
 
 Status = Literal["queued", "runnable", "waiting", "parked", "ended"]
 """Waits for its session; has work to do; waits for a person or a time; stands until a person revives it; is over."""
@@ -102,6 +106,10 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     reserve: tuple[Reserve, ...] = ()
     settle: tuple[Settle, ...] = ()
     inbox_done: tuple[int, ...] = ()
+    announce: tuple[Announcement, ...] = ()
+    """What of it others may want to hear of: a delivery for each endpoint that does is written with it."""
+    hand_in: tuple[TrayItem, ...] = ()
+    """Model calls of it that go into a batch."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -141,6 +149,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str = ""
     idempotency_digest: str = ""
     """Hash of the request's body."""
+    callback: Endpoint | None = None
+    """Who is to be told of this run, kept with it."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -280,6 +290,26 @@ class ApiKey(msgspec.Struct, frozen=True):
 
 class Store(Protocol):
     """A database that holds journals. Every method may raise `JournalError`."""
+
+    @property
+    def schedules(self) -> Schedules:
+        """Runs that are to start at certain times."""
+        ...
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is to be told to others."""
+        ...
+
+    @property
+    def tray(self) -> Tray:
+        """Model calls that wait for a batch, and the batches under way."""
+        ...
+
+    @property
+    def quotas(self) -> Quotas:
+        """Limits that all workers share."""
+        ...
 
     async def now_ms(self) -> int:
         """Read the store's clock."""

@@ -35,6 +35,9 @@ from stanchion.journal.store import (
     Start,
     Started,
 )
+from stanchion.testing.memory_outbox import MemoryOutbox
+from stanchion.testing.memory_quota import MemoryQuotas
+from stanchion.testing.memory_schedule import MemorySchedules
 from stanchion.testing.memory_tables import Tables
 
 T = TypeVar("T")
@@ -60,8 +63,14 @@ class MemoryStore:
     ) -> None:
         self.tables = tables or Tables(cipher, _new_key)
         self._clock = clock
+        self.quotas = MemoryQuotas(
+            lambda call: self.write(lambda tables, now_ms: call(tables.quota, now_ms)),
+            lambda call: self.read_rows(lambda tables: call(tables.quota, self._clock())),
+        )
         self._own = 0
         self._seen = 0
+        self.schedules = MemorySchedules(self, clock)
+        self.outbox = MemoryOutbox(self, clock)
 
     async def write(self, call: Callable[[Tables, int], T]) -> T:
         """Make a write, with the store's time. All of them come through here."""
@@ -99,10 +108,16 @@ class MemoryStore:
     # --- runs --------------------------------------------------------------------------------------------------------
 
     async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
-        return await self.write(lambda tables, now_ms: tables.start(start, now_ms))
+        said = await self.write(lambda tables, now_ms: tables.start(start, now_ms))
+        if start.first.announce:
+            self.outbox.ring()
+        return said
 
     async def append(self, append: Append) -> Refused | None:
-        return await self.write(lambda tables, now_ms: tables.append(append, now_ms))
+        refused = await self.write(lambda tables, now_ms: tables.append(append, now_ms))
+        if append.announce:
+            self.outbox.ring()
+        return refused
 
     async def claim(self, tenant: str, run: str, *, worker: str, lease_ms: int) -> Claim | None:
         return await self.write(lambda tables, now_ms: tables.claim(tenant, run, worker, lease_ms, now_ms))

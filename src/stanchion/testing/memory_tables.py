@@ -15,6 +15,7 @@ import msgspec
 from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
+from stanchion.journal.schedule import Schedule
 from stanchion.journal.store import (
     ApiKey,
     Append,
@@ -35,6 +36,8 @@ from stanchion.journal.store import (
     Status,
 )
 from stanchion.testing.memory_books import Books
+from stanchion.testing.memory_outbox import OutboxTables
+from stanchion.testing.memory_quota import QuotaTables
 
 T = TypeVar("T")
 Place = tuple[str, str]
@@ -128,8 +131,11 @@ class Tables:
         self.runs: dict[Place, Run] = {}
         self.sessions: dict[Place, Session] = {}
         self.books = Books()
+        self.quota = QuotaTables()
         self.bundles: dict[Place, bytes] = {}
         self.api_keys: dict[str, ApiKey] = {}
+        self.schedules: dict[Place, Schedule] = {}
+        self.outbox = OutboxTables()
         self.writes = 0
         """How many writes there were, to see those of others."""
         self._cipher = cipher
@@ -169,6 +175,8 @@ class Tables:
         if start.idempotency_key:
             self._idempotency[start.tenant, start.idempotency_key] = (start.idempotency_digest, start.run)
         self._enter_session(session, start, live or start.run, now_ms)
+        if start.callback is not None:
+            self.outbox.add(start.callback, now_ms)
         if start.worker and not start.queued:
             run.epoch = run.attempts = 1
             run.worker, run.lease_until_ms = start.worker, now_ms + start.lease_ms
@@ -262,6 +270,7 @@ class Tables:
             run.attempts = 0
         run.cost = max(run.cost, append.cost)
         run.updated_ms = now_ms
+        self.outbox.announced(append, now_ms)
 
     def _settle_status(self, run: Run, append: Append, now_ms: int) -> None:
         run.status, run.wake_at_ms = append.status, append.wake_at_ms if append.status == "waiting" else 0

@@ -8,7 +8,7 @@ test runner that wants one test per check.
 
 from __future__ import annotations
 
-from stanchion.testing import store_budgets, store_contents, store_runs, store_sessions
+from stanchion.testing import store_budgets, store_contents, store_quota, store_runs, store_sessions
 from stanchion.testing.store_driver import Check, MakeStore
 
 CHECKS: tuple[Check, ...] = (
@@ -16,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     *store_sessions.CHECKS,
     *store_budgets.CHECKS,
     *store_contents.CHECKS,
+    *store_quota.CHECKS,
 )
 
 

@@ -38,7 +38,10 @@ from stanchion.journal.postgres.group import (
 )
 from stanchion.journal.postgres.lane import Lane
 from stanchion.journal.postgres.line import Line
+from stanchion.journal.postgres.outbox import PostgresOutbox
+from stanchion.journal.postgres.quota import PostgresQuotas
 from stanchion.journal.postgres.read import Reader, run_row, session_row
+from stanchion.journal.postgres.schedules import PostgresSchedules
 from stanchion.journal.postgres.schema import lock_number, prepare
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.sqlite.packing import pack
@@ -80,9 +83,12 @@ class PostgresStore:
     def __init__(self, address: Address, reader: Reader, lanes: Sequence[Lane], line: Line, cipher: Cipher) -> None:
         self._address = address
         self._reader = reader
+        self.quotas = PostgresQuotas(reader)
         self._lanes = lanes
         self._line = line
         self._sealed = not isinstance(cipher, Identity)
+        self.schedules = PostgresSchedules(reader)
+        self.outbox = PostgresOutbox(reader)
 
     @classmethod
     async def open(
@@ -148,10 +154,16 @@ class PostgresStore:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         write = WriteStart(start, _packed(start.first))
-        return await self._write(start.tenant, start.run, write, _weight(start.first) + len(start.request))
+        said = await self._write(start.tenant, start.run, write, _weight(start.first) + len(start.request))
+        if start.first.announce:
+            self.outbox.ring()
+        return said
 
     async def append(self, append: Append) -> Refused | None:
-        return await self._write(append.tenant, append.run, WriteAppend(append, _packed(append)), _weight(append))
+        refused = await self._write(append.tenant, append.run, WriteAppend(append, _packed(append)), _weight(append))
+        if append.announce:
+            self.outbox.ring()
+        return refused
 
     async def claim(self, tenant: str, run: str, *, worker: str, lease_ms: int) -> Claim | None:
         return await self._write(tenant, run, WriteClaim(tenant, run, worker, lease_ms), 256)

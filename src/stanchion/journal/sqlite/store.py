@@ -9,8 +9,11 @@ from pathlib import Path
 
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
+from stanchion.journal.sqlite.outbox import SqliteOutbox
 from stanchion.journal.sqlite.packing import pack
+from stanchion.journal.sqlite.quota import SqliteQuotas
 from stanchion.journal.sqlite.read import Reader, run_row, session_row
+from stanchion.journal.sqlite.schedules import SqliteSchedules
 from stanchion.journal.sqlite.schema import connect_reader, connect_writer, prepare
 from stanchion.journal.sqlite.seat import Seat
 from stanchion.journal.sqlite.unit import Packed
@@ -49,6 +52,7 @@ class SqliteStore:
         self._reader = reader
         self._sealed = not isinstance(cipher, Identity)
         self._clock = clock
+        self.quotas = SqliteQuotas(writer, reader, clock)
 
     @classmethod
     async def open(
@@ -98,11 +102,17 @@ class SqliteStore:
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         packed = _packed(start.first)
         weight = _weight(packed) + len(start.request)
-        return await self._writer.write(lambda unit: unit.start(start, packed.envelopes), weight)
+        said = await self._writer.write(lambda unit: unit.start(start, packed.envelopes), weight)
+        if start.first.announce:
+            self.outbox.ring()
+        return said
 
     async def append(self, append: Append) -> Refused | None:
         packed = _packed(append)
-        return await self._writer.write(lambda unit: unit.append(packed), _weight(packed))
+        refused = await self._writer.write(lambda unit: unit.append(packed), _weight(packed))
+        if append.announce:
+            self.outbox.ring()
+        return refused
 
     async def claim(self, tenant: str, run: str, *, worker: str, lease_ms: int) -> Claim | None:
         return await self._writer.write(lambda unit: unit.claim(tenant, run, worker, lease_ms))
