@@ -199,6 +199,29 @@ async def test_doubt_is_settled_by_a_person(
         await unchanged(runtime)
 
 
+async def test_a_decision_that_comes_again_does_not_answer_the_next_doubt(tmp_path: Path) -> None:
+    """Retried, and in doubt once more: the same request sent again names the attempt it was about, and is refused."""
+    made: list[int] = []
+
+    @tool(effect="write")
+    async def book(text: str) -> str:
+        """Book something."""
+        made.append(len(made))
+        raise ConnectionResetError("gone in the middle")
+
+    async with running(tmp_path, once("book", text="x"), agent(tools=[book], approvals=[])) as runtime:
+        run = (await runtime.start("desk", "Note it.")).run
+        (first,) = (await runtime.wait(run, timeout_s=10)).waiting
+        await runtime.decide(run, first.call, "retry", attempt=first.attempt)
+        while (again := (await runtime.wait(run, timeout_s=10)).waiting) in ([], [first]):
+            pass
+        assert (again[0].call, again[0].revision, again[0].attempt) == (first.call, first.revision, first.attempt + 1)
+        with pytest.raises(Conflict, match="attempt 2, not 1") as late:
+            await runtime.decide(run, first.call, "retry", revision=first.revision, attempt=first.attempt)
+        assert late.value.field == "attempt"
+        assert made == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("answer", "outcome", "calls"),
     [(Done("it was there"), "it was there", 1), (Undone(), "noted at 2", 2), (Unknown("no idea"), "in_doubt", 1)],

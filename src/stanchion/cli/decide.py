@@ -142,7 +142,7 @@ def _text(value: str, field: str) -> str:
 
 
 async def _decide(where: Where, run: str, decided: Decided) -> Decided:
-    """Find the call that is meant, bind the decision to the revision that waits now, and post it."""
+    """Find the call that is meant, bind the decision to the revision and attempt that wait now, and post it."""
     async with open_desk(where) as desk:
         try:
             view = await desk.view(run)
@@ -150,7 +150,7 @@ async def _decide(where: Where, run: str, decided: Decided) -> Decided:
             raise NotFound(with_hint(str(error))) from None
         ask = _meant(view, decided.call)
         revision = ask["revision"] if decided.revision is None else decided.revision
-        bound = msgspec.structs.replace(decided, call=ask["call"], revision=revision)
+        bound = msgspec.structs.replace(decided, call=ask["call"], revision=revision, attempt=ask.get("attempt"))
         await desk.decide(run, bound)
         return bound
 

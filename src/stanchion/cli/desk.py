@@ -66,6 +66,7 @@ class Decided(msgspec.Struct, frozen=True):
     result: str | None = None
     reason: str = ""
     by: str = ""
+    attempt: int | None = None
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -192,6 +193,7 @@ class FileDesk:
             decided.call,
             decided.decision,
             revision=decided.revision,
+            attempt=decided.attempt,
             arguments=decided.arguments,
             result=decided.result,
             reason=decided.reason,

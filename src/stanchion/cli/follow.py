@@ -50,7 +50,7 @@ class Follower:
 
     async def _follow(self) -> Json:
         tailing = asyncio.create_task(self._tail())
-        answered: set[tuple[str, int]] = set()
+        answered: set[tuple[str, int, int]] = set()
         try:
             while True:
                 view = await self._or_broken(self._desk.wait(self._run), tailing)
@@ -59,7 +59,7 @@ class Follower:
                     return view
                 if view["status"] == "parked":
                     return view
-                open_ = [ask for ask in view["waiting"] if (ask["call"], ask["revision"]) not in answered]
+                open_ = [ask for ask in view["waiting"] if _place(ask) not in answered]
                 if not open_:
                     await asyncio.sleep(SETTLING_S)
                     continue
@@ -101,7 +101,7 @@ class Follower:
             await asyncio.wait({moved, tailing}, return_when=asyncio.FIRST_COMPLETED)
             moved.cancel()
 
-    async def _answer(self, asks: list[Json], answered: set[tuple[str, int]]) -> bool:
+    async def _answer(self, asks: list[Json], answered: set[tuple[str, int, int]]) -> bool:
         """Ask about each call and post the decisions. False: one is left waiting."""
         for ask in asks:
             while (decided := await self._asked(ask)) is not None:
@@ -115,7 +115,7 @@ class Follower:
                 break
             else:
                 return self._interrupted.is_set()
-            answered.add((ask["call"], ask["revision"]))
+            answered.add(_place(ask))
         return True
 
     async def _asked(self, ask: Json) -> Decided | None:
@@ -146,6 +146,11 @@ class Follower:
             await self._desk.cancel(self._run, by=self._by, reason="Ctrl-C in the terminal")
         except StanchionError as error:
             say(f"  {error}")
+
+
+def _place(ask: Json) -> tuple[str, int, int]:
+    """What makes a question another one: an edit, or another attempt that ended in doubt."""
+    return ask["call"], ask["revision"], ask.get("attempt", 0)
 
 
 @contextlib.contextmanager
@@ -214,7 +219,7 @@ async def ask_person(lines: Lines, ask: Json, by: str) -> Decided | None:
 
 
 async def _details(lines: Lines, ask: Json, decision: str, by: str) -> Decided | None:
-    base = Decided(ask["call"], decision, ask["revision"], by=by)  # pyright: ignore[reportArgumentType]
+    base = Decided(ask["call"], decision, ask["revision"], by=by, attempt=ask.get("attempt"))  # pyright: ignore[reportArgumentType]
     match decision:
         case "edit":
             said = await lines.line("arguments (JSON): ")
@@ -235,4 +240,4 @@ def approve(ask: Json, by: str) -> Decided | None:
     """Approve what waits for approval. A call in doubt is not decided by anybody unseen."""
     if ask["kind"] != "approval":
         return None
-    return Decided(ask["call"], "approve", ask["revision"], by=by)
+    return Decided(ask["call"], "approve", ask["revision"], by=by, attempt=ask.get("attempt"))

@@ -27,6 +27,7 @@ class Decision(msgspec.Struct, frozen=True):
     result: str | None = None
     reason: str = ""
     by: str = ""
+    attempt: int | None = None
 
 
 class Desk:
@@ -48,6 +49,9 @@ class Desk:
             if asked.revision not in (None, found.revision):
                 text = f"revision {found.revision} waits, not {asked.revision}; look at it again"
                 raise Conflict(text, field="revision")
+            if asked.attempt not in (None, found.attempt):
+                text = f"this is about attempt {found.attempt}, not {asked.attempt}; look at it again"
+                raise Conflict(text, field="attempt")
             event = ev.CallDecided(
                 call=call,
                 revision=found.revision,

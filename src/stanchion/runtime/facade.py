@@ -347,13 +347,16 @@ class Runtime:
         reason: str = "",
         by: str = "",
         tenant: str = "default",
+        attempt: int | None = None,
     ) -> None:
         """Decide about a call that waits: approve, edit (`arguments`), reject; in doubt: retry, record (`result`), fail.
 
-        Raises `NotFound` (no such call), `Conflict` (decided already, another revision, no such choice), `InputError`.
+        `revision` and `attempt` are those that were shown: a decision that comes late does not answer the next question.
+        Raises `NotFound` (no such call), `Conflict` (decided already, another revision or attempt, no such choice),
+        `InputError`.
         """
         row = await row_of(self.store, tenant, run)
-        asked = Decision(decision, revision, arguments, result, reason, by)
+        asked = Decision(decision, revision, arguments, result, reason, by, attempt)
         await self._desk.decide(tenant, run, row.agent, call, asked)
         self._hint(tenant, run)
 

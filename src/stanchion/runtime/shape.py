@@ -31,6 +31,8 @@ class Waiting(msgspec.Struct, frozen=True):
     tool: str
     revision: int
     """What a decision binds to: an edit makes the next one."""
+    attempt: int
+    """The last attempt at it; 0: none. A decision about one doubt does not answer the next."""
     kind: str
     """"approval", or "in_doubt": an attempt had no definite answer."""
     arguments: Any
@@ -127,6 +129,7 @@ def _waiting(call: Call, bundle: Bundle | None, reasons: dict[str, str]) -> Wait
         call=call.id,
         tool=call.tool,
         revision=call.revision,
+        attempt=call.attempt,
         kind="in_doubt" if call.in_doubt else "approval",
         arguments=_parsed(call.part.arguments),
         rule=call.rule,

@@ -55,6 +55,7 @@ class WaitingModel(BaseModel):
     call: str
     tool: str
     revision: int
+    attempt: int = Field(description="The last attempt at it; 0: none.")
     kind: Literal["approval", "in_doubt"]
     arguments: dict[str, Any]
     rule: str

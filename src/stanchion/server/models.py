@@ -162,6 +162,13 @@ class Decide(Body):
     revision: int | None = Field(
         None, ge=0, le=1_000_000, description="The revision that was decided on; 409 if it is another."
     )
+    attempt: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="The attempt that was shown; 409 if there was another since. A request that comes late, or twice, then "
+        "decides nothing else.",
+    )
     arguments: dict[str, Any] | None = None
     result: str | None = Field(None, max_length=1_000_000)
     reason: str = Field("", max_length=10_000, description="The model is told it.")

@@ -153,9 +153,9 @@ async def cancel_run(
 async def decide_call(
     run: RunId, edge: EdgeOf, tenant: TenantOf, given: Annotated[Given[Decide], Depends(json_body(Decide))]
 ) -> Response:
-    """Decide on a call that waits for a person. Give the `revision` you were shown, so that you decide on that one.
+    """Decide on a call that waits for a person. Give the `revision` and `attempt` you were shown: you decide on that one.
 
-    404: no such call waits. 409: decided already, another revision, or not a decision for what is asked.
+    404: no such call waits. 409: decided already, another revision or attempt, or not a decision for what is asked.
     """
     body = given.body
     await edge.runtime.decide(
@@ -164,6 +164,7 @@ async def decide_call(
         body.decision,
         tenant=tenant,
         revision=body.revision,
+        attempt=body.attempt,
         arguments=body.arguments,
         result=body.result,
         reason=body.reason,
