@@ -298,7 +298,7 @@ class Drive:
             wake_at_ms=decision.wake_at_ms if over else 0,
             release=over,
             progress=over or any(_progress(entry.event) for entry in stage.entries),
-            outcome=state.outcome,
+            outcome=state.outcome or (state.parked if over else ""),
             cost=state.totals.cost,
             reserve=reservations(stage.entries),
             settle=settlements(stage.before, stage.entries),

@@ -174,6 +174,7 @@ class Worker:
                 self._sweep_now.set()
             return said
         slot.drive = drive
+        self._live.open(start.tenant, start.run)
         drive.started(stage)
         if slot.poked:
             drive.poke()
@@ -249,6 +250,7 @@ class Worker:
             return
         drive.claimed_at(sent_s)
         slot.drive = drive
+        self._live.open(tenant, run)
         if self.draining:
             drive.drain()
         await self._run(tenant, run, slot, drive)
@@ -343,9 +345,7 @@ class Worker:
         body = await self._store.bundle(claim.tenant, digest) if "cancel" in kinds else None
         return None if body is None else bind(msgspec.json.decode(body, type=Bundle), Registry(), ())
 
-    async def _park(
-        self, claim: Claim, recorder: Recorder, first: ev.RunStarted | None, parked: ev.RunParked | ev.BundleChanged
-    ) -> None:
+    async def _park(self, claim: Claim, recorder: Recorder, first: ev.RunStarted | None, parked: ev.RunParked) -> None:
         events = [parked] if first is None else [first, parked]
         seq = recorder.seq
         entries, records = recorder.record(events, now_ms=self._clock.now_ms(), epoch=claim.epoch)
@@ -360,12 +360,12 @@ class Worker:
                 records=tuple(records),
                 status="parked",
                 release=True,
-                progress=True,
+                outcome=parked.reason,
                 inbox_done=answered,
             )
         )
         self._live.publish(claim.tenant, claim.run, entries)
-        log.error("run %s is parked: %s", claim.run, getattr(parked, "reason", ""))
+        log.error("run %s is parked: %s", claim.run, parked.reason)
 
     async def _recorder(self, tenant: str, run: str, subject: str, state: State) -> Recorder:
         key = await self._store.key_for(tenant, subject)

@@ -10,7 +10,7 @@ Any store must pass `stanchion.testing.exercise_store`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -18,7 +18,9 @@ import msgspec
 from stanchion.core.event import Base, Entry
 from stanchion.journal.outbox import Announcement, Endpoint, Outbox
 from stanchion.journal.quota import Quotas
+from stanchion.journal.relay import Overheard, Wire
 from stanchion.journal.schedule import Schedules
+from stanchion.journal.share import INTERACTIVE, NOBODY, Ahead, NoPlace, Ready, Sharing
 from stanchion.journal.tray import Tray, TrayItem
 
 Status = Literal["queued", "runnable", "waiting", "parked", "ended"]
@@ -99,8 +101,10 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     """Give the lease back (the epoch stays: later appends of this claim are stale once another claims)."""
     progress: bool = False
     """Something was settled: the count of claims without progress starts again."""
+    unclaim: bool = False
+    """This claim is to count for nothing: the run is none for this worker."""
     outcome: str = ""
-    """Of an ended run."""
+    """Of an ended run; of a parked one why it stands, which its row keeps until it is revived."""
     cost: int = 0
     """The run's settled cost until now, for listings."""
     reserve: tuple[Reserve, ...] = ()
@@ -137,7 +141,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     parent: str = ""
     root: str = ""
-    priority: int = 0
+    priority: int = INTERACTIVE
     base: Base | None = None
     """The session head that the run goes on from. Checked: if the head moved meanwhile, `SessionMoved`."""
     first: Append
@@ -190,6 +194,16 @@ class Claim(msgspec.Struct, frozen=True):
     """Claims since the run last made progress, this one included."""
 
 
+class Claimed(msgspec.Struct, frozen=True):
+    """A claim that came to nothing: the run was claimed again before it had made progress."""
+
+    epoch: int
+    worker: str
+    """Who had it; "" if the lease was given back."""
+    ended_ms: int
+    """When the next one claimed."""
+
+
 class RunRow(msgspec.Struct, frozen=True):
     """A run's row: the only truth about what is runnable."""
 
@@ -201,6 +215,7 @@ class RunRow(msgspec.Struct, frozen=True):
     user: str
     status: Status
     outcome: str
+    """How it ended, or why it is parked; else ""."""
     epoch: int
     seq: int
     hash: bytes
@@ -217,7 +232,7 @@ class RunRow(msgspec.Struct, frozen=True):
 
 
 class RunRef(msgspec.Struct, frozen=True):
-    """A run to activate."""
+    """A run, named."""
 
     tenant: str
     run: str
@@ -311,12 +326,22 @@ class Store(Protocol):
         """Limits that all workers share."""
         ...
 
+    @property
+    def sharing(self) -> Sharing:
+        """Who goes next, and how many at once."""
+        ...
+
     async def now_ms(self) -> int:
         """Read the store's clock."""
         ...
 
-    async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
-        """Accept a run: its row, first event, session head, idempotency row and reservations in one transaction."""
+    async def start(
+        self, start: Start
+    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
+        """Accept a run: its row, first event, session head, idempotency row and reservations in one transaction.
+
+        `NoPlace`: it names a worker, and a cap on running runs is met. Without a worker it is accepted, and waits.
+        """
         ...
 
     async def append(self, append: Append) -> Refused | None:
@@ -331,7 +356,9 @@ class Store(Protocol):
         ...
 
     async def claim(self, tenant: str, run: str, *, worker: str, lease_ms: int) -> Claim | None:
-        """Take a run to drive it: raises its epoch and counts the attempt. None: ended, parked, queued or leased by another.
+        """Take a run to drive it: raises its epoch and counts the attempt.
+
+        None: it is over, parked, queued or leased by another, or a cap on running runs is met.
 
         A worker may claim what it has itself leased under an older epoch.
         """
@@ -345,8 +372,13 @@ class Store(Protocol):
         """Prolong many leases (tenant, run, epoch) at once; return the runs whose epoch still stands."""
         ...
 
-    async def runnable(self, *, limit: int) -> Sequence[RunRef]:
-        """List what is to be activated: runnable without a live lease, or waiting and due. By priority, then age."""
+    async def runnable(
+        self, *, limit: int, batch: int = -1, agents: Collection[str] | None = None, ahead: Ahead = NOBODY
+    ) -> Sequence[Ready]:
+        """List what is to be driven: runnable without a live lease, or waiting and due. In the order of `journal.share`.
+
+        At most `limit`, `batch` of them batch runs (-1: any number), of these agents (None: of all).
+        """
         ...
 
     async def changed_elsewhere(self) -> bool:
@@ -357,6 +389,13 @@ class Store(Protocol):
         """Have `heard` called in the event loop when other processes write. A hint: it may come late, or never.
 
         False: this store cannot tell; ask `changed_elsewhere`. True: it is made for many processes.
+        """
+        ...
+
+    def relay(self, overheard: Overheard) -> Wire | None:
+        """Have `overheard` called in the event loop with what other processes say; give the end to speak into.
+
+        None: one process drives all runs of this store, and readers elsewhere see what is stored.
         """
         ...
 
@@ -402,10 +441,24 @@ class Store(Protocol):
         agent: str = "",
         user: str = "",
         status: str = "",
+        outcome: str = "",
         before: str = "",
         limit: int = 50,
     ) -> Sequence[RunRow]:
         """List runs, newest first; `before` is the run to go on from."""
+        ...
+
+    async def parked(
+        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+    ) -> Sequence[RunRow]:
+        """List runs that are parked, newest first; where no tenant is named, of all. `before`: tenant and run to go on from.
+
+        Cheap, however many others there are.
+        """
+        ...
+
+    async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
+        """List the claims of a run that came to nothing, oldest first."""
         ...
 
     async def session(self, tenant: str, session: str) -> SessionRow | None:

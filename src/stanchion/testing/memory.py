@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
+from stanchion.journal.relay import Overheard
+from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
 from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
+    Claimed,
     Heard,
     IdempotencyMismatch,
     InboxItem,
@@ -38,7 +41,9 @@ from stanchion.journal.store import (
 from stanchion.testing.memory_outbox import MemoryOutbox
 from stanchion.testing.memory_quota import MemoryQuotas
 from stanchion.testing.memory_schedule import MemorySchedules
+from stanchion.testing.memory_share import MemorySharing
 from stanchion.testing.memory_tables import Tables
+from stanchion.testing.memory_tray import MemoryTray
 
 T = TypeVar("T")
 
@@ -71,6 +76,8 @@ class MemoryStore:
         self._seen = 0
         self.schedules = MemorySchedules(self, clock)
         self.outbox = MemoryOutbox(self, clock)
+        self.sharing = MemorySharing(self, clock)
+        self.tray = MemoryTray(self.write)
 
     async def write(self, call: Callable[[Tables, int], T]) -> T:
         """Make a write, with the store's time. All of them come through here."""
@@ -102,12 +109,17 @@ class MemoryStore:
     def listen(self, heard: Heard) -> bool:
         return False
 
+    def relay(self, overheard: Overheard) -> None:
+        return None
+
     async def seize(self, worker: str) -> bool:
         return await self.read_rows(lambda _: True)
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+    async def start(
+        self, start: Start
+    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
         said = await self.write(lambda tables, now_ms: tables.start(start, now_ms))
         if start.first.announce:
             self.outbox.ring()
@@ -135,8 +147,13 @@ class MemoryStore:
     async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
         return await self.write(lambda tables, now_ms: tables.post(tenant, run, kind, body, now_ms))
 
-    async def runnable(self, *, limit: int) -> Sequence[RunRef]:
-        return await self.read_rows(lambda tables: tables.runnable(limit, self._clock()))
+    async def runnable(
+        self, *, limit: int, batch: int = -1, agents: Collection[str] | None = None, ahead: Ahead = NOBODY
+    ) -> Sequence[Ready]:
+        now_ms = self._clock()
+        return await self.read_rows(
+            lambda tables: tables.sharing.order(tables.live, now_ms, limit, batch, agents, ahead)
+        )
 
     async def next_wake_ms(self) -> int:
         return await self.read_rows(lambda tables: tables.next_wake_ms())
@@ -163,10 +180,21 @@ class MemoryStore:
         agent: str = "",
         user: str = "",
         status: str = "",
+        outcome: str = "",
         before: str = "",
         limit: int = 50,
     ) -> Sequence[RunRow]:
-        return await self.read_rows(lambda tables: tables.listed(tenant, session, agent, user, status, before, limit))
+        wanted = (session, agent, user, status, outcome)
+        return await self.read_rows(lambda tables: tables.listed(tenant, *wanted, before, limit))
+
+    async def parked(
+        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+    ) -> Sequence[RunRow]:
+        return await self.read_rows(lambda tables: tables.parked(tenant, agent, reason, before, limit))
+
+    async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
+        place = (tenant, run)
+        return await self.read_rows(lambda tables: list(found.vain) if (found := tables.runs.get(place)) else [])
 
     async def session(self, tenant: str, session: str) -> SessionRow | None:
         place = (tenant, session)

@@ -6,7 +6,7 @@ each call. Rows are kept in the order in which they were made, which is what lis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,17 +16,18 @@ from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
 from stanchion.journal.schedule import Schedule
+from stanchion.journal.share import NoPlace
 from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
+    Claimed,
     IdempotencyMismatch,
     InboxItem,
     Key,
     RawRecord,
     Record,
     Refused,
-    RunRef,
     RunRow,
     SessionBusy,
     SessionMoved,
@@ -38,6 +39,8 @@ from stanchion.journal.store import (
 from stanchion.testing.memory_books import Books
 from stanchion.testing.memory_outbox import OutboxTables
 from stanchion.testing.memory_quota import QuotaTables
+from stanchion.testing.memory_share import ShareTables
+from stanchion.testing.memory_tray import TrayTables
 
 T = TypeVar("T")
 Place = tuple[str, str]
@@ -64,6 +67,7 @@ class Run:
     entries: list[Entry] = field(default_factory=list[Entry])
     """Decoded as far as they were read."""
     inbox: list[InboxItem] = field(default_factory=list[InboxItem])
+    vain: list[Claimed] = field(default_factory=list[Claimed])
 
     @property
     def seq(self) -> int:
@@ -136,6 +140,8 @@ class Tables:
         self.api_keys: dict[str, ApiKey] = {}
         self.schedules: dict[Place, Schedule] = {}
         self.outbox = OutboxTables()
+        self.tray = TrayTables()
+        self.sharing = ShareTables()
         self.writes = 0
         """How many writes there were, to see those of others."""
         self._cipher = cipher
@@ -150,7 +156,9 @@ class Tables:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    def start(self, start: Start, now_ms: int) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+    def start(
+        self, start: Start, now_ms: int
+    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         _check_gapless(start.first)
@@ -166,6 +174,9 @@ class Tables:
             return SessionBusy(live)
         if start.session and not start.queued and (head := session.head if session else None) != start.base:
             return SessionMoved(head)
+        driven = bool(start.worker) and not start.queued
+        if driven and (met := self.sharing.met(self.live, start.tenant, start.agent, start.user)):
+            return met
         refused = self.books.move(start.first)
         if refused is not None:
             return refused
@@ -215,6 +226,10 @@ class Tables:
             return None
         if found.lease_until_ms > now_ms and found.worker != worker:
             return None
+        if not found.worker and self.sharing.met(self.live, tenant, found.start.agent, found.start.user):
+            return None
+        if found.attempts:
+            found.vain.append(Claimed(found.epoch, found.worker, now_ms))
         found.epoch += 1
         found.attempts += 1
         found.status, found.wake_at_ms = "runnable", 0
@@ -236,13 +251,13 @@ class Tables:
         if found.status == "waiting":
             found.status, found.wake_at_ms = "runnable", 0
         elif found.status == "parked" and kind in ("revive", "cancel"):
-            found.status, found.attempts = "runnable", 0
+            found.status, found.attempts, found.outcome = "runnable", 0, ""
         return item
 
-    def runnable(self, limit: int, now_ms: int) -> Sequence[RunRef]:
-        due = [run for run in self._live.values() if _is_due(run, now_ms)]
-        due.sort(key=lambda run: -run.start.priority)
-        return [RunRef(run.start.tenant, run.start.run) for run in due[:limit]]
+    @property
+    def live(self) -> Collection[Run]:
+        """Runs that are not over, the oldest first."""
+        return self._live.values()
 
     def next_wake_ms(self) -> int:
         return min((at for run in self._live.values() if (at := _wake_ms(run))), default=0)
@@ -268,9 +283,12 @@ class Tables:
             run.hash = record.hash
         if append.progress:
             run.attempts = 0
+        elif append.unclaim:
+            run.attempts = max(run.attempts - 1, 0)
         run.cost = max(run.cost, append.cost)
         run.updated_ms = now_ms
         self.outbox.announced(append, now_ms)
+        self.tray.add(append.hand_in, now_ms)
 
     def _settle_status(self, run: Run, append: Append, now_ms: int) -> None:
         run.status, run.wake_at_ms = append.status, append.wake_at_ms if append.status == "waiting" else 0
@@ -278,8 +296,9 @@ class Tables:
             run.status, run.wake_at_ms = "runnable", 0
         if append.release or run.status == "ended":
             run.worker, run.lease_until_ms = "", 0
-        if run.status == "ended":
+        if run.status in ("ended", "parked"):
             run.outcome = append.outcome
+        if run.status == "ended":
             self._live.pop((append.tenant, append.run), None)
             self._end(run, now_ms)
 
@@ -359,13 +378,25 @@ class Tables:
 
     # --- the rest ------------------------------------------------------------------------------------------------------
 
+    def parked(self, tenant: str, agent: str, reason: str, before: tuple[str, str], limit: int) -> Sequence[RunRow]:
+        last = self.runs.get(before)
+        rows: list[RunRow] = []
+        behind = last is None
+        for run in reversed(self._live.values()):
+            wanted = ((tenant, run.start.tenant), (agent, run.start.agent), (reason, run.outcome))
+            if behind and run.status == "parked" and all(asked in ("", found) for asked, found in wanted):
+                rows.append(run.row())
+            behind = behind or run is last
+        return rows[:limit]
+
     def listed(
-        self, tenant: str, session: str, agent: str, user: str, status: str, before: str, limit: int
+        self, tenant: str, session: str, agent: str, user: str, status: str, outcome: str, before: str, limit: int
     ) -> Sequence[RunRow]:
         rows: list[RunRow] = []
         for run in _newest(self.runs, tenant, before):
             start = run.start
             wanted = ((session, start.session), (agent, start.agent), (user, start.user), (status, run.status))
+            wanted = (*wanted, (outcome, run.outcome))
             if all(asked in ("", found) for asked, found in wanted):
                 rows.append(run.row())
             if len(rows) == limit:
@@ -395,12 +426,6 @@ def _check_gapless(append: Append) -> None:
 
 def _is_of(run: Run, session: Session) -> bool:
     return (run.start.tenant, run.start.session) == (session.tenant, session.session)
-
-
-def _is_due(run: Run, now_ms: int) -> bool:
-    if run.lease_until_ms > now_ms:
-        return False
-    return run.status == "runnable" or (run.status == "waiting" and 0 < run.wake_at_ms <= now_ms)
 
 
 def _wake_ms(run: Run) -> int:

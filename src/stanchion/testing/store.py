@@ -8,7 +8,17 @@ test runner that wants one test per check.
 
 from __future__ import annotations
 
-from stanchion.testing import store_budgets, store_contents, store_quota, store_runs, store_sessions
+from stanchion.testing import (
+    store_budgets,
+    store_contents,
+    store_outbox,
+    store_parked,
+    store_quota,
+    store_runs,
+    store_schedule,
+    store_sessions,
+    store_tray,
+)
 from stanchion.testing.store_driver import Check, MakeStore
 
 CHECKS: tuple[Check, ...] = (
@@ -16,7 +26,11 @@ CHECKS: tuple[Check, ...] = (
     *store_sessions.CHECKS,
     *store_budgets.CHECKS,
     *store_contents.CHECKS,
+    *store_parked.CHECKS,
     *store_quota.CHECKS,
+    *store_schedule.CHECKS,
+    *store_outbox.CHECKS,
+    *store_tray.CHECKS,
 )
 
 

@@ -17,9 +17,12 @@ from stanchion.core.errors import Conflict, NotFound, UnreadInbox
 from stanchion.core.event import Base
 from stanchion.journal.head import Head, check_append
 from stanchion.journal.postgres.address import Connection
+from stanchion.journal.postgres.announce import add_endpoint, announce
 from stanchion.journal.postgres.money import Money
+from stanchion.journal.postgres.places import Places
 from stanchion.journal.postgres.schema import lock_number
 from stanchion.journal.queries import named
+from stanchion.journal.share import NoPlace
 from stanchion.journal.store import (
     Append,
     Change,
@@ -31,8 +34,10 @@ from stanchion.journal.store import (
     Start,
     Started,
 )
+from stanchion.journal.tray import TrayItem
 
 SQL = named("postgres/journal.sql")
+_HAND_IN = named("postgres/tray.sql")["insert"]
 RunPlace: TypeAlias = tuple[str, str]
 """Tenant and run."""
 
@@ -101,9 +106,10 @@ class _Session:
 class Group:
     """The transaction's state: what was read, what is to be written."""
 
-    def __init__(self, money: Money) -> None:
+    def __init__(self, money: Money, places: Places) -> None:
         self.now_ms = 0
         self._money = money
+        self._places = places
         self._moved: set[RunPlace] = set()
         self._heads: dict[RunPlace, Head] = {}
         self._sessions: dict[tuple[str, str], _Session] = {}
@@ -116,13 +122,20 @@ class Group:
         self._events: list[tuple[Head, int, bytes, bytes]] = []
         self._contents: dict[tuple[str, str, bytes], bytes] = {}
         self._posts: list[Posted] = []
+        self._vain: list[tuple[int, int, str]] = []
+        """Claims that came to nothing: run, epoch, worker."""
         self._read: list[tuple[Head, int]] = []
+        self._handed_in: list[TrayItem] = []
+        self._announcing: list[Append] = []
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     async def load(self, connection: Connection, writes: Sequence[Write]) -> None:
         """Lock and read all that the writes need."""
         await self._load_heads(connection, writes)
+        driven = [write.start for write in writes if isinstance(write, WriteStart) and _is_driven(write.start)]
+        claims = {_place(write) for write in writes if isinstance(write, WriteClaim)}
+        await self._places.load(connection, claims, {(start.tenant, start.agent, start.user) for start in driven})
         await self._load_sessions(connection, writes)
         await self._load_unread(connection, writes)
         await self._money.load(connection, [append for write in writes if (append := _append_of(write))])
@@ -212,6 +225,10 @@ class Group:
             return None
         if head.lease_until_ms > self.now_ms and head.worker != write.worker:
             return None
+        if not head.worker and not self._places.taken(write.tenant, write.run):
+            return None
+        if head.attempts:
+            self._vain.append((head.no, head.epoch, head.worker))
         head.epoch += 1
         head.attempts += 1
         head.put("runnable")
@@ -230,12 +247,14 @@ class Group:
             self._touch(head)
         elif head.status == "parked" and write.kind in ("revive", "cancel"):
             head.put("runnable")
-            head.attempts = 0
+            head.attempts, head.outcome = 0, ""
             self._touch(head)
         self._moved.add((write.tenant, write.run))
         return posted
 
-    def _start(self, write: WriteStart) -> Started | Refused | SessionBusy | SessionMoved | IdempotencyMismatch:
+    def _start(
+        self, write: WriteStart
+    ) -> Started | Refused | SessionBusy | SessionMoved | IdempotencyMismatch | NoPlace:
         start = write.start
         known = self._known(start)
         if known is not None:
@@ -248,6 +267,9 @@ class Group:
             return SessionBusy(live)
         if session and not start.queued and session.head != start.base:
             return SessionMoved(session.head)
+        subject = (start.tenant, start.agent, start.user)
+        if _is_driven(start) and (met := self._places.met(subject)):
+            return met
         refused = self._money.move(start.first)
         if refused is not None:
             return refused
@@ -281,7 +303,8 @@ class Group:
             session.changed = True
             if queued:
                 session.queue.append((start.run, head))
-        if start.worker and not start.queued:
+        if _is_driven(start):
+            self._places.take((start.tenant, start.agent, start.user))
             head.epoch = head.attempts = 1
             head.lease(start.worker, self.now_ms + start.lease_ms)
         return head
@@ -296,7 +319,11 @@ class Group:
             head.seq, head.hash = last.seq, last.hash
         if append.progress:
             head.attempts = 0
+        elif append.unclaim:
+            head.attempts = max(head.attempts - 1, 0)
         head.cost = max(head.cost, append.cost)
+        self._handed_in += append.hand_in
+        self._announcing += [append] if append.announce else []
         self._touch(head)
         self._moved.add((append.tenant, append.run))
 
@@ -307,8 +334,9 @@ class Group:
         head.put(status, wake_at_ms)
         if append.release or status == "ended":
             head.lease("", 0)
-        if status == "ended":
+        if status in ("ended", "parked"):
             head.outcome = append.outcome
+        if status == "ended":
             if head.session:
                 self._end(append.tenant, append.run, head)
 
@@ -366,19 +394,29 @@ class Group:
         await self._flush_sessions(connection)
         if self._new_keys:
             await connection.execute(SQL["insert_idempotency"], *_columns(self._new_keys, 4))
+        if self._vain:
+            await connection.execute(SQL["insert_claims"], *_columns(self._vain, 3), self.now_ms)
         if self._posts:
             rows = [(post.head.no, post.kind, post.body) for post in self._posts]
             ids = await connection.fetch(SQL["insert_inbox"], *_columns(rows, 3), self.now_ms)
             for posted, item in zip(self._posts, sorted(row[0] for row in ids), strict=True):
                 posted.id = item
+        if self._handed_in:
+            rows = [(item.tenant, item.run, item.seq, item.lane) for item in self._handed_in]
+            await connection.execute(_HAND_IN, *_columns(rows, 4), self.now_ms)
         if self._touched:
             await self._flush_heads(connection)
+        if self._announcing:
+            await announce(connection, self._announcing, self.now_ms)
 
     async def _flush_runs(self, connection: Connection) -> None:
         rows = [
             (s.tenant, s.run, s.session, s.agent, s.bundle, s.user, head.status, s.priority, s.parent, s.root)
             for s, head in self._new_runs
         ]
+        for start, _ in self._new_runs:
+            if start.callback is not None:
+                await add_endpoint(connection, start.callback)
         found = await connection.fetch(SQL["insert_runs"], *_columns(rows, 10), self.now_ms)
         for (_, head), no in zip(self._new_runs, sorted(row[0] for row in found), strict=True):
             head.no = no
@@ -415,6 +453,11 @@ class Group:
             await connection.execute(SQL["insert_sessions"], *_columns(new, 9), self.now_ms)
         if old:
             await connection.execute(SQL["update_sessions"], *_columns(old, 7), self.now_ms)
+
+
+def _is_driven(start: Start) -> bool:
+    """Whether a start's run is driven from the start."""
+    return bool(start.worker) and not start.queued
 
 
 def _append_of(write: Write) -> Append | None:

@@ -22,6 +22,7 @@ from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.errors import AGAIN, LOST, WHOLE, translate
 from stanchion.journal.postgres.group import Group, Posted, RunPlace, Write
 from stanchion.journal.postgres.money import Money, Short, Till
+from stanchion.journal.postgres.places import KnownShares, Places
 from stanchion.journal.store import Change
 
 GROUP_JOBS = 256
@@ -55,12 +56,14 @@ class Lane:
         where: str,
         connect: Callable[[], Awaitable[Connection]],
         committed: Callable[[Mapping[RunPlace, Change]], None],
+        shares: KnownShares,
     ) -> None:
         self._where = where
         self._connect = connect
         self._committed = committed
         self._connection: Connection | None = None
         self._till = Till()
+        self._shares = shares
         self._queue: deque[_Job] = deque()
         self._room: deque[tuple[asyncio.Future[None], int]] = deque()
         self._jobs = 0
@@ -200,7 +203,7 @@ class Lane:
         connection = self._connection
         if connection is None or connection.is_closed():
             connection = self._connection = await self._connect()
-        group = Group(Money(self._till, whole))
+        group = Group(Money(self._till, whole), Places(self._shares))
         try:
             await connection.execute("BEGIN")
             await group.load(connection, [job.write for job in jobs])

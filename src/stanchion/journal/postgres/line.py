@@ -4,6 +4,8 @@ A NOTIFY inside the writing transaction would have every commit of the database 
 disk has it. Here a ring holds up nobody, and what happened meanwhile rings once. A ring may be late, or lost with its
 process: it is a hint, and who listens also looks from time to time. After a
 lost connection nobody knows what was missed: all listeners are told to look at everything.
+
+The relay's letters go the same way, on a channel of the schema's for all and on one of each process for it alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import msgspec
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.errors import LOST
 from stanchion.journal.postgres.group import RunPlace
+from stanchion.journal.relay import Letter, Overheard
 from stanchion.journal.store import Change, Heard
 
 log = logging.getLogger("stanchion.journal")
@@ -30,6 +33,7 @@ PAYLOAD_BYTES = 7_900
 """PostgreSQL takes less than 8,000."""
 CHECK_S = 10.0
 """How often a silent connection is asked whether it is still there."""
+_NOTIFY = "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS t(c, p)"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[str, list[Change]]).decode
 
@@ -61,14 +65,23 @@ class DatabaseClock:
 class Line:
     """One process's end of the line."""
 
+    limit_bytes = PAYLOAD_BYTES
+
     def __init__(self, channel: str, connect: Callable[[], Awaitable[Connection]]) -> None:
         self.clock = DatabaseClock()
+        self.name = secrets.token_urlsafe(9)
+        """Of this process, on the relay."""
         self.changed = False
         """Others wrote since this was last reset."""
         self._channel = channel
+        self._to_all = channel.replace("stanchion ", "relay ", 1)
+        """A channel's name has at most 63 bytes, and a schema's may take 51 of them."""
         self._connect = connect
         self._me = secrets.token_urlsafe(6)
         self._heard: list[Heard] = []
+        self._overheard: list[Overheard] = []
+        self._letters: list[tuple[str, str]] = []
+        self._sent: list[asyncio.Future[bool]] = []
         self._moved: dict[RunPlace, Change] = {}
         self._ring = asyncio.Event()
         self._up = asyncio.Event()
@@ -83,6 +96,20 @@ class Line:
     def listen(self, heard: Heard) -> None:
         """Tell `heard`, in the event loop, what others write from now on."""
         self._heard.append(heard)
+
+    def overhear(self, overheard: Overheard) -> None:
+        """Tell `overheard`, in the event loop, what the relay brings from now on."""
+        self._overheard.append(overheard)
+
+    async def send(self, letters: Sequence[Letter]) -> bool:
+        """Send letters. False: the line is down, or was cut meanwhile."""
+        if not self._up.is_set():
+            return False
+        sent = asyncio.get_running_loop().create_future()
+        self._letters += [(_channel_of(letter.to) if letter.to else self._to_all, letter.text) for letter in letters]
+        self._sent.append(sent)
+        self._ring.set()
+        return await sent
 
     def tell(self, moved: Mapping[RunPlace, Change]) -> None:
         """Ring for runs that were committed here."""
@@ -104,6 +131,8 @@ class Line:
     async def _listening(self) -> Connection:
         connection = await self._connect()
         await connection.add_listener(self._channel, self._on_ring)
+        for channel in (self._to_all, _channel_of(self.name)):
+            await connection.add_listener(channel, self._on_letter)
         self._up.set()
         return connection
 
@@ -115,9 +144,12 @@ class Line:
                 log.warning("the line between processes was lost (%s); it is set up again", error)
             finally:
                 self._up.clear()
+                self._letters.clear()
+                self._sent = _answered(self._sent, yes=False)
                 connection.terminate()
             connection = await self._again()
             self._hear(None)
+            self._overhear(None)
 
     async def _again(self) -> Connection:
         pause_s = 0.1
@@ -140,15 +172,21 @@ class Line:
             if connection.is_closed():
                 raise ConnectionResetError("the database ended the connection")
             moved, self._moved = self._moved, {}
+            letters, self._letters = self._letters, []
+            sent, self._sent = self._sent, []
             try:
-                await self._say(connection, _payloads(self._me, moved))
+                rings = [(self._channel, payload) for payload in _payloads(self._me, moved)]
+                await self._say(connection, [*rings, *letters])
             except BaseException:
                 self._moved = moved | self._moved
+                self._sent += sent
                 raise
+            _answered(sent, yes=True)
 
-    async def _say(self, connection: Connection, payloads: list[str]) -> None:
-        if payloads:
-            await connection.fetch("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", self._channel, payloads)
+    async def _say(self, connection: Connection, said: list[tuple[str, str]]) -> None:
+        if said:
+            channels, payloads = zip(*said, strict=True)
+            await connection.fetch(_NOTIFY, channels, payloads)
         if self.clock.age_s() < CHECK_S / 2:
             return
         started = time.monotonic_ns()
@@ -164,6 +202,16 @@ class Line:
         if origin != self._me:
             self._hear(moved or None)
 
+    def _on_letter(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        self._overhear(str(payload))
+
+    def _overhear(self, text: str | None) -> None:
+        for overheard in self._overheard:
+            try:
+                overheard(text)
+            except Exception:
+                log.exception("a listener failed")
+
     def _hear(self, changes: Sequence[Change] | None) -> None:
         self.changed = True
         for heard in self._heard:
@@ -171,6 +219,18 @@ class Line:
                 heard(changes)
             except Exception:
                 log.exception("a listener failed")
+
+
+def _channel_of(name: str) -> str:
+    return f"stanchion to {name}"
+
+
+def _answered(sent: list[asyncio.Future[bool]], *, yes: bool) -> list[asyncio.Future[bool]]:
+    """Answer those who wait for their letters to be sent."""
+    for future in sent:
+        if not future.done():
+            future.set_result(yes)
+    return []
 
 
 def _payloads(origin: str, moved: Mapping[RunPlace, Change]) -> list[str]:

@@ -193,7 +193,7 @@ class Money:
         if not account.whole:
             return [own]
         share_out(list(shards.values()), account.limit if account.limited else None, own, closed=account.closed)
-        tight = account.limited and (account.closed or own.given < 2 * self._wanted[place])
+        tight = account.limited and (account.closed or own.given < self._wanted[place])
         self._till.tighten(place, tight=tight)
         return [shards[number] for number in sorted(shards)]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import asyncpg
@@ -39,16 +39,22 @@ from stanchion.journal.postgres.group import (
 from stanchion.journal.postgres.lane import Lane
 from stanchion.journal.postgres.line import Line
 from stanchion.journal.postgres.outbox import PostgresOutbox
+from stanchion.journal.postgres.places import KnownShares
 from stanchion.journal.postgres.quota import PostgresQuotas
 from stanchion.journal.postgres.read import Reader, run_row, session_row
 from stanchion.journal.postgres.schedules import PostgresSchedules
 from stanchion.journal.postgres.schema import lock_number, prepare
+from stanchion.journal.postgres.share import PostgresSharing
+from stanchion.journal.postgres.tray import PostgresTray
 from stanchion.journal.record import Cipher, Identity
+from stanchion.journal.relay import Overheard, Wire
+from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
+    Claimed,
     Heard,
     IdempotencyMismatch,
     InboxItem,
@@ -56,7 +62,6 @@ from stanchion.journal.store import (
     Ledger,
     RawRecord,
     Refused,
-    RunRef,
     RunRow,
     SessionBusy,
     SessionMoved,
@@ -80,10 +85,14 @@ _LANE_SETTINGS = {
 class PostgresStore:
     """A `Store` in a PostgreSQL database, for many processes."""
 
-    def __init__(self, address: Address, reader: Reader, lanes: Sequence[Lane], line: Line, cipher: Cipher) -> None:
+    def __init__(
+        self, address: Address, reader: Reader, lanes: Sequence[Lane], line: Line, cipher: Cipher, shares: KnownShares
+    ) -> None:
+        self.sharing = PostgresSharing(reader, shares)
         self._address = address
         self._reader = reader
         self.quotas = PostgresQuotas(reader)
+        self.tray = PostgresTray(reader)
         self._lanes = lanes
         self._line = line
         self._sealed = not isinstance(cipher, Identity)
@@ -118,8 +127,9 @@ class PostgresStore:
             await line.open()
         except (*LOST, asyncpg.PostgresError) as error:
             raise refused(error, address.name) from error
-        made = [Lane(address.name, _connector(address), line.tell) for _ in range(lanes)]
-        store = cls(address, Reader(address, pool, cipher), made, line, cipher)
+        shares = KnownShares()
+        made = [Lane(address.name, _connector(address), line.tell, shares) for _ in range(lanes)]
+        store = cls(address, Reader(address, pool, cipher), made, line, cipher, shares)
         for row in await store._reader.rows("erasing"):
             await store._erase(row[0])
         return store
@@ -145,12 +155,18 @@ class PostgresStore:
         self._line.listen(heard)
         return True
 
+    def relay(self, overheard: Overheard) -> Wire:
+        self._line.overhear(overheard)
+        return self._line
+
     async def seize(self, worker: str) -> bool:
         return True
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+    async def start(
+        self, start: Start
+    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         write = WriteStart(start, _packed(start.first))
@@ -185,11 +201,14 @@ class PostgresStore:
         lane = self._lanes[zlib.crc32(f"{tenant}/{run}".encode()) % len(self._lanes)]
         return await lane.write(write, weight)
 
-    async def runnable(self, *, limit: int) -> Sequence[RunRef]:
-        return [RunRef(*row) for row in await self._reader.rows("runnable", await self.now_ms(), limit)]
+    async def runnable(
+        self, *, limit: int, batch: int = -1, agents: Collection[str] | None = None, ahead: Ahead = NOBODY
+    ) -> Sequence[Ready]:
+        now_ms = await self.now_ms()
+        return await self.sharing.runnable(now_ms, limit=limit, batch=batch, agents=agents, ahead=ahead)
 
     async def next_wake_ms(self) -> int:
-        return (await self._reader.rows("next_wake"))[0][0]
+        return await self.sharing.next_wake_ms()
 
     async def inbox(self, tenant: str, run: str) -> Sequence[InboxItem]:
         return [InboxItem(*row) for row in await self._reader.rows("inbox", tenant, run)]
@@ -212,13 +231,22 @@ class PostgresStore:
         agent: str = "",
         user: str = "",
         status: str = "",
+        outcome: str = "",
         before: str = "",
         limit: int = 50,
     ) -> Sequence[RunRow]:
-        values = (tenant, before, agent, user, status, limit)
+        values = (tenant, before, agent, user, status, limit, outcome)
         if session:
             return [run_row(row) for row in await self._reader.rows("runs_of_session", *values, session)]
         return [run_row(row) for row in await self._reader.rows("runs", *values)]
+
+    async def parked(
+        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+    ) -> Sequence[RunRow]:
+        return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
+
+    async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
+        return [Claimed(*row) for row in await self._reader.rows("claims", tenant, run)]
 
     async def session(self, tenant: str, session: str) -> SessionRow | None:
         rows = await self._reader.rows("session", tenant, session)

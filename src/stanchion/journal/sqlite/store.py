@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
+from stanchion.journal.relay import Overheard
+from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
 from stanchion.journal.sqlite.outbox import SqliteOutbox
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.sqlite.quota import SqliteQuotas
@@ -16,12 +18,15 @@ from stanchion.journal.sqlite.read import Reader, run_row, session_row
 from stanchion.journal.sqlite.schedules import SqliteSchedules
 from stanchion.journal.sqlite.schema import connect_reader, connect_writer, prepare
 from stanchion.journal.sqlite.seat import Seat
+from stanchion.journal.sqlite.share import SqliteSharing
+from stanchion.journal.sqlite.tray import SqliteTray
 from stanchion.journal.sqlite.unit import Packed
 from stanchion.journal.sqlite.writer import Writer
 from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
+    Claimed,
     Heard,
     IdempotencyMismatch,
     InboxItem,
@@ -47,12 +52,16 @@ class SqliteStore:
     """A `Store` in one SQLite file."""
 
     def __init__(self, writer: Writer, reader: Reader, seat: Seat, cipher: Cipher, clock: Callable[[], int]) -> None:
+        self.sharing = SqliteSharing(writer, reader, clock)
         self._writer = writer
         self._seat = seat
         self._reader = reader
         self._sealed = not isinstance(cipher, Identity)
         self._clock = clock
         self.quotas = SqliteQuotas(writer, reader, clock)
+        self.tray = SqliteTray(writer, reader)
+        self.schedules = SqliteSchedules(writer, reader, clock)
+        self.outbox = SqliteOutbox(writer, reader, clock)
 
     @classmethod
     async def open(
@@ -89,6 +98,9 @@ class SqliteStore:
     def listen(self, heard: Heard) -> bool:
         return False
 
+    def relay(self, overheard: Overheard) -> None:
+        return None
+
     async def seize(self, worker: str) -> bool:
         if not await asyncio.to_thread(self._seat.take):
             return False
@@ -97,7 +109,9 @@ class SqliteStore:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    async def start(self, start: Start) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+    async def start(
+        self, start: Start
+    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         packed = _packed(start.first)
@@ -131,11 +145,13 @@ class SqliteStore:
     async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
         return await self._writer.write(lambda unit: unit.post(tenant, run, kind, body), 256 + len(body))
 
-    async def runnable(self, *, limit: int) -> Sequence[RunRef]:
-        return [RunRef(*row) for row in await self._reader.rows("runnable", self._clock(), limit)]
+    async def runnable(
+        self, *, limit: int, batch: int = -1, agents: Collection[str] | None = None, ahead: Ahead = NOBODY
+    ) -> Sequence[Ready]:
+        return await self.sharing.runnable(limit=limit, batch=batch, agents=agents, ahead=ahead)
 
     async def next_wake_ms(self) -> int:
-        return (await self._reader.rows("next_wake"))[0][0] or 0
+        return await self.sharing.next_wake_ms()
 
     async def inbox(self, tenant: str, run: str) -> Sequence[InboxItem]:
         return [InboxItem(*row) for row in await self._reader.rows("inbox", tenant, run)]
@@ -158,13 +174,22 @@ class SqliteStore:
         agent: str = "",
         user: str = "",
         status: str = "",
+        outcome: str = "",
         before: str = "",
         limit: int = 50,
     ) -> Sequence[RunRow]:
-        values = (tenant, before, agent, user, status, limit)
+        values = (tenant, before, agent, user, status, limit, outcome)
         if session:
             return [run_row(row) for row in await self._reader.rows("runs_of_session", *values, session)]
         return [run_row(row) for row in await self._reader.rows("runs", *values)]
+
+    async def parked(
+        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+    ) -> Sequence[RunRow]:
+        return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
+
+    async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
+        return [Claimed(*row) for row in await self._reader.rows("claims", tenant, run)]
 
     async def session(self, tenant: str, session: str) -> SessionRow | None:
         rows = await self._reader.rows("session", tenant, session)

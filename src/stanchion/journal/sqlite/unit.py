@@ -16,10 +16,13 @@ from stanchion.core.errors import Conflict, UnreadInbox
 from stanchion.core.event import Base
 from stanchion.journal.head import Head, check_append
 from stanchion.journal.queries import named
+from stanchion.journal.share import NoPlace
 from stanchion.journal.sqlite import multi
+from stanchion.journal.sqlite.announce import add_endpoint, announce
 from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.sqlite.heads import Heads
 from stanchion.journal.sqlite.ledgers import Ledgers
+from stanchion.journal.sqlite.places import Places
 from stanchion.journal.store import (
     ApiKey,
     Append,
@@ -36,6 +39,7 @@ from stanchion.journal.store import (
 )
 
 _SQL = named("sqlite/journal.sql")
+_HAND_IN = named("sqlite/tray.sql")["insert"]
 _KEYS_KEPT = 10_000
 
 
@@ -58,6 +62,7 @@ class UnitOfWork:
         """How often another process was seen to have written."""
         self._heads = Heads(connection)
         self._ledgers = Ledgers(connection)
+        self.places = Places(connection)
         self._keys: dict[tuple[str, str], int] = {}
         self._events: list[Value] = []
         self._contents: list[Value] = []
@@ -98,6 +103,7 @@ class UnitOfWork:
         self._events, self._contents = [], []
         self._heads.forget()
         self._ledgers.forget()
+        self.places.forget()
         self._keys.clear()
 
     def _data_version(self) -> int:
@@ -136,6 +142,12 @@ class UnitOfWork:
             return None
         if head.lease_until_ms > self.now_ms and head.worker != worker:
             return None
+        if not head.worker and self.places.shares.capped:
+            self.flush()
+            if self.places.met_by_run(head.no, tenant) is not None:
+                return None
+        if head.attempts:
+            self.connection.execute(_SQL["insert_claim"], (head.no, head.epoch, head.worker, self.now_ms))
         head.epoch += 1
         head.attempts += 1
         head.put("runnable")
@@ -169,13 +181,13 @@ class UnitOfWork:
             self._heads.touch(head)
         elif head.status == "parked" and kind in ("revive", "cancel"):
             head.put("runnable")
-            head.attempts = 0
+            head.attempts, head.outcome = 0, ""
             self._heads.touch(head)
         return item
 
     def start(
         self, start: Start, envelopes: tuple[bytes, ...]
-    ) -> Started | Refused | SessionBusy | SessionMoved | IdempotencyMismatch:
+    ) -> Started | Refused | SessionBusy | SessionMoved | IdempotencyMismatch | NoPlace:
         known = self._known(start)
         if known is not None:
             return known
@@ -187,12 +199,19 @@ class UnitOfWork:
             return SessionBusy(live)
         if start.session and not start.queued and (found := _base(session)) != start.base:
             return SessionMoved(found)
+        if start.worker and not start.queued and self.places.shares.capped:
+            self.flush()
+            met = self.places.met(start.tenant, start.agent, start.user)
+            if met is not None:
+                return met
         contents = self._content_rows(start.tenant, start.first.records)
         refused = self._ledgers.move(start.first)
         if refused is not None:
             return refused
         self._insert_run(start, queued=bool(live))
         self._insert_session(start, session is not None, live or start.run)
+        if start.callback is not None:
+            add_endpoint(self.connection, start.callback, self.now_ms)
         head = self._heads.get(start.tenant, start.run)
         if start.worker and not start.queued:
             head.epoch = head.attempts = 1
@@ -260,8 +279,14 @@ class UnitOfWork:
             head.seq, head.hash = last.seq, last.hash
         if append.progress:
             head.attempts = 0
+        elif append.unclaim:
+            head.attempts = max(head.attempts - 1, 0)
         head.cost = max(head.cost, append.cost)
         self._heads.touch(head)
+        if append.announce:
+            announce(self.connection, append, self.now_ms)
+        for item in append.hand_in:
+            self.connection.execute(_HAND_IN, (item.tenant, item.run, item.seq, item.lane, self.now_ms))
 
     def _settle_status(self, append: Append, head: Head) -> None:
         status, wake_at_ms = append.status, append.wake_at_ms if append.status == "waiting" else 0
@@ -270,9 +295,10 @@ class UnitOfWork:
         head.put(status, wake_at_ms)
         if append.release or status == "ended":
             head.lease("", 0)
-        if status == "ended":
+        if status in ("ended", "parked"):
             head.outcome = append.outcome
             head.changed = True
+        if status == "ended":
             self._end(append.tenant, append.run, head)
 
     def _end(self, tenant: str, run: str, head: Head) -> None:

@@ -143,30 +143,6 @@ ORDER BY seq LIMIT $4
 SELECT k.id, c.hash, c.blob FROM unnest($2::text[], $3::bytea[]) AS v (id, hash)
 JOIN keys k ON k.tenant = $1 AND k.id = v.id JOIN contents c ON c.key = k.no AND c.hash = v.hash
 
--- name: runnable
-SELECT tenant, run FROM (
-    (
-        SELECT tenant, run, priority, no FROM runs
-        WHERE status = 'runnable' AND lease_until_ms <= $1 ORDER BY priority DESC, no LIMIT $2
-    )
-    UNION ALL
-    (
-        SELECT tenant, run, priority, no FROM runs
-        WHERE status = 'waiting' AND wake_at_ms > 0 AND wake_at_ms <= $1 AND lease_until_ms <= $1
-        ORDER BY priority DESC, no LIMIT $2
-    )
-) AS due ORDER BY priority DESC, no LIMIT $2
-
--- name: next_wake
-SELECT coalesce(min(at_ms), 0) FROM (
-    SELECT min(lease_until_ms) AS at_ms FROM runs WHERE status = 'runnable' AND lease_until_ms > 0
-    UNION ALL
-    (
-        SELECT greatest(wake_at_ms, lease_until_ms) FROM runs
-        WHERE status = 'waiting' AND wake_at_ms > 0 ORDER BY wake_at_ms LIMIT 100
-    )
-) AS times
-
 -- name: inbox
 SELECT no, kind, body, at_ms FROM inbox WHERE run = (SELECT no FROM runs WHERE tenant = $1 AND run = $2) ORDER BY no
 
@@ -180,15 +156,31 @@ SELECT tenant, run, session, agent, bundle, "user", status, outcome, epoch, seq,
     attempts, priority, parent, root, cost, created_ms, updated_ms
 FROM runs WHERE tenant = $1
     AND no < coalesce((SELECT no FROM runs WHERE tenant = $1 AND run = $2), 9223372036854775807)
-    AND ($3 = '' OR agent = $3) AND ($4 = '' OR "user" = $4) AND ($5 = '' OR status = $5)
+    AND ($3 = '' OR agent = $3) AND ($4 = '' OR "user" = $4) AND ($5 = '' OR status = $5) AND ($7 = '' OR outcome = $7)
 ORDER BY no DESC LIMIT $6
+
+-- name: parked
+SELECT tenant, run, session, agent, bundle, "user", status, outcome, epoch, seq, hash, wake_at_ms, lease_until_ms, worker,
+    attempts, priority, parent, root, cost, created_ms, updated_ms
+FROM runs WHERE status = 'parked'
+    AND no < coalesce((SELECT no FROM runs WHERE tenant = $4 AND run = $5), 9223372036854775807)
+    AND ($1 = '' OR tenant = $1) AND ($2 = '' OR agent = $2) AND ($3 = '' OR outcome = $3)
+ORDER BY no DESC LIMIT $6
+
+-- name: claims
+SELECT epoch, worker, ended_ms FROM claims WHERE run = (SELECT no FROM runs WHERE tenant = $1 AND run = $2) ORDER BY epoch
+
+-- name: insert_claims
+INSERT INTO claims (run, epoch, worker, ended_ms)
+SELECT v.run, v.epoch, v.worker, $4 FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS v (run, epoch, worker)
+ON CONFLICT DO NOTHING
 
 -- name: runs_of_session
 SELECT tenant, run, session, agent, bundle, "user", status, outcome, epoch, seq, hash, wake_at_ms, lease_until_ms, worker,
     attempts, priority, parent, root, cost, created_ms, updated_ms
-FROM runs WHERE tenant = $1 AND session = $7
+FROM runs WHERE tenant = $1 AND session = $8
     AND no < coalesce((SELECT no FROM runs WHERE tenant = $1 AND run = $2), 9223372036854775807)
-    AND ($3 = '' OR agent = $3) AND ($4 = '' OR "user" = $4) AND ($5 = '' OR status = $5)
+    AND ($3 = '' OR agent = $3) AND ($4 = '' OR "user" = $4) AND ($5 = '' OR status = $5) AND ($7 = '' OR outcome = $7)
 ORDER BY no DESC LIMIT $6
 
 -- name: session

@@ -113,30 +113,6 @@ SELECT no, salt, secret FROM keys WHERE tenant = ? AND id = ?
 -- name: content
 SELECT blob FROM contents WHERE key = ? AND hash = ?
 
--- name: runnable
-SELECT tenant, run FROM (
-    SELECT * FROM (
-        SELECT tenant, run, priority, no FROM runs
-        WHERE status = 'runnable' AND lease_until_ms <= ?1 ORDER BY priority DESC, no LIMIT ?2
-    )
-    UNION ALL
-    SELECT * FROM (
-        SELECT tenant, run, priority, no FROM runs
-        WHERE status = 'waiting' AND wake_at_ms > 0 AND wake_at_ms <= ?1 AND lease_until_ms <= ?1
-        ORDER BY priority DESC, no LIMIT ?2
-    )
-) ORDER BY priority DESC, no LIMIT ?2
-
--- name: next_wake
-SELECT min(at_ms) FROM (
-    SELECT min(lease_until_ms) AS at_ms FROM runs WHERE status = 'runnable' AND lease_until_ms > 0
-    UNION ALL
-    SELECT min(wake_at_ms) FROM runs WHERE status = 'waiting' AND wake_at_ms > 0 AND lease_until_ms = 0
-    UNION ALL
-    SELECT min(max(wake_at_ms, lease_until_ms)) FROM runs
-    WHERE status = 'waiting' AND lease_until_ms > 0 AND wake_at_ms > 0
-)
-
 -- name: inbox
 SELECT no, kind, body, at_ms FROM inbox WHERE run = (SELECT no FROM runs WHERE tenant = ? AND run = ?) ORDER BY no
 
@@ -150,15 +126,29 @@ SELECT tenant, run, session, agent, bundle, user, status, outcome, epoch, seq, h
     attempts, priority, parent, root, cost, created_ms, updated_ms
 FROM runs WHERE tenant = ?1
     AND no < coalesce((SELECT no FROM runs WHERE tenant = ?1 AND run = ?2), 9223372036854775807)
-    AND (?3 = '' OR agent = ?3) AND (?4 = '' OR user = ?4) AND (?5 = '' OR status = ?5)
+    AND (?3 = '' OR agent = ?3) AND (?4 = '' OR user = ?4) AND (?5 = '' OR status = ?5) AND (?7 = '' OR outcome = ?7)
 ORDER BY no DESC LIMIT ?6
+
+-- name: parked
+SELECT tenant, run, session, agent, bundle, user, status, outcome, epoch, seq, hash, wake_at_ms, lease_until_ms, worker,
+    attempts, priority, parent, root, cost, created_ms, updated_ms
+FROM runs WHERE status = 'parked'
+    AND no < coalesce((SELECT no FROM runs WHERE tenant = ?4 AND run = ?5), 9223372036854775807)
+    AND (?1 = '' OR tenant = ?1) AND (?2 = '' OR agent = ?2) AND (?3 = '' OR outcome = ?3)
+ORDER BY no DESC LIMIT ?6
+
+-- name: claims
+SELECT epoch, worker, ended_ms FROM claims WHERE run = (SELECT no FROM runs WHERE tenant = ? AND run = ?) ORDER BY epoch
+
+-- name: insert_claim
+INSERT INTO claims (run, epoch, worker, ended_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 
 -- name: runs_of_session
 SELECT tenant, run, session, agent, bundle, user, status, outcome, epoch, seq, hash, wake_at_ms, lease_until_ms, worker,
     attempts, priority, parent, root, cost, created_ms, updated_ms
-FROM runs WHERE tenant = ?1 AND session = ?7
+FROM runs WHERE tenant = ?1 AND session = ?8
     AND no < coalesce((SELECT no FROM runs WHERE tenant = ?1 AND run = ?2), 9223372036854775807)
-    AND (?3 = '' OR agent = ?3) AND (?4 = '' OR user = ?4) AND (?5 = '' OR status = ?5)
+    AND (?3 = '' OR agent = ?3) AND (?4 = '' OR user = ?4) AND (?5 = '' OR status = ?5) AND (?7 = '' OR outcome = ?7)
 ORDER BY no DESC LIMIT ?6
 
 -- name: session

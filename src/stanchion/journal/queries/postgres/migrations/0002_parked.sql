@@ -1,0 +1,12 @@
+-- Runs that stand are listed over all tenants, and claims that came to nothing are kept: who looks into a dead letter wants
+-- to know which workers it cost. Written only when a run is claimed again without progress.
+
+CREATE INDEX runs_parked ON runs (no) WHERE status = 'parked';
+
+CREATE TABLE claims (
+    run bigint NOT NULL, -- runs.no
+    epoch bigint NOT NULL,
+    worker text NOT NULL, -- '': it gave the lease back
+    ended_ms bigint NOT NULL, -- when the run was claimed again
+    PRIMARY KEY (run, epoch)
+);
