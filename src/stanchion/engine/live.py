@@ -2,13 +2,17 @@
 
 Nothing here is journaled and nothing here waits for a reader. A reader who is behind reads entries from the store and
 gets the deltas he missed as one piece, so a slow client costs a run nothing.
+
+A run that is watched here and driven by another process gets its deltas over the relay (`engine/relay.py`), which is told
+here who is interested in what; for the reader there is no difference.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -17,6 +21,10 @@ from stanchion.core.message import Delta
 
 RECENT = 64
 """Entries kept of a run that is watched, so that a reader who keeps up never reads the store."""
+
+
+Place: TypeAlias = tuple[str, str]
+"""Tenant and run."""
 
 
 class LiveDelta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,35 +40,68 @@ class LiveDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
 
 
-class _Draft:
+class Draft:
     """The text so far of an attempt: pieces, and for each part how long it is."""
 
-    __slots__ = ("attempt", "pieces", "sizes", "turn")
+    __slots__ = ("attempt", "head", "pieces", "seq", "sizes", "turn")
 
-    def __init__(self, turn: int, attempt: int) -> None:
+    def __init__(self, seq: int, turn: int, attempt: int) -> None:
+        self.seq = seq
+        """Of the event that started the attempt."""
+        self.head = seq
+        """Up to which event its driver knew that the attempt was not over."""
         self.turn = turn
         self.attempt = attempt
         self.pieces: list[LiveDelta] = []
         self.sizes: dict[int, int] = {}
 
     def add(self, deltas: Sequence[Delta]) -> None:
+        """Add what the model said."""
         for delta in deltas:
-            offset = self.sizes.get(delta.index, 0)
-            self.sizes[delta.index] = offset + len(delta.text)
-            self.pieces.append(
-                LiveDelta(self.turn, self.attempt, delta.index, delta.kind, offset, delta.text, delta.name)
-            )
+            self._add(delta.index, delta.kind, self.sizes.get(delta.index, 0), delta.text, delta.name)
+
+    def merge(self, pieces: Sequence[LiveDelta]) -> None:
+        """Add what is new of pieces, each of which begins at or before the end of its part."""
+        for piece in pieces:
+            at = self.sizes.get(piece.index, 0)
+            new = at < piece.offset + len(piece.text) or piece.index not in self.sizes
+            if new and piece.offset <= at:
+                self._add(piece.index, piece.kind, at, piece.text[at - piece.offset :], piece.name)
+
+    def _add(self, index: int, kind: str, offset: int, text: str, name: str) -> None:
+        self.sizes[index] = offset + len(text)
+        self.pieces.append(LiveDelta(self.turn, self.attempt, index, kind, offset, text, name))
+
+
+class Outlet(Protocol):
+    """Where the deltas of runs go to, and come from, that are driven by one process and watched in another."""
+
+    def want(self, place: Place) -> None:
+        """Ask whoever drives a run for its deltas from now on, and for the text so far."""
+        ...
+
+    def unwant(self, place: Place) -> None:
+        """Take that back."""
+        ...
+
+    def grown(self, place: Place) -> None:
+        """Hear that there is more of a run that is driven here. Called for every delta: cheap."""
+        ...
 
 
 class Watch:
     """One reader of one run. `wake` is set when there is something to take."""
 
-    def __init__(self, topic: _Topic, *, deltas: bool) -> None:
+    def __init__(self, topic: _Topic, *, deltas: bool, after: int, keen: Callable[[], None]) -> None:
         self._topic = topic
         self.wants_deltas = deltas
         self.look = True
         """Whether the store may hold entries that were not told here: at first, and when another process wrote."""
-        self._seen: tuple[int, int] = (0, 0)
+        self.caught_up = False
+        """It has read what there was, and waits for deltas."""
+        self._keen = keen
+        self._began = after
+        self._seen = 0
         self._read = 0
         self.wake = asyncio.Event()
         self.stopped = ""
@@ -74,20 +115,35 @@ class Watch:
             return None
         return [entry for entry in recent if entry.seq > after]
 
-    def deltas(self, after: int) -> list[LiveDelta]:
-        """Take the deltas not taken yet, joined per part: of the attempt whose start is at or before `after`."""
+    def passed(self, entry: ev.Entry) -> None:
+        """Take note of an entry that was read: an attempt that it ends is void here as well."""
         draft = self._topic.draft
-        if draft is None or self._topic.draft_seq > after:
+        if isinstance(entry.event, ev.ModelCallFinished | ev.ModelCallFailed):
+            self._topic.void = max(self._topic.void, entry.seq)
+            if draft is not None and draft.seq < entry.seq:
+                self._topic.draft = None
+
+    def deltas(self, after: int) -> list[LiveDelta]:
+        """Take the deltas not taken yet, joined per part: of the attempt whose start is at or before `after`.
+
+        Who began to read behind its start takes them only if the attempt was not over there.
+        """
+        if not self.caught_up:
+            self.caught_up = True
+            self._keen()
+        draft = self._topic.draft
+        if draft is None or draft.seq > after or draft.head < self._began:
             return []
-        if self._seen != (draft.turn, draft.attempt):
-            self._seen, self._read = (draft.turn, draft.attempt), 0
+        if self._seen != draft.seq:
+            self._seen, self._read = draft.seq, 0
         pieces = draft.pieces[self._read :]
         self._read += len(pieces)
-        return _join(pieces)
+        return joined(pieces)
 
 
-def _join(pieces: list[LiveDelta]) -> list[LiveDelta]:
-    joined: list[LiveDelta] = []
+def joined(pieces: list[LiveDelta]) -> list[LiveDelta]:
+    """Join neighbours of one part."""
+    found: list[LiveDelta] = []
     start = 0
     while start < len(pieces):
         first, end = pieces[start], start + 1
@@ -96,46 +152,74 @@ def _join(pieces: list[LiveDelta]) -> list[LiveDelta]:
         if end - start > 1:
             text = "".join(piece.text for piece in pieces[start:end])
             first = msgspec.structs.replace(first, text=text)
-        joined.append(first)
+        found.append(first)
         start = end
-    return joined
+    return found
 
 
 class _Topic:
     """A run that is driven here or watched here."""
 
-    __slots__ = ("draft", "draft_seq", "recent", "watches")
+    __slots__ = ("draft", "recent", "void", "watches")
 
     def __init__(self) -> None:
         self.recent: deque[ev.Entry] = deque(maxlen=RECENT)
-        self.draft: _Draft | None = None
-        self.draft_seq = 0
+        self.draft: Draft | None = None
+        self.void = 0
+        """Attempts that began before this seq are over, as readers here know."""
         self.watches: list[Watch] = []
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody here waits for deltas."""
+        return any(watch.caught_up for watch in self.watches)
 
 
 class Live:
     """All runs that are driven or watched in this process."""
 
     def __init__(self) -> None:
-        self._topics: dict[tuple[str, str], _Topic] = {}
+        self.outlet: Outlet | None = None
+        """To other processes; None: there are none that could watch or drive."""
+        self._topics: dict[Place, _Topic] = {}
+        self._driven: set[Place] = set()
         self._stopped = ""
 
-    def watch(self, tenant: str, run: str, *, deltas: bool = True) -> Watch:
-        """Begin to watch a run; end it with `unwatch`."""
-        topic = self._topics.setdefault((tenant, run), _Topic())
-        watch = Watch(topic, deltas=deltas)
+    def watch(self, tenant: str, run: str, *, after: int = 0, deltas: bool = True) -> Watch:
+        """Begin to watch a run behind a seq; end it with `unwatch`."""
+        place = tenant, run
+        topic = self._topics.setdefault(place, _Topic())
+        watch = Watch(topic, deltas=deltas, after=after, keen=lambda: self._want(place))
         watch.stopped = self._stopped
         topic.watches.append(watch)
         return watch
 
     def unwatch(self, tenant: str, run: str, watch: Watch) -> None:
         """Stop watching."""
-        topic = self._topics.get((tenant, run))
+        place = tenant, run
+        topic = self._topics.get(place)
         if topic is None:
             return
         topic.watches.remove(watch)
-        if not topic.watches and topic.draft is None:
-            del self._topics[tenant, run]
+        if self.outlet is not None and watch.caught_up and not topic.awaited:
+            self.outlet.unwant(place)
+        if not topic.watches and (topic.draft is None or place not in self._driven):
+            del self._topics[place]
+
+    def _want(self, place: Place) -> None:
+        """Ask for the deltas of a run that others drive, if somebody here waits for them."""
+        topic = self._topics.get(place)
+        if self.outlet is None or place in self._driven or topic is None or not topic.awaited:
+            return
+        if not (topic.recent and isinstance(topic.recent[-1].event, ev.RunFinished)):
+            self.outlet.want(place)
+
+    def open(self, tenant: str, run: str) -> None:
+        """Say that a run is driven here from now on."""
+        place = tenant, run
+        self._driven.add(place)
+        if self.outlet is not None and place in self._topics:
+            self.outlet.unwant(place)
 
     def publish(self, tenant: str, run: str, entries: Sequence[ev.Entry]) -> None:
         """Tell of entries that are durable."""
@@ -144,9 +228,12 @@ class Live:
             event = entry.event
             if isinstance(event, ev.ModelCallStarted):
                 topic = topic or self._topics.setdefault((tenant, run), _Topic())
-                topic.draft, topic.draft_seq = _Draft(event.turn, event.attempt), entry.seq
-            elif isinstance(event, ev.ModelCallFinished | ev.ModelCallFailed) and topic is not None:
-                topic.draft = None
+                topic.draft = Draft(entry.seq, event.turn, event.attempt)
+            elif topic is not None and topic.draft is not None:
+                if isinstance(event, ev.ModelCallFinished | ev.ModelCallFailed):
+                    topic.draft = None
+                else:
+                    topic.draft.head = entry.seq
         if topic is None:
             return
         if topic.watches:
@@ -166,18 +253,39 @@ class Live:
         if topic is None or draft is None or (draft.turn, draft.attempt) != (turn, attempt):
             return
         draft.add(deltas)
-        for watch in topic.watches:
-            if watch.wants_deltas:
-                watch.wake.set()
+        _wake_for_deltas(topic)
+        if self.outlet is not None:
+            self.outlet.grown((tenant, run))
+
+    def draft(self, place: Place) -> Draft | None:
+        """Give the call in the making of a run that is driven here."""
+        topic = self._topics.get(place)
+        return topic.draft if topic is not None and place in self._driven else None
+
+    def told(self, place: Place, draft: Draft) -> None:
+        """Take what another process said of the call in the making: pieces without a gap, perhaps known already."""
+        topic = self._topics.get(place)
+        if topic is None or place in self._driven or draft.seq < topic.void:
+            return
+        if topic.draft is None or topic.draft.seq < draft.seq:
+            topic.draft = Draft(draft.seq, draft.turn, draft.attempt)
+        if topic.draft.seq == draft.seq:
+            topic.draft.head = max(topic.draft.head, draft.head)
+            topic.draft.merge(draft.pieces)
+            _wake_for_deltas(topic)
 
     def close(self, tenant: str, run: str) -> None:
         """Forget the call in the making: its worker let go of the run."""
-        topic = self._topics.get((tenant, run))
+        place = tenant, run
+        self._driven.discard(place)
+        topic = self._topics.get(place)
         if topic is None:
             return
         topic.draft = None
-        if not topic.watches:
-            del self._topics[tenant, run]
+        if topic.watches:
+            self._want(place)  # another may drive it next
+        else:
+            del self._topics[place]
 
     def stop(self, reason: str) -> None:
         """Tell all readers, those to come as well, that nothing more will come from here."""
@@ -206,3 +314,9 @@ class Live:
 def _wake(topic: _Topic) -> None:
     for watch in topic.watches:
         watch.wake.set()
+
+
+def _wake_for_deltas(topic: _Topic) -> None:
+    for watch in topic.watches:
+        if watch.wants_deltas:
+            watch.wake.set()

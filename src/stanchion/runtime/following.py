@@ -65,10 +65,11 @@ class Follower:
             raise InputError(f"{after} is no event of run {run}, which stands at {row.seq}", field="after")
         if row.status == "ended" and after == row.seq:
             return
-        watch = self._live.watch(tenant, run, deltas=deltas)
+        watch = self._live.watch(tenant, run, after=after, deltas=deltas)
         try:
             while True:
                 for entry in await self._entries(tenant, run, watch, after):
+                    watch.passed(entry)
                     yield entry
                     after = entry.seq
                     if isinstance(entry.event, ev.RunFinished):
