@@ -110,7 +110,7 @@ class SqliteOutbox:
         self, tenant: str, *, endpoint: str = "", run: str = "", standing: str = "", before: str = "", limit: int = 50
     ) -> Sequence[Delivery]:
         rows = await self._rows("deliveries", tenant, before, endpoint, run, standing, limit)
-        return [_delivery(tenant, row) for row in rows]
+        return [_delivery(row) for row in rows]
 
     async def redeliver(self, tenant: str, *, id: str = "", endpoint: str = "") -> int:
         name, which = ("redeliver_dead", endpoint) if endpoint else ("redeliver", id)
@@ -144,12 +144,12 @@ def _settle(unit: UnitOfWork, said: Settled) -> None:
                 _changed(unit, "defer_following", said.retry_ms, said.tenant, endpoint, run, no)
 
 
-def _delivery(tenant: str, row: Any) -> Delivery:
-    values = dict(zip(Delivery.__struct_fields__, row, strict=True))
-    return Delivery(**{**values, "tenant": tenant})
+def _delivery(row: Any) -> Delivery:
+    values: dict[str, Any] = dict(zip(Delivery.__struct_fields__, row, strict=True))
+    return Delivery(**values)
 
 
 def _claimed(row: Any) -> Claimed:
     endpoint = endpoint_of(row[_DELIVERY:_ENDPOINT])
     secrets = Secrets(*row[_ENDPOINT:]) if endpoint.run else endpoint.secrets
-    return Claimed(_delivery(endpoint.tenant, row[:_DELIVERY]), endpoint, secrets)
+    return Claimed(_delivery(row[:_DELIVERY]), endpoint, secrets)

@@ -69,6 +69,6 @@ class SqliteSchedules:
 
 
 def _schedule(row: Any) -> Schedule:
-    names = Schedule.__struct_fields__
-    values = dict(zip(names, row, strict=True))
-    return Schedule(**{**values, "enabled": bool(values["enabled"])})
+    values: dict[str, Any] = dict(zip(Schedule.__struct_fields__, row, strict=True))
+    values["enabled"] = bool(values["enabled"])
+    return Schedule(**values)
