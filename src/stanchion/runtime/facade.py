@@ -32,6 +32,7 @@ from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
+from stanchion.engine.relay import Relay
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.record import Identity
 from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
@@ -39,6 +40,7 @@ from stanchion.model.client import ModelClient
 from stanchion.runtime import proof
 from stanchion.runtime.deciding import Decision, Desk
 from stanchion.runtime.following import Draining, Follower, row_of
+from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.opening import bind_agents, open_store
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, view_of
@@ -63,6 +65,7 @@ class Runtime:
         self._live = Live()
         self._loader = Loader(store)
         self._shared = store.listen(self._heard)
+        self._relay = Relay.of(store, self._live)
         self._follower = Follower(store, self._live, driving=drive, shared=self._shared)
         self._desk = Desk(store, agents)
         self._stack = AsyncExitStack()
@@ -132,20 +135,21 @@ class Runtime:
         self._starter = Starter(self.store, self._worker, self._clock)
         if adopt:
             await self._revive_served()
+        self._relay.drives()
         await self._worker.open()
 
     async def _revive_served(self) -> None:
         """Set runs going again that were parked because nobody served their agent, now that somebody does."""
-        tenants = {"default", *(key.tenant for key in await self.store.api_keys())}
-        for tenant in tenants:
-            before = ""
-            while rows := await self.store.runs(tenant, status="parked", before=before, limit=200):
-                for row in rows:
-                    if row.agent in self._bound and await self._was_missing(row):
-                        await self.revive(row.run, by="runtime", tenant=tenant)
-                before = rows[-1].run
+        before = ("", "")
+        while rows := await self.store.parked(before=before, limit=200):
+            for row in rows:
+                if row.agent in self._bound and await self._was_missing(row):
+                    await self.revive(row.run, by="runtime", tenant=row.tenant)
+            before = (rows[-1].tenant, rows[-1].run)
 
     async def _was_missing(self, row: RunRow) -> bool:
+        if row.outcome:
+            return row.outcome == "agent_missing"
         last = await self.store.read(row.tenant, row.run, after=row.seq - 1)
         return bool(last) and isinstance(last[-1].event, ev.RunParked) and last[-1].event.reason == "agent_missing"
 
@@ -177,6 +181,7 @@ class Runtime:
         self.begin_drain()
         async with AsyncExitStack() as closing:  # in reverse, and all of it, whatever fails on the way
             closing.push_async_callback(self.store.aclose)
+            closing.push_async_callback(self._relay.aclose)
             closing.push_async_callback(self._stack.aclose)
             for agent in self._bound.values():
                 for client in agent.clients:
@@ -286,13 +291,29 @@ class Runtime:
         agent: str = "",
         user: str = "",
         status: str = "",
+        outcome: str = "",
         before: str = "",
         limit: int = 50,
     ) -> Sequence[RunRow]:
-        """List runs, newest first; `before` is the run to go on from."""
-        return await self.store.runs(
-            tenant, session=session, agent=agent, user=user, status=status, before=before, limit=limit
-        )
+        """List runs, newest first, by how they ended or why they are parked (`outcome`); `before`: the run to go on from."""
+        asked = {"session": session, "agent": agent, "user": user, "status": status, "outcome": outcome}
+        return await self.store.runs(tenant, **asked, before=before, limit=limit)
+
+    async def parked(
+        self,
+        *,
+        tenant: str = "default",
+        agent: str = "",
+        reason: str = "",
+        before: tuple[str, str] = ("", ""),
+        limit: int = 50,
+    ) -> Sequence[Letter]:
+        """List runs that stand, newest first: of a tenant, or of all ("", for operators); `before`: tenant and run."""
+        return await letters(self.store, tenant=tenant, agent=agent, reason=reason, before=before, limit=limit)
+
+    async def letter(self, run: str, *, tenant: str = "default") -> LetterView:
+        """Show a parked run with its whole context. Raises `NotFound`, and `Conflict` if it is not parked."""
+        return await letter(self.store, tenant, run)
 
     async def session(self, session: str, *, tenant: str = "default") -> SessionRow:
         """Show a session. Raises `NotFound`."""
