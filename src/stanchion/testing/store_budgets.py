@@ -118,6 +118,36 @@ async def a_limit_is_changed_and_taken_away(store: Store) -> None:
     same(await driver.append(reserve=(Reserve("tenant", 10**15),)), None, "without a limit")
 
 
+async def a_limit_lowered_below_what_is_used_waits_for_it(store: Store) -> None:
+    """What is reserved when a limit is lowered stays; nothing more is accepted before enough was given back."""
+    await store.set_limit(TENANT, "tenant", 100)
+    drivers = [await Driver.driving(store, f"r{number}") for number in range(3)]
+    for driver in drivers[:2]:
+        same(await driver.append(reserve=(Reserve("tenant", 40),)), None, "reserved")
+    await store.set_limit(TENANT, "tenant", 50)
+    for driver, wish, left, hard in ((drivers[0], 1, 0, False), (drivers[1], 31, 30, True)):
+        same(await drivers[2].append(reserve=(Reserve("tenant", 1),)), Refused("tenant", 1, 0, hard=False), "too early")
+        same(await driver.append(settle=(Settle("tenant", 40, 10),)), None, "given back")
+        found = await drivers[2].append(reserve=(Reserve("tenant", wish),))
+        same(found, Refused("tenant", wish, left, hard), f"{left} is left")
+    same(await drivers[2].append(reserve=(Reserve("tenant", 30),)), None, "what is left")
+    same(await _ledger(store, "tenant"), Ledger(TENANT, "tenant", 50, 20, 30, closed=False), "to the lower limit")
+
+
+async def the_last_of_a_limit_can_be_used(store: Store) -> None:
+    """Wishes that fit exactly are accepted whatever their order, and after them not one nano-dollar."""
+    await store.set_limit(TENANT, "tenant/day", 1_275)
+    name = "tenant/day:2026-11-20"
+    drivers = await asyncio.gather(*(Driver.driving(store, f"r{number:02}") for number in range(50)))
+    wishes = [driver.append(reserve=(Reserve(name, number),)) for number, driver in enumerate(drivers, start=1)]
+    same(set(await asyncio.gather(*wishes)), {None}, "all fit")
+    same(await drivers[0].append(reserve=(Reserve(name, 1),)), Refused(name, 1, 0, hard=False), "the next")
+    settles = [driver.append(settle=(Settle(name, n, 1),)) for n, driver in enumerate(drivers, start=1)]
+    await asyncio.gather(*settles)
+    same(await drivers[7].append(reserve=(Reserve(name, 1_226),)), Refused(name, 1_226, 1_225, hard=True), "too much")
+    same(await drivers[7].append(reserve=(Reserve(name, 1_225),)), None, "all that is left, at once")
+
+
 async def a_limit_holds_at_any_concurrency(store: Store) -> None:
     """200 reservations at once, twice what fits: exactly the half is accepted, and never more than the limit stands."""
     await store.set_limit(TENANT, "tenant/day", 1_000)
@@ -145,5 +175,7 @@ CHECKS = (
     all_belongs_to_no_tenant,
     an_overrun_closes_until_a_limit_is_set,
     a_limit_is_changed_and_taken_away,
+    a_limit_lowered_below_what_is_used_waits_for_it,
+    the_last_of_a_limit_can_be_used,
     a_limit_holds_at_any_concurrency,
 )
