@@ -57,26 +57,35 @@ class Trouble:
         self.thaws: list[Thaw] = []
         self._fleet = fleet
         self._chance = chance
+        self._down = asyncio.Semaphore(max(len(fleet.drivers) - 1, 1))
+        """At least one process is neither killed nor frozen nor cut off for long: somebody is there to take over."""
 
     async def strike(self, member: Member) -> None:
         """Deliver a fault to a process."""
-        kinds: list[tuple[int, Callable[[Member], Awaitable[None]]]] = [
+        down: list[tuple[int, Callable[[Member], Awaitable[None]]]] = [
             (18, self._kill),
             (14, self._kill_at_point),
             (12, self._kill_at_call),
             (5, self._freeze),
             (5, self._freeze_at_point),
             (5, self._freeze_at_call),
+            (7, self._hole),
+        ]
+        short: list[tuple[int, Callable[[Member], Awaitable[None]]]] = [
             (14, self._cut),
             (20, self._cut_at),
             (6, self._half_close),
-            (7, self._hole),
             (5, self._slow),
             (7, self._skew),
         ]
-        chosen = self._chance.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]
+        kinds = [*down, *short]
+        chosen = self._chance.choices(range(len(kinds)), [weight for weight, _ in kinds])[0]
         await member.up.wait()
-        await chosen(member)
+        if chosen >= len(down):
+            await kinds[chosen][1](member)
+            return
+        async with self._down:
+            await kinds[chosen][1](member)
 
     async def restart(self) -> None:
         """Restart the database."""

@@ -20,13 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stanchion.core import event as ev
 from stanchion.core.event import Entry
 from stanchion.runtime import Runtime, entry_json
+from tests.chaos.agent import EFFECTS
 from tests.chaos.customers import Case, Customer
 from tests.chaos.faults import Fault, Trouble
 from tests.chaos.fleet import Fleet, start_fleet
 
-SERVES = ("serve", "serve", "serve")
+FLEET = ("serve", "serve", "serve")
+"""Each takes requests and drives."""
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class Shape:
 
     faults: int
     seed: int
-    kinds: Sequence[str] = SERVES
+    kinds: Sequence[str] = FLEET
     in_flight: int = 24
     gap_s: float = 0.6
     """Between two faults of one process, at most."""
@@ -53,6 +56,8 @@ class Played:
     problems: list[str] = field(default_factory=list[str])
     takeovers_s: list[float] = field(default_factory=list[float])
     late_appends: int = 0
+    left_in_doubt: int = 0
+    """Calls with an effect that a frozen worker had released when another took its run over."""
     verified: int = 0
     events: int = 0
 
@@ -159,9 +164,34 @@ def _judge(trouble: Trouble, played: Played, journals: dict[str, list[Entry]]) -
         late = [e for e in journals.get(thaw.run, ()) if e.seq > thaw.seq and e.epoch <= thaw.epoch]
         played.late_appends += len(late)
         played.problems += [f"run {thaw.run}: a thawed worker appended {len(late)} events"] if late else []
+        released, doubted = _released(journals.get(thaw.run, []), thaw.epoch)
+        played.left_in_doubt += len(doubted)
+        played.problems += [f"run {thaw.run}: call {call} was released and is not lost" for call in released - doubted]
     for fault in trouble.faults:
         if fault.kind.startswith("kill"):
             played.takeovers_s += _takeovers(fault, journals)
+
+
+def _released(entries: list[Entry], epoch: int) -> tuple[set[str], set[str]]:
+    """List the attempts with an effect that were under way when a claim was lost, and those that the next put in doubt."""
+    effects: set[str] = set()
+    released: set[str] = set()
+    doubted: set[str] = set()
+    for entry in entries:
+        match entry.event:
+            case ev.ToolCallJudged(call=call, tool=tool) if tool in EFFECTS:
+                effects.add(call)
+            case ev.ToolCallStarted(call=call, attempt=attempt, mode="run") if entry.epoch <= epoch and call in effects:
+                released.add(f"{call}/{attempt}")
+            case ev.ToolCallFailed(call=call, attempt=attempt) if entry.epoch <= epoch:
+                released.discard(f"{call}/{attempt}")
+            case ev.ToolCallFailed(call=call, attempt=attempt, code="lost", in_doubt=True):
+                doubted.add(f"{call}/{attempt}")
+            case ev.ToolCallFinished(call=call) if entry.epoch <= epoch:
+                released = {each for each in released if not each.startswith(f"{call}/")}
+            case _:
+                pass
+    return released, doubted & released
 
 
 def _takeovers(fault: Fault, journals: dict[str, list[Entry]]) -> list[float]:
@@ -206,7 +236,11 @@ def _report(
             "p90_s": round(takeovers[taken * 9 // 10], 2) if takeovers else None,
             "max_s": round(takeovers[-1], 2) if takeovers else None,
         },
-        "thawed": {"runs_taken_over_meanwhile": len(trouble.thaws), "appends_afterwards": played.late_appends},
+        "thawed": {
+            "runs_taken_over_meanwhile": len(trouble.thaws),
+            "released_calls_left_in_doubt": played.left_in_doubt,
+            "appends_afterwards": played.late_appends,
+        },
         "asked_a_person_about_doubt": sum(case.asked for case in played.cases),
         "late_calls_refused_by_the_witness": sum(case.late for case in played.cases),
         "dead_lettered_and_revived": sum(case.revived for case in played.cases),
