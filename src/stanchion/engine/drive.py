@@ -23,6 +23,7 @@ from stanchion.core import event as ev
 from stanchion.core.errors import JournalError, StaleAppend, StoreFull, UnreadInbox
 from stanchion.core.fold import answers, evolve
 from stanchion.core.state import State
+from stanchion.engine.announce import announcements
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.live import Live
@@ -303,6 +304,7 @@ class Drive:
             reserve=reservations(stage.entries),
             settle=settlements(stage.before, stage.entries),
             inbox_done=tuple(stage.inbox),
+            announce=announcements(state, stage.entries),
             hand_in=self._handed_in(stage),
         )
         while True:

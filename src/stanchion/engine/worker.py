@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,19 +20,21 @@ from stanchion.core.bundle import Bundle
 from stanchion.core.errors import CommitUnknown, JournalError, StaleAppend
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.state import State
+from stanchion.engine.announce import announcements, parked_by_claim
 from stanchion.engine.bound import BoundAgent, bind, misfits
 from stanchion.engine.clock import Clock
 from stanchion.engine.drive import Drive, Stage, reservations
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
+from stanchion.engine.taking import Held, Slots, Taking
 from stanchion.journal.record import Cipher, Recorder
+from stanchion.journal.share import NoPlace, Ready
 from stanchion.journal.store import (
     Append,
     Change,
     Claim,
     IdempotencyMismatch,
     Refused,
-    RunRef,
     SessionBusy,
     SessionMoved,
     Start,
@@ -47,6 +49,8 @@ AGAIN_S = 1.0
 """When a run that was let go because the store failed is taken up again."""
 OVERDUE_S = 0.05
 """How soon the sweeper looks again at what was due already when it looked."""
+LOOK_GAP_S = 0.02
+"""The least time between two looks for what is runnable: what comes in between is found together."""
 RENEWALS = 5
 """In a lease's time: so many may fail, or be late, before another worker takes the runs over."""
 SPREAD_S = 0.02
@@ -66,6 +70,9 @@ class WorkerSettings:
     adopt: bool = True
     """Take up whatever is runnable; else only runs of agents that are served here."""
     max_active: int = 4_000
+    """Runs driven at once. A bound for the process's memory and event loop, not a rate: most of them wait for a model."""
+    reserved: int = -1
+    """Of them for interactive runs only; -1: a tenth."""
     max_attempts: int = 5
     """Claims of a run without progress before it is dead-lettered."""
 
@@ -77,7 +84,9 @@ class _Slot:
     task: asyncio.Task[None] | None = None
     drive: Drive | None = None
     poked: bool = False
+    claiming: bool = False
     epoch: int = 0
+    held: Held | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -94,7 +103,12 @@ class Worker:
         live: Live,
         loader: Loader,
         settings: WorkerSettings,
+        served: Mapping[str, str],
+        version: str = "",
     ) -> None:
+        """`served`: names and bundle digests of the agents that are found here."""
+        slots = Slots(settings.max_active, settings.reserved)
+        self.taking = Taking(store, clock, settings.name, slots, served, adopt=settings.adopt, version=version)
         self.draining = False
         self._store = store
         self._cipher = cipher
@@ -104,8 +118,8 @@ class Worker:
         self._loader = loader
         self._settings = settings
         self._slots: dict[tuple[str, str], _Slot] = {}
-        self._strange: set[tuple[str, str]] = set()
-        """Runnable runs of agents that are not served here, by one who does not adopt them."""
+        self._claiming = 0
+        """Runs that were found ready and are being claimed."""
         self._sweep_now = asyncio.Event()
         self._listens = False
         self._sweeper: asyncio.Task[None] | None = None
@@ -118,7 +132,7 @@ class Worker:
 
     async def open(self) -> None:
         """Begin: everything that is runnable is activated."""
-        self._listens = self._store.listen(self._heard)
+        self._listens = self.taking.shared = self._store.listen(self._heard)
         self._sweep_now.set()
         self._sweeper = asyncio.create_task(self._sweep(), name="stanchion-sweeper")
         self._renewer = asyncio.create_task(self._renew(), name="stanchion-leases")
@@ -133,7 +147,38 @@ class Worker:
         elif not self.draining and len(self._slots) < self._settings.max_active:
             slot = _Slot()
             self._slots[tenant, run] = slot
-            slot.task = asyncio.create_task(self._activate(tenant, run, slot))
+            slot.task = asyncio.create_task(self._hinted(tenant, run, slot))
+
+    async def _hinted(self, tenant: str, run: str, slot: _Slot) -> None:
+        """Activate a run that has begun and is served here. Another waits its turn, or for its own worker."""
+        try:
+            row = await self._store.run(tenant, run)
+        except JournalError:
+            row = None
+        if row is not None and row.epoch and self._find_agent(row.agent) is not None:
+            slot.held = self.taking.hold(row.priority, tenant, begun=True)
+            await self._activate(tenant, run, slot)
+        else:
+            self._forget(tenant, run, slot)
+            self._sweep_now.set()
+
+    def _take_on(self, ready: Ready) -> None:
+        """Claim a run that was found ready."""
+        if (ready.tenant, ready.run) in self._slots or self.draining:
+            self.hint(ready.tenant, ready.run)
+            return
+        held = self.taking.hold(ready.priority, ready.tenant, begun=ready.begun)
+        slot = self._slots[ready.tenant, ready.run] = _Slot(held=held, claiming=True)
+        self._claiming += 1
+        slot.task = asyncio.create_task(self._activate(ready.tenant, ready.run, slot))
+
+    def _claimed(self, slot: _Slot) -> None:
+        """The claim of a run that was found ready is answered; when all are, look what is left."""
+        if slot.claiming:
+            slot.claiming = False
+            self._claiming -= 1
+            if not self._claiming:
+                self._sweep_now.set()
 
     def look(self) -> None:
         """Have the sweeper look now: something may have become runnable."""
@@ -144,13 +189,13 @@ class Worker:
 
     async def start(
         self, start: Start, first: ev.RunStarted, agent: BoundAgent
-    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
         """Start a run and drive it: its first event and its first model call's intent are one transaction.
 
         Returns what the store says (`Started`, `SessionBusy`, ..). A reservation that only others' reservations
         refuse does not refuse the run, which then waits for the money.
         """
-        slot = _Slot(epoch=1)
+        slot = _Slot(epoch=1, held=self.taking.hold(start.priority, start.tenant, begun=False))
         self._slots[start.tenant, start.run] = slot
         try:
             state = await self._loader.base(start.tenant, start.base)
@@ -195,6 +240,7 @@ class Worker:
             release=state.ended,
             outcome=state.outcome,
             reserve=reservations(stage.entries),
+            announce=announcements(state, stage.entries),
         )
         lease_ms = int(self._settings.lease_s * 1000)
         return msgspec.structs.replace(start, first=first, worker=self._settings.name, lease_ms=lease_ms)
@@ -216,6 +262,8 @@ class Worker:
                 slot.task.cancel()
         await self._gone(1.0)
         await _ended(self._renewer)
+        with contextlib.suppress(JournalError):
+            await self.taking.leave()
 
     async def _gone(self, within_s: float) -> None:
         """Wait until no run is active, or the time is up."""
@@ -232,6 +280,7 @@ class Worker:
         try:
             lease_ms = int(self._settings.lease_s * 1000)
             claim = await self._store.claim(tenant, run, worker=self._settings.name, lease_ms=lease_ms)
+            self._claimed(slot)
             if claim is not None:
                 slot.epoch = claim.epoch
                 drive = await self._prepare(claim)
@@ -249,7 +298,7 @@ class Worker:
                 self.hint(tenant, run)
             return
         drive.claimed_at(sent_s)
-        slot.drive = drive
+        self._drives(slot, drive)
         self._live.open(tenant, run)
         if self.draining:
             drive.drain()
@@ -277,8 +326,17 @@ class Worker:
             if again:
                 self.hint(tenant, run)
 
+    def _drives(self, slot: _Slot, drive: Drive) -> None:
+        slot.drive = drive
+        if slot.held is not None:
+            self.taking.drives(slot.held)
+
     def _forget(self, tenant: str, run: str, slot: _Slot) -> None:
         slot.done.set()
+        self._claimed(slot)
+        if slot.held is not None:
+            self.taking.free(slot.held, had=slot.drive is not None)
+            slot.held = None
         if self._slots.get((tenant, run)) is slot:
             del self._slots[tenant, run]
 
@@ -362,6 +420,7 @@ class Worker:
                 release=True,
                 outcome=parked.reason,
                 inbox_done=answered,
+                announce=parked_by_claim(await self._store.run(claim.tenant, claim.run), entries),
             )
         )
         self._live.publish(claim.tenant, claim.run, entries)
@@ -391,11 +450,11 @@ class Worker:
         """Activate whatever is runnable and nobody drives: at the start, when something is due, and when told."""
         while True:
             self._sweep_now.clear()
+            looked_s = asyncio.get_running_loop().time()
             try:
-                room = self._settings.max_active - len(self._slots)
-                for ref in await self._store.runnable(limit=max(room, 0)) if room > 0 else ():
-                    if self._settings.adopt or await self._is_served(ref):
-                        self.hint(ref.tenant, ref.run)
+                await self.taking.beat(len(self._slots))
+                for ready in () if self._claiming else await self.taking.look(len(self._slots)):
+                    self._take_on(ready)
                 if not self._listens and await self._store.changed_elsewhere():
                     self._nudge()
                 due_ms = await self._store.next_wake_ms()
@@ -406,6 +465,7 @@ class Worker:
                 log.exception("the sweeper failed; it goes on")
                 due_ms = 0
             await self._until(due_ms)
+            await asyncio.sleep(looked_s + LOOK_GAP_S - asyncio.get_running_loop().time())
 
     def _heard(self, changes: Sequence[Change] | None) -> None:
         """Another process wrote: poke whoever drives one of these runs here, and look for those nobody drives."""
@@ -422,17 +482,6 @@ class Worker:
             elif change.wanted:
                 # All workers hear it; who looks first has it, and the others find it leased.
                 asyncio.get_running_loop().call_later(self._clock.draw() * SPREAD_S, self._sweep_now.set)
-
-    async def _is_served(self, ref: RunRef) -> bool:
-        """Say whether the agent of a run is served here."""
-        place = (ref.tenant, ref.run)
-        if place in self._strange:
-            return False
-        row = await self._store.run(*place)
-        if row is not None and self._find_agent(row.agent) is None:
-            self._strange.add(place)
-            return False
-        return row is not None
 
     def _nudge(self) -> None:
         """Another process wrote: whoever is active here looks into his inbox, whoever watches looks for events."""
