@@ -218,7 +218,7 @@ class Worker:
                 self._loader.keep(drive.state)
                 self._sweep_now.set()
             return said
-        slot.drive = drive
+        self._drives(slot, drive)
         self._live.open(start.tenant, start.run)
         drive.started(stage)
         if slot.poked:

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Message, Part, Text, text_of
 from stanchion.core.money import Amount, parse_usd
 from stanchion.core.state import State
+from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
 from stanchion.engine.live import Live, LiveDelta
@@ -36,13 +38,14 @@ from stanchion.engine.relay import Relay
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.record import Identity
 from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
+from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
 from stanchion.runtime import proof
 from stanchion.runtime.deciding import Decision, Desk
 from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
-from stanchion.runtime.opening import bind_agents, open_store
+from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 
@@ -86,19 +89,24 @@ class Runtime:
         adopt: bool = True,
         clock: Clock | None = None,
         store: Store | None = None,
+        max_active: int = 0,
+        batch_gather_s: float = 30.0,
     ) -> Runtime:
         """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only runs of these agents.
 
-        `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Raises `ConfigError`.
+        `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Calls that may wait for a
+        provider's batch API do so for `batch_gather_s` before their batch is handed in. Raises `ConfigError`.
         """
-        bound = bind_agents(agents, clients or {}, os.environ if environment is None else environment, drive=drive)
+        environment = os.environ if environment is None else environment
+        bound = bind_agents(agents, clients or {}, environment, drive=drive)
         if store is None:
             store, clock = await open_store(data, clock)
         clock = clock or SystemClock()
         runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive)
         try:
             if drive:
-                await runtime._drive(adopt=adopt)
+                await runtime._drive(adopt=adopt, max_active=max_active)
+                await runtime._serve_batches(batch_clients(bound.values(), environment), batch_gather_s)
         except BaseException:
             await runtime.aclose(grace_s=0)
             raise
@@ -111,9 +119,11 @@ class Runtime:
         for change in changes or ():
             self._live.look(change.tenant, change.run)
 
-    async def _drive(self, *, adopt: bool) -> None:
+    async def _drive(self, *, adopt: bool, max_active: int = 0) -> None:
         """Take the driver's seat and begin."""
         settings = WorkerSettings(new_id("worker_"), adopt=adopt)
+        if max_active:
+            settings = replace(settings, max_active=max_active)
         if self._shared:
             settings = replace(settings, lease_s=_SHARED_LEASE_S)
         if not await self.store.seize(settings.name):
@@ -131,12 +141,23 @@ class Runtime:
             live=self._live,
             loader=self._loader,
             settings=settings,
+            served={name: agent.digest for name, agent in self._bound.items()},
+            version=version("stanchion"),
         )
         self._starter = Starter(self.store, self._worker, self._clock)
         if adopt:
             await self._revive_served()
         self._relay.drives()
         await self._worker.open()
+
+    async def _serve_batches(self, clients: Mapping[str, BatchClient], gather_s: float) -> None:
+        """Hand in the model calls that wait for a batch, and bring back their answers."""
+        settings = BatcherSettings(
+            new_id("batcher_"), gather_s=gather_s, look_s=min(20.0, gather_s), tick_s=min(2.0, gather_s / 2)
+        )
+        batcher = Batcher(self.store, clients, self._clock, settings)
+        await batcher.open()
+        self._stack.push_async_callback(batcher.aclose)
 
     async def _revive_served(self) -> None:
         """Set runs going again that were parked because nobody served their agent, now that somebody does."""
@@ -205,10 +226,12 @@ class Runtime:
         if_busy: IfBusy = "reject",
         dry_run: bool = False,
         deadline_ms: int = 0,
+        batch_api: bool = False,
     ) -> Started:
         """Start a run. Returns when it is durable; where this process drives nothing, any worker takes it up.
 
-        Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
+        With `batch_api` its model calls go through the provider's batch API where there is one and a day is left: half the
+        price, and answers within a day. Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
         Raises `NotFound` (agent), `InputError` (with the field), and `Conflict` with code "session_busy",
         "idempotency_mismatch", "budget_exhausted", "draining" or "not_driving".
         """
@@ -222,6 +245,7 @@ class Runtime:
             raise InputError(f'must be "reject" or "queue", not {if_busy!r}', field="if_busy")
         if idempotency_key and not idempotency_digest:
             asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
+            asked += ("batch_api",) if batch_api else ()
             idempotency_digest = digest_of_request(*asked)
         named = checked(session, "session")
         session = named or new_id("ses_")
@@ -236,6 +260,7 @@ class Runtime:
             ledgers=await self._starter.ledgers(tenant, user, session),
             dry_run=dry_run,
             deadline_ms=self._deadline(deadline_ms),
+            batch_api=batch_api,
             parts=parts,
         )
         return await self._starter.start(first, bound, idempotency_key, idempotency_digest, if_busy, fresh=not named)
