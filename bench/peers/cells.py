@@ -60,6 +60,10 @@ async def steady(world: World, peer: Peer, size: Size, parts: set[str]) -> Figur
     await world.play(script(2))
     async with world.subject(peer) as (running, _):
         await running.ask("runs", names=[f"warm{n}" for n in range(5)], at_once=5)
+        if "memory" in parts:
+            await world.play(script(size.live_turns, gap_s=GAP_S))
+            cost = await _turns(world, running, "m", size.live, size.live, size.live_turns, over_s=1.0)
+            found["memory"] = {**cost, **_by_run(cost, size.live)}
         if "cpu" in parts:
             found["cpu"] = {}
             await world.play(script(size.turns))
@@ -67,10 +71,6 @@ async def steady(world: World, peer: Peer, size: Size, parts: set[str]) -> Figur
                 found["cpu"][str(at_once)] = await _turns(world, running, f"c{at_once}", runs, at_once, size.turns)
         if "first" in parts:
             found["first"] = await _first(world, running, size.samples)
-        if "memory" in parts:
-            await world.play(script(size.live_turns, gap_s=GAP_S))
-            cost = await _turns(world, running, "m", size.live, size.live, size.live_turns, over_s=1.0)
-            found["memory"] = {**cost, **_by_run(cost, size.live)}
     return found
 
 
@@ -155,6 +155,20 @@ async def stored(world: World, peer: Peer, size: Size) -> Figures:
     return found
 
 
+async def _calls_within(world: World, peer: Peer, usd: float, turns: int) -> int:
+    """Find how many calls of one run cost at most so much: what a user would allow who knew every bill beforehand."""
+    bills = list[float]()
+    async with world.subject(peer) as (trial, _):
+        for length in (1, turns):
+            await world.play(script(length, gap_s=0, events=4))
+            await trial.ask("runs", names=[f"trial-{length}"], at_once=1)
+            bills.append((await world.bill())["usd"])
+    first, whole = bills
+    growth = (whole - turns * first) / (turns * (turns - 1) / 2)
+    fitting = (calls for calls in range(turns, 0, -1) if calls * first + growth * calls * (calls - 1) / 2 <= usd)
+    return next(fitting, 1)
+
+
 async def spend(world: World, peer: Peer, size: Size) -> Figures:
     """Offer runs whose bill would be over a dollar, with the framework's own limit set to a dollar; read the bill."""
     found: Figures = {}
@@ -166,10 +180,7 @@ async def spend(world: World, peer: Peer, size: Size) -> Figures:
         elif peer.limit == "dollars a run":
             limit = {"limit_usd_per_run": str(1 / runs)}
         else:
-            async with world.subject(peer) as (trial, _):
-                await trial.ask("runs", names=["trial"], at_once=1)
-            per_call = (await world.bill())["usd"] / turns
-            limit = {"limit_calls": max(1, int(1 / runs / per_call))}
+            limit = {"limit_calls": await _calls_within(world, peer, 1 / runs, turns)}
         await world.play(script(turns, gap_s=0, events=4))
         async with world.subject(peer, **limit) as (running, _):
             names = [f"s-{number}" for number in range(runs)]

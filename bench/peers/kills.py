@@ -17,6 +17,8 @@ from bench.peers.world import Running, World
 CALLS = 3
 """Model calls of a run that nothing happens to."""
 PATIENCE_S = {"by itself": 30.0, "by hand": 4.0}
+OTHER_S = 12.0
+"""How long another worker is given to notice: more than twice the longest lease here."""
 _OVER = ("done", "waiting", "failed")
 
 
@@ -39,7 +41,7 @@ async def kill(world: World, peer: Peer, size: Size, mode: str) -> Figures:
         if after is None:
             after = await world.start(peer, dsn, worker="a")
         alive_s = time.monotonic() - killed
-        patience = PATIENCE_S["by itself" if peer.other_worker else "by hand"]
+        patience = OTHER_S if other else PATIENCE_S["by itself" if peer.other_worker else "by hand"]
         states = await _settled(after, names, patience)
         took = time.monotonic() - killed
         itself = [name for name in names if states[name] in _OVER]

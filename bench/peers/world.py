@@ -157,11 +157,11 @@ class World:
         spec = {
             "dsn": dsn, "variant": peer.variant, "prompt": PROMPT, "environment": self._environment(), **more,
         }  # fmt: skip
-        errors = tempfile.TemporaryFile("w+", errors="replace")
+        errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - it lives as long as the process
         process = await asyncio.create_subprocess_exec(
             str(peer.python), str(HERE / peer.folder / "subject.py"), json.dumps(spec),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors, limit=1 << 24,
-            env=os.environ | self._environment() | {"PYTHONPATH": str(HERE / "shared")},
+            env=os.environ | self._environment() | {"PYTHONPATH": _python_path(peer)},
         )  # fmt: skip
         running = Running(process, errors)
         await running.answer(120, f"start of {peer.name}")
@@ -208,3 +208,9 @@ async def world() -> AsyncGenerator[World]:
             witness.stdin.close()
             await witness.wait()
             await sim.stop()
+
+
+def _python_path(peer: Peer) -> str:
+    """Put the shared files on a subject's path; what the caller has on it is ours alone."""
+    mine = os.environ.get("PYTHONPATH", "") if peer.folder == "stanchion" else ""
+    return os.pathsep.join(filter(None, (str(HERE / "shared"), mine)))

@@ -57,12 +57,21 @@ class Adk(Subject):
     async def run(self, name: str, on_text: OnText) -> None:
         """Stream a run in a session of this name."""
         await self.sessions.create_session(app_name=APP, user_id=USER, session_id=name)
+        await self._say(name, on_text)
+
+    async def _say(self, name: str, on_text: OnText) -> None:
         message = types.Content(role="user", parts=[types.Part(text=self.spec["prompt"].format(name))])
         await self._stream(on_text, session_id=name, new_message=message)
 
     async def resume(self, name: str, on_text: OnText) -> None:
         """Go on with the invocation that the session ends in."""
         session = await self.sessions.get_session(app_name=APP, user_id=USER, session_id=name)
+        if session is None:
+            await self.run(name, on_text)
+            return
+        if not session.events:
+            await self._say(name, on_text)
+            return
         await self._stream(on_text, session_id=name, invocation_id=session.events[-1].invocation_id)
 
     async def _stream(self, on_text: OnText, **asked: object) -> None:

@@ -109,7 +109,7 @@ class Agno(Subject):
         config = uvicorn.Config(system.get_app(), port=0, log_level="error", access_log=False)
         server = uvicorn.Server(config)
         self.serving = asyncio.create_task(server.serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - it has no event to wait for
             await asyncio.sleep(0.02)
         return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 

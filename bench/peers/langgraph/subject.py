@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from langchain.agents import create_agent
+from langchain.agents import AgentState, create_agent
 from langchain.agents.middleware import ModelCallLimitMiddleware
 from langchain.tools import tool
 from langchain_anthropic import ChatAnthropic
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessageChunk, AnyMessage
 from langchain_core.tools import InjectedToolCallId
+from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.graph.message import _messages_delta_reducer
 from line import OnText, Subject, main
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -34,6 +36,12 @@ async def refund(order: str, call: Annotated[str, InjectedToolCallId]) -> str:
 async def note(order: str) -> str:
     """Write a note on an order."""
     return await write_note(order)
+
+
+class Differences(AgentState):
+    """Messages are stored as what each step adds (beta)."""
+
+    messages: Annotated[list[AnyMessage], DeltaChannel(_messages_delta_reducer)]
 
 
 class LangGraph(Subject):
@@ -60,14 +68,6 @@ class LangGraph(Subject):
         """Keep messages as their differences, where asked for (beta)."""
         if self.spec["variant"] != "delta":
             return {}
-        from langchain.agents import AgentState
-        from langchain_core.messages import AnyMessage
-        from langgraph.channels.delta import DeltaChannel
-        from langgraph.graph.message import _messages_delta_reducer
-
-        class Differences(AgentState):
-            messages: Annotated[list[AnyMessage], DeltaChannel(_messages_delta_reducer)]
-
         return {"state_schema": Differences}
 
     async def run(self, name: str, on_text: OnText) -> None:
@@ -79,7 +79,7 @@ class LangGraph(Subject):
         await self._stream(None, name, on_text)
 
     async def _stream(self, asked: dict | None, name: str, on_text: OnText) -> None:
-        durability = {"sync": {"durability": "sync"}}.get(self.spec["variant"], {})
+        durability = {"durability": "sync"} if self.spec["variant"] else {}
         config = {"configurable": {"thread_id": name}, "recursion_limit": 10_000}
         async for chunk, _ in self.agent.astream(asked, config, stream_mode="messages", **durability):
             if isinstance(chunk, AIMessageChunk) and (text := chunk.text):

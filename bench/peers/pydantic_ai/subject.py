@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any
@@ -88,10 +88,10 @@ class PydanticAI(Subject):
 
     async def open(self) -> None:
         """Launch DBOS; it goes on with the workflows of this executor that it finds."""
-        global LIMITS, DURABLE_STREAM  # noqa: PLW0603: a workflow's code is a module's
+        global LIMITS, DURABLE_STREAM  # a workflow's code is its module's
         if usd := self.spec.get("limit_usd_per_run"):
             LIMITS = UsageLimits(request_limit=None, cost_limit=Decimal(usd))
-        DURABLE_STREAM = self.spec["variant"] == "durable_stream"
+        DURABLE_STREAM = self.stream_variant = self.spec["variant"] == "durable_stream"
         DBOS(
             config={
                 "name": "bench",
@@ -117,6 +117,14 @@ class PydanticAI(Subject):
         """Look at the workflow's row."""
         found = await DBOS.get_workflow_status_async(name)
         return {"SUCCESS": "done", "ERROR": "failed"}.get(found.status if found else "", "open")
+
+    async def follow(self, name: str, after: int) -> AsyncIterator[tuple[int, str]]:
+        """Read the durable stream of the workflow from a place on."""
+        while await DBOS.get_workflow_status_async(name) is None:  # noqa: ASYNC110 - it was begun a moment ago
+            await asyncio.sleep(0.01)
+        async for text in DBOS.read_stream_async(name, "text", offset=after):
+            after += 1
+            yield after, text
 
     async def close(self) -> None:
         """Let DBOS go."""

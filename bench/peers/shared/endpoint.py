@@ -2,7 +2,8 @@
 
 `POST /runs/NAME` streams the run's text as server-sent events. Where the client has gone the run is cancelled, as a web
 framework's streaming response does; asking again for the same run goes on by `Subject.resume`. There are no ids in
-the stream, for the library has none to give.
+the stream, for the library has none to give. A subject with a stream that can be read from a place (`follow`) gets
+`?after=N`, and its events have ids.
 """
 
 from __future__ import annotations
@@ -24,15 +25,25 @@ async def serve(subject: Subject) -> str:
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        name = head.split(b" ", 2)[1].decode().rpartition("/")[2]
-        work = subject.resume if name in known else subject.run
-        known.add(name)
+        name, _, after = head.split(b" ", 2)[1].decode().rpartition("/")[2].partition("?after=")
         writer.write(_HEAD)
 
-        def on_text(text: str) -> None:
-            writer.write(b"data: " + json.dumps({"text": text}).encode() + b"\n\n")
+        def on_text(text: str, place: str = "") -> None:
+            writer.write(f"{place}data: {json.dumps({'text': text})}\n\n".encode())
 
-        run = asyncio.create_task(work(name, on_text))
+        async def follow() -> None:
+            if name not in known:
+                await subject.do_start([name])
+            known.add(name)
+            async for place, text in subject.follow(name, int(after or 0)):
+                on_text(text, f"id: {place}\n")
+
+        async def drive() -> None:
+            work = subject.resume if name in known else subject.run
+            known.add(name)
+            await work(name, on_text)
+
+        run = asyncio.create_task(follow() if subject.stream_variant else drive())
         gone = asyncio.create_task(reader.read())
         await asyncio.wait((run, gone), return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()

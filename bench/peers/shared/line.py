@@ -22,7 +22,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,13 @@ class Subject:
         if task is None or not task.done():
             return "open"
         return "failed" if task.exception() else "done"
+
+    stream_variant = False
+    """Whether `follow` is there."""
+
+    def follow(self, name: str, after: int) -> AsyncIterator[tuple[int, str]]:
+        """Give the pieces of a run's text from a place on, each with the place behind it."""
+        raise NotImplementedError
 
     async def serve(self) -> str:
         """Serve streams of runs; give the address."""

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """The agent in Stanchion: the facade over PostgreSQL; streams by the HTTP server that `stanchion serve` starts."""
 
 from __future__ import annotations
