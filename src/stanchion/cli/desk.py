@@ -94,6 +94,11 @@ class Desk(Protocol):
     async def runs(
         self, *, session: str = "", agent: str = "", user: str = "", status: str = "", before: str = "", limit: int = 50
     ) -> Sequence[Json]: ...
+    async def letters(
+        self, *, agent: str, reason: str, before: tuple[str, str], limit: int, all_tenants: bool = False
+    ) -> Sequence[Json]: ...
+    async def letter(self, run: str) -> Json: ...
+    def at(self, tenant: str) -> Desk: ...
     def verify(self, run: str = "") -> AsyncIterator[Json]: ...
     async def budgets(self) -> Sequence[Json]: ...
     async def set_budget(self, ledger: str, usd: str | None) -> Json: ...
@@ -212,6 +217,21 @@ class FileDesk:
         )
         return [_listed(plain(row)) for row in rows]
 
+    async def letters(
+        self, *, agent: str, reason: str, before: tuple[str, str], limit: int, all_tenants: bool = False
+    ) -> Sequence[Json]:
+        tenant = "" if all_tenants else self._tenant
+        found = await self._runtime.parked(tenant=tenant, agent=agent, reason=reason, before=before, limit=limit)
+        return [plain(letter) for letter in found]
+
+    async def letter(self, run: str) -> Json:
+        view = dict(plain(await self._runtime.letter(run, tenant=self._tenant)))
+        return {**view.pop("letter"), **view}
+
+    def at(self, tenant: str) -> FileDesk:
+        """The same data, of another tenant."""
+        return FileDesk(self._runtime, tenant)
+
     async def verify(self, run: str = "") -> AsyncIterator[Json]:
         async for verified in self._runtime.verify(run, tenant=self._tenant):
             yield plain(verified)
@@ -242,6 +262,8 @@ def _listed(row: Json) -> Json:
     """Choose what a listing shows of a run's row: not its lease, its hash or its worker."""
     shown = ("run", "session", "user", "agent", "status", "outcome", "seq", "parent")
     kept = {name: row[name] for name in shown}
+    kept |= {"outcome": row["outcome"] if row["status"] == "ended" else ""}
+    kept |= {"parked": row["outcome"] if row["status"] == "parked" else ""}
     return kept | {"usd": format_usd(row["cost"]), "created_ms": row["created_ms"], "updated_ms": row["updated_ms"]}
 
 

@@ -8,7 +8,22 @@ from collections.abc import Sequence
 
 import typer
 
-from stanchion.cli import api, budgets, decide, doctor, keys, prices, run, runs, serve, sim, verify, version, worker
+from stanchion.cli import (
+    api,
+    budgets,
+    decide,
+    dlq,
+    doctor,
+    keys,
+    prices,
+    run,
+    runs,
+    serve,
+    sim,
+    verify,
+    version,
+    worker,
+)
 from stanchion.cli.errors import ExitCode, report, say_error
 from stanchion.core.errors import StanchionError
 
@@ -39,6 +54,7 @@ app.command()(worker.worker)
 app.command()(api.api)
 app.command()(run.run)
 app.add_typer(runs.app)
+app.add_typer(dlq.app)
 app.command()(decide.decide)
 app.command()(verify.verify)
 app.command()(sim.sim)

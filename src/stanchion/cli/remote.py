@@ -145,6 +145,19 @@ class Remote:
         query = {name: value for name, value in asked.items() if value} | {"limit": str(min(limit, 200))}
         return (await self._call("GET", "/v1/runs", query=query))["runs"]
 
+    async def letters(
+        self, *, agent: str, reason: str, before: tuple[str, str], limit: int, all_tenants: bool = False
+    ) -> Sequence[Json]:
+        query = {"agent": agent, "reason": reason or "all", "before": before[1], "limit": str(limit)}
+        return (await self._call("GET", "/v1/dlq", query=query))["letters"]
+
+    async def letter(self, run: str) -> Json:
+        return await self._call("GET", f"/v1/dlq/{_segment(run)}")
+
+    def at(self, tenant: str) -> Remote:
+        """Its API key says whose data is meant."""
+        return self
+
     async def verify(self, run: str = "") -> AsyncIterator[Json]:
         raise ConfigError(
             "a server is not asked whether its own journal is in order: give the data file with --data, "

@@ -22,7 +22,7 @@ Status = Literal["queued", "runnable", "waiting", "parked", "ended"]
 COLUMNS: tuple[Column, ...] = (
     ("run", lambda row: row["run"]),
     ("agent", lambda row: row["agent"]),
-    ("status", lambda row: row["outcome"] or row["status"]),
+    ("status", lambda row: row["outcome"] or row.get("parked") or row["status"]),
     ("cost", lambda row: f"${row['usd']}"),
     ("events", lambda row: str(row["seq"])),
     ("started", lambda row: when(row["created_ms"])),

@@ -32,10 +32,12 @@ from stanchion.core.state import State
 from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
+from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
 from stanchion.engine.relay import Relay
 from stanchion.engine.worker import Worker, WorkerSettings
+from stanchion.journal.quota import Quota
 from stanchion.journal.record import Identity
 from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.batch import BatchClient
@@ -46,6 +48,7 @@ from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
+from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, read_quotas
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 
@@ -91,11 +94,13 @@ class Runtime:
         store: Store | None = None,
         max_active: int = 0,
         batch_gather_s: float = 30.0,
+        quotas: Sequence[str | Quota] = (),
     ) -> Runtime:
         """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only runs of these agents.
 
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Calls that may wait for a
-        provider's batch API do so for `batch_gather_s` before their batch is handed in. Raises `ConfigError`.
+        provider's batch API do so for `batch_gather_s` before their batch is handed in. `quotas` are limits that all workers
+        share ("anthropic rpm=50 tpm=40000"); they go before those of the store. Raises `ConfigError`.
         """
         environment = os.environ if environment is None else environment
         bound = bind_agents(agents, clients or {}, environment, drive=drive)
@@ -105,7 +110,7 @@ class Runtime:
         runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive)
         try:
             if drive:
-                await runtime._drive(adopt=adopt, max_active=max_active)
+                await runtime._drive(adopt=adopt, max_active=max_active, quotas=read_quotas(quotas, environment))
                 await runtime._serve_batches(batch_clients(bound.values(), environment), batch_gather_s)
         except BaseException:
             await runtime.aclose(grace_s=0)
@@ -119,7 +124,7 @@ class Runtime:
         for change in changes or ():
             self._live.look(change.tenant, change.run)
 
-    async def _drive(self, *, adopt: bool, max_active: int = 0) -> None:
+    async def _drive(self, *, adopt: bool, max_active: int = 0, quotas: Sequence[Quota] = ()) -> None:
         """Take the driver's seat and begin."""
         settings = WorkerSettings(new_id("worker_"), adopt=adopt)
         if max_active:
@@ -133,6 +138,8 @@ class Runtime:
             )
         for agent in self._bound.values():
             await self._stack.enter_async_context(agent.registry)
+        gate = Gate(self.store.quotas, settings.name, self._clock, settings=quotas, weight_of=self._weight_of)
+        self._stack.push_async_callback(gate.aclose)
         self._worker = Worker(
             store=self.store,
             cipher=Identity(),
@@ -143,12 +150,17 @@ class Runtime:
             settings=settings,
             served={name: agent.digest for name, agent in self._bound.items()},
             version=version("stanchion"),
+            gate=gate,
         )
         self._starter = Starter(self.store, self._worker, self._clock)
         if adopt:
             await self._revive_served()
         self._relay.drives()
+        await gate.open()
         await self._worker.open()
+
+    def _weight_of(self, tenant: str) -> float:
+        return self._worker.taking.weight_of(tenant) if self._worker else 1.0
 
     async def _serve_batches(self, clients: Mapping[str, BatchClient], gather_s: float) -> None:
         """Hand in the model calls that wait for a batch, and bring back their answers."""
@@ -434,6 +446,21 @@ class Runtime:
     async def budgets(self, *, tenant: str = "default") -> Sequence[Ledger]:
         """List shared budgets: the tenant's, then those of all tenants together."""
         return [*await self.store.ledgers(tenant), *await self.store.ledgers("")]
+
+    async def quotas(self) -> QuotasView:
+        """Show the shared limits of providers: what is set in the store, what counts now, what is closed and broken."""
+        signals, usage = await self.store.quotas.signals(), await self.store.quotas.usage()
+        return QuotasView(signals.quotas, tuple(usage), signals.pauses, signals.breakers)
+
+    async def set_quota(self, quota: str | Quota) -> Quota:
+        """Keep a shared limit of a provider in the store; all workers hear of it within seconds. Raises `InputError`."""
+        found = parse_quota(quota, field="quota") if isinstance(quota, str) else quota
+        await self.store.quotas.set_quota(checked_quota(found, "quota"))
+        return found
+
+    async def drop_quota(self, name: str) -> bool:
+        """Forget a shared limit. False: there is none."""
+        return await self.store.quotas.drop_quota(name)
 
     async def erase(self, subject: str, *, tenant: str = "default") -> bool:
         """Destroy the content of a user (or of a session without one) for ever. The chains still verify."""

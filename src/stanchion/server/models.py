@@ -188,6 +188,15 @@ class Revive(Body):
     by: str = Field("", max_length=200)
 
 
+class Replay(Body):
+    """Which standing runs to set going again."""
+
+    agent: str = Field("", max_length=200, description="Only runs of this agent.")
+    reason: Literal["dead_letter", "bundle_changed", "agent_missing"] = "dead_letter"
+    limit: Annotated[int, Field(ge=1, le=1000)] = 200
+    by: str = Field("", max_length=200)
+
+
 class SetBudget(Body):
     """A budget's limit; null takes it away. Setting one opens a budget that an overrun had closed."""
 
@@ -217,6 +226,14 @@ class RunsQuery(PageQuery):
     agent: str = Field("", max_length=200)
     user: str = Field("", max_length=200)
     status: Literal["", "queued", "runnable", "waiting", "parked", "ended"] = ""
+    outcome: str = Field("", max_length=50, description="How it ended, or why it is parked.")
+
+
+class LettersQuery(PageQuery):
+    """Which standing runs to list."""
+
+    agent: str = Field("", max_length=200)
+    reason: Literal["dead_letter", "bundle_changed", "agent_missing", "all"] = "dead_letter"
 
 
 class EventsQuery(Query):

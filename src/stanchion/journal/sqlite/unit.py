@@ -168,6 +168,7 @@ class UnitOfWork:
         """Take the leases that others hold."""
         self.flush()
         self._heads.forget()
+        self.connection.execute(_SQL["void_claims"], (self.now_ms, worker))
         self.connection.execute(_SQL["void_leases"], (worker,))
 
     def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:

@@ -9,6 +9,10 @@ INSERT INTO runs (tenant, run, session, agent, bundle, user, status, outcome, ep
     lease_until_ms, worker, attempts, priority, parent, root, cost, created_ms, updated_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?, '', 0, 0, x'', 0, 0, '', 0, ?, ?, ?, 0, ?, ?)
 
+-- name: void_claims
+INSERT INTO claims (run, epoch, worker, ended_ms)
+SELECT no, epoch, worker, ? FROM runs WHERE lease_until_ms > 0 AND worker <> ? AND attempts > 0 ON CONFLICT DO NOTHING
+
 -- name: void_leases
 UPDATE runs SET lease_until_ms = 0, worker = '' WHERE lease_until_ms > 0 AND worker <> ?
 
