@@ -62,13 +62,14 @@ class Trouble:
 
     async def strike(self, member: Member) -> None:
         """Deliver a fault to a process."""
+        drives = member.kind != "api"
         down: list[tuple[int, Callable[[Member], Awaitable[None]]]] = [
             (18, self._kill),
-            (14, self._kill_at_point),
-            (12, self._kill_at_call),
+            (14 * drives, self._kill_at_point),
+            (12 * drives, self._kill_at_call),
             (5, self._freeze),
-            (5, self._freeze_at_point),
-            (5, self._freeze_at_call),
+            (5 * drives, self._freeze_at_point),
+            (5 * drives, self._freeze_at_call),
             (7, self._hole),
         ]
         short: list[tuple[int, Callable[[Member], Awaitable[None]]]] = [
@@ -81,7 +82,7 @@ class Trouble:
         kinds = [*down, *short]
         chosen = self._chance.choices(range(len(kinds)), [weight for weight, _ in kinds])[0]
         await member.up.wait()
-        if chosen >= len(down):
+        if chosen >= len(down) or not drives:
             await kinds[chosen][1](member)
             return
         async with self._down:

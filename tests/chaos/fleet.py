@@ -72,7 +72,7 @@ class Database:
 
     async def held_by(self, worker: str) -> list[Held]:
         """List the runs that a worker drives, by their rows. Empty where the database cannot be asked."""
-        rows = await self._ask(_HELD, worker)
+        rows = await self._ask(_HELD, worker) if worker else []
         return [Held(row["run"], row["epoch"], row["seq"]) for row in rows]
 
     async def rows(self, runs: Sequence[str]) -> dict[str, Held]:

@@ -28,8 +28,8 @@ from tests.chaos.customers import Case, Customer
 from tests.chaos.faults import Fault, Trouble
 from tests.chaos.fleet import Fleet, start_fleet
 
-FLEET = ("serve", "serve", "serve")
-"""Each takes requests and drives."""
+FLEET = ("serve", "worker", "worker", "api")
+"""Three processes that drive, of which one takes requests as well, and one that only does that. All of them are struck."""
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, te
         chance = random.Random(f"{shape.seed}/strikes/{number}")
         while not over.is_set():
             await asyncio.sleep(chance.uniform(0.0, shape.gap_s))  # the random moment is what is tested
-            await trouble.strike(fleet.drivers[number])
+            await trouble.strike(fleet.members[number])
 
     async def restarts() -> None:
         chance = random.Random(f"{shape.seed}/restarts")
@@ -118,7 +118,7 @@ async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, te
                 )
         over.set()
 
-    striking = [asyncio.create_task(strikes(number)) for number in range(len(fleet.drivers))]
+    striking = [asyncio.create_task(strikes(number)) for number in range(len(fleet.members))]
     striking.append(asyncio.create_task(restarts()))
     living = [asyncio.create_task(customers()) for _ in range(shape.in_flight)]
     try:
