@@ -22,6 +22,12 @@ class BoundAgent:
     registry: Registry
     clients: Sequence[ModelClient]
     """One for each route."""
+    accounts: Sequence[str] = ()
+    """For each route: the provider and a fingerprint of the key. Limits that others share go by it."""
+
+    def account(self, route: int) -> str:
+        """Name what a route's limits are counted under."""
+        return self.accounts[route] if route < len(self.accounts) else self.bundle.routes[route].provider
 
 
 class _Check:
@@ -46,9 +52,11 @@ def bind(
     registry: Registry,
     clients: Sequence[ModelClient],
     check_output: Callable[[str], str] | None = None,
+    batchable: frozenset[int] = frozenset(),
 ) -> BoundAgent:
-    """Bind a bundle to code."""
-    return BoundAgent(bundle, digest_of(bundle), view(bundle, _Check(registry, check_output)), registry, clients)
+    """Bind a bundle to code. `batchable`: the routes that have a batch API here."""
+    seen = view(bundle, _Check(registry, check_output), batchable)
+    return BoundAgent(bundle, digest_of(bundle), seen, registry, clients)
 
 
 def misfits(old: Bundle, new: Bundle) -> str:

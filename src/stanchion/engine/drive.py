@@ -26,8 +26,10 @@ from stanchion.core.state import State
 from stanchion.engine.announce import announcements
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
+from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.perform import Performer
+from stanchion.engine.permit import Ticket
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Record, Refused, Reserve, Settle, Status, Store
 from stanchion.journal.tray import TrayItem
@@ -43,6 +45,8 @@ FULL_RETRY_S = 1.0
 OVERDUE_MS = 2_000
 """So long after its deadline an attempt that will not stop is given up: its task is left to itself."""
 
+_MODEL = ""
+"""In the place of a call's id: the model call."""
 _inbox_decoder = msgspec.json.Decoder(ev.Event)
 _SETTLED = (ev.ModelCallFinished, ev.ModelCallFailed, ev.ToolCallFinished, ev.ToolCallFailed)
 
@@ -100,6 +104,8 @@ class Drive:
         live: Live,
         first: ev.RunStarted | None = None,
         lease_s: float = math.inf,
+        gate: Gate | None = None,
+        rank: int = 0,
     ) -> None:
         self.state = state
         self.draining = False
@@ -124,6 +130,10 @@ class Drive:
         self._held_until_s = asyncio.get_running_loop().time() + lease_s
         self._lost: JournalError | None = None
         """Why this run is not ours any more."""
+        self._gate = gate
+        self._rank = rank
+        self._tickets: dict[str, Ticket] = {}
+        """Of what waits for permits, or has them and was not sent yet: by the call's id, or `_MODEL`."""
 
     def claimed_at(self, sent_s: float) -> None:
         """Say when the claim was asked for, by the loop's clock: from then on it stands for the time of the lease."""
@@ -168,6 +178,12 @@ class Drive:
         finally:
             for task in self._tasks:
                 task.cancel()
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """Give back the permits that were not used."""
+        for place in list(self._tickets):
+            self._close_ticket(place)
 
     def stage_first(self) -> Stage:
         """Stage a run's first event and what follows from it, for the transaction that starts the run."""
@@ -229,23 +245,69 @@ class Drive:
     def decide_into(self, stage: Stage) -> Decision:
         """Stage what the loop decides, until it decides nothing new."""
         while True:
-            decision = decide(self.state, self._agent.view, Moment(self._clock.now_ms(), self._epoch))
+            decision = decide(self.state, self._agent.view, self._moment())
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
-            self._held_back = self.draining and bool(acts)
+            self._held_back = self.draining and bool(acts or self._tickets)
             reserves = any(isinstance(effect, CallModel | HandIn) and effect.reserved for effect in acts)
             if not decision.events or self._held_back or (reserves and self._refused):
                 aborts = tuple(effect for effect in decision.effects if isinstance(effect, Abort))
+                self._keep_tickets(stage)
                 return Decision(effects=aborts, wake_at_ms=decision.wake_at_ms)
+            if [effect for effect in acts if not self._admitted(effect)]:
+                continue  # it is decided again, without those that must wait
             if reserves:
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
 
+    def _moment(self) -> Moment:
+        waiting = frozenset(place for place, ticket in self._tickets.items() if ticket.state == "waiting")
+        return Moment(self._clock.now_ms(), self._epoch, waiting - {_MODEL}, _MODEL in waiting)
+
+    def _admitted(self, effect: CallModel | HandIn | CallTool) -> bool:
+        """Whether nothing that all workers share forbids it now; else it waits for its turn, and wakes us then."""
+        if self._gate is None or isinstance(effect, HandIn):
+            return True
+        place = _place(effect)
+        size = (effect.bound_tokens, effect.request.max_output_tokens) if isinstance(effect, CallModel) else (0, 0)
+        ticket = self._tickets.get(place)
+        if ticket is not None and (ticket.state == "closed" or ticket.size[0] < size[0] or ticket.size[1] < size[1]):
+            self._close_ticket(place)
+            ticket = None
+        ticket = ticket or self._ticket(self._gate, effect, size)
+        if ticket is None:
+            return True
+        self._tickets[place] = ticket
+        return self._gate.has_permits(ticket)
+
+    def _ticket(self, gate: Gate, effect: CallModel | CallTool, size: tuple[int, int]) -> Ticket | None:
+        tenant, wake = self.state.tenant, self._signal.set
+        if isinstance(effect, CallModel):
+            account, model = self._agent.account(effect.route), self._agent.bundle.routes[effect.route].model
+            return gate.model(account, model, size, tenant=tenant, rank=self._rank, wake=wake)
+        limits = self._agent.registry.limits(effect.tool) if effect.mode != "dry" else None
+        return gate.tool(limits, effect.tool, tenant=tenant, rank=self._rank, wake=wake) if limits else None
+
+    def _keep_tickets(self, stage: Stage) -> None:
+        """Give back the permits of what was not decided, and do not wait for what is not wanted any more."""
+        staged = {_place(effect) for effect in stage.effects if not isinstance(effect, HandIn)}
+        state = self.state
+        stopping = state.ended or bool(state.parked) or bool(state.cancelled_by) or self.draining
+        for place, ticket in list(self._tickets.items()):
+            wanted = ticket.state == "waiting" and not stopping and _may_begin(state, place)
+            if place not in staged and not wanted:
+                self._close_ticket(place)
+
+    def _close_ticket(self, place: str) -> None:
+        ticket = self._tickets.pop(place, None)
+        if ticket is not None and self._gate is not None:
+            self._gate.close(ticket)
+
     def _let_go(self, decision: Decision) -> bool:
         """Whether there is nothing to stay in memory for."""
         if self.state.ended or self.state.parked:
             return True
-        if self._tasks or self.state.in_flight or self._poll_budget:
+        if self._tasks or self.state.in_flight or self._poll_budget or self._tickets:
             return self.draining and not self._tasks and not self.state.in_flight
         if self.draining:
             return True
@@ -305,7 +367,7 @@ class Drive:
             settle=settlements(stage.before, stage.entries),
             inbox_done=tuple(stage.inbox),
             announce=announcements(state, stage.entries),
-            hand_in=self._handed_in(stage),
+            hand_in=self.handed_in(stage),
         )
         while True:
             try:
@@ -314,7 +376,7 @@ class Drive:
                 log.error("run %s waits: %s", state.run, error)
                 await asyncio.sleep(FULL_RETRY_S)
 
-    def _handed_in(self, stage: Stage) -> tuple[TrayItem, ...]:
+    def handed_in(self, stage: Stage) -> tuple[TrayItem, ...]:
         """List the model calls that go into a batch: whoever makes it up finds them where their intent is."""
         state, routes = self.state, self._agent.bundle.routes
         lanes = {(e.turn, e.attempt): routes[e.route].provider for e in stage.effects if isinstance(e, HandIn)}
@@ -335,7 +397,7 @@ class Drive:
         """It is durable: tell the watchers, and perform what was decided."""
         state = self.state
         if self._performer is None:
-            self._performer = Performer(self._agent, state, self._clock, self._live)
+            self._performer = Performer(self._agent, state, self._clock, self._live, self._gate)
         self._poll_budget = state.refused is not None and not stage.effects
         self._live.publish(state.tenant, state.run, stage.entries)
         for effect in stage.effects:
@@ -346,8 +408,11 @@ class Drive:
         performer = self._performer
         if performer is None:
             raise AssertionError("nothing is performed before something is durable")
-        task = asyncio.create_task(_release(self, performer, effect))
+        ticket, gate = self._tickets.pop(_place(effect), None), self._gate
+        task = asyncio.create_task(_release(self, performer, effect, ticket))
         self._tasks[task] = _Flight(effect, self._give_up_ms(effect))
+        if ticket is not None and gate is not None:  # whatever becomes of it: a task may end before it began
+            task.add_done_callback(lambda _: gate.close(ticket))
         task.add_done_callback(self._performed)
 
     async def holds(self) -> bool:
@@ -453,15 +518,29 @@ class Drive:
                 timer.cancel()
 
 
-async def _release(drive: Drive, performer: Performer, effect: CallModel | CallTool) -> list[ev.Event]:
+def _place(effect: CallModel | CallTool) -> str:
+    return _MODEL if isinstance(effect, CallModel) else effect.call
+
+
+def _may_begin(state: State, place: str) -> bool:
+    """Whether an attempt of a call, or of the model call, could begin in this state."""
+    if place == _MODEL:
+        return state.model is None or not state.model.in_flight
+    call = state.call(place)
+    return call is not None and call.phase in ("ready", "failed")
+
+
+async def _release(
+    drive: Drive, performer: Performer, effect: CallModel | CallTool, ticket: Ticket | None
+) -> list[ev.Event]:
     """Perform, if the run is still ours."""
     held = await drive.holds()
     del drive  # an attempt that will not end must not keep its run in memory
     if not held:
         return []
     if isinstance(effect, CallModel):
-        return await performer.call_model(effect)
-    return await performer.call_tool(effect)
+        return await performer.call_model(effect, ticket)
+    return await performer.call_tool(effect, ticket)
 
 
 def applies(state: State, event: ev.Event) -> bool:

@@ -14,15 +14,20 @@ import msgspec
 from stanchion.core import event as ev
 from stanchion.core.bundle import Route
 from stanchion.core.errors import ModelError
-from stanchion.core.message import RUNTIME, Delta, Label, Opaque, Part, Text, Thinking, ToolResult
+from stanchion.core.message import RUNTIME, Delta, Label, Opaque, Part, Text, Thinking, ToolResult, Usage
 from stanchion.core.money import cost
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
+from stanchion.engine.breaker import Barred, Passed, refusal
 from stanchion.engine.clock import Clock
+from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
+from stanchion.engine.permit import Ticket
 from stanchion.loop.effect import CallModel, CallTool, backoff_s
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
+MAX_PAUSE_S = 60.0
+"""A provider that asks for a longer rest is not waited for by all: calls go on to the next model (loop `PATIENCE_MS`)."""
 _UNBILLED = frozenset(
     {
         "connect",
@@ -39,19 +44,29 @@ _UNBILLED = frozenset(
 """Failures for which no provider bills: the request was refused or never left."""
 
 
+_NO_PERMIT = "a limit that all workers share had no room for this call before its time was up; nothing was sent"
+
+
 class Performer:
     """Performs the effects of one run's drive."""
 
-    def __init__(self, agent: BoundAgent, state: State, clock: Clock, live: Live) -> None:
+    def __init__(self, agent: BoundAgent, state: State, clock: Clock, live: Live, gate: Gate | None = None) -> None:
+        self._gate = gate
         self._agent = agent
         self._clock = clock
         self._live = live
         self._tenant, self._run = state.tenant, state.run
         self._session, self._user = state.session, state.user
 
-    async def call_model(self, effect: CallModel) -> list[ev.Event]:
-        """Make an attempt at a model call."""
+    async def call_model(self, effect: CallModel, ticket: Ticket | None = None) -> list[ev.Event]:
+        """Make an attempt at a model call. `ticket`: its permits, where a limit is shared."""
         route = self._agent.bundle.routes[effect.route]
+        try:
+            if not await self._leaves(ticket, effect.deadline_ms):
+                late = ModelError(_NO_PERMIT, code="rate_limited", retryable=True, sent=False)
+                return [self._model_failed(effect, route, late)]
+        except asyncio.CancelledError:
+            return self.stopped(effect)
         left_s = max((effect.deadline_ms - self._clock.now_ms()) / 1000, 0.001)
         timeouts = msgspec.structs.replace(route.timeouts, total_s=min(route.timeouts.total_s, left_s))
         began = time.monotonic()
@@ -66,12 +81,15 @@ class Performer:
             client = self._agent.clients[effect.route]
             response = await client.call(effect.request, timeouts=timeouts, on_deltas=on_deltas)
         except ModelError as error:
+            await self._told_off(effect, ticket, error)
             return [self._model_failed(effect, route, error)]
         except asyncio.CancelledError:
             return self.stopped(effect)
         except Exception as error:  # a client that breaks its contract must not take the worker with it
             broken = ModelError(f"{type(error).__name__}: {error}", code="garbled", retryable=False)
             return [self._model_failed(effect, route, broken)]
+        if ticket is not None and self._gate is not None:
+            self._gate.close(ticket, response.usage)
         billed = effect.reserved if response.usage is None else cost(route.price, response.usage)
         finished = ev.ModelCallFinished(
             turn=effect.turn,
@@ -83,11 +101,27 @@ class Performer:
             response=response.id,
             first_ms=int((first - began) * 1000) if first else 0,
             took_ms=int((time.monotonic() - began) * 1000),
-            parts=_named(response.parts, route),
+            parts=named(response.parts, route),
         )
         if billed > effect.reserved:
             return [finished, ev.BudgetOverrun(turn=effect.turn, reserved=effect.reserved, cost=billed)]
         return [finished]
+
+    async def _leaves(self, ticket: Ticket | None, deadline_ms: int) -> bool:
+        """Use the permits; wait for new ones where they ran out since. False: there were none until the deadline."""
+        return ticket is None or self._gate is None or await self._gate.leave(ticket, deadline_ms)
+
+    async def _told_off(self, effect: CallModel, ticket: Ticket | None, error: ModelError) -> None:
+        """Give back what a failed call did not use, and rest where its provider says so."""
+        gate = self._gate
+        if gate is None:
+            return
+        if ticket is not None:
+            used = Usage() if _is_unbilled(error) else error.usage
+            gate.close(ticket, used, unsent=not error.sent)
+        if error.code == "rate_limited" and error.retry_after_s:
+            model = self._agent.bundle.routes[effect.route].model
+            await gate.pause(self._agent.account(effect.route), model, min(error.retry_after_s, MAX_PAUSE_S))
 
     def stopped(self, effect: CallModel | CallTool) -> list[ev.Event]:
         """Say that an attempt was stopped by us, whether or not it had left."""
@@ -115,9 +149,9 @@ class Performer:
         return [self._tool_failed(effect, Failure("tool_crashed", text, in_doubt=effect.doubtful))]
 
     def _model_failed(self, effect: CallModel, route: Route, error: ModelError) -> ev.ModelCallFailed:
-        unbilled = not error.sent or error.code in _UNBILLED or (error.code == "overloaded" and error.status >= 400)
+        unbilled = _is_unbilled(error)
         wait_s = backoff_s(route.retry, effect.tries, self._clock.draw(), error.retry_after_s)
-        partial = _named(tuple(error.partial), route)
+        partial = named(tuple(error.partial), route)
         return ev.ModelCallFailed(
             turn=effect.turn,
             attempt=effect.attempt,
@@ -127,11 +161,11 @@ class Performer:
             cost=0 if unbilled else effect.reserved,
             usage=error.usage,
             status=error.status,
-            parts=(*partial, Text(_storable(str(error)), RUNTIME)),
+            parts=(*partial, Text(storable(str(error)), RUNTIME)),
         )
 
-    async def call_tool(self, effect: CallTool) -> list[ev.Event]:
-        """Make an attempt at a tool call: for real, reconciling, or pretended."""
+    async def call_tool(self, effect: CallTool, ticket: Ticket | None = None) -> list[ev.Event]:
+        """Make an attempt at a tool call: for real, reconciling, or pretended. `ticket`: its permits, if it needs some."""
         context = ToolContext(
             run=self._run,
             session=self._session,
@@ -143,20 +177,54 @@ class Performer:
             dry_run=effect.mode == "dry",
             deadline_ms=effect.deadline_ms,
         )
-        began = time.monotonic()
         try:
+            if not await self._leaves(ticket, effect.deadline_ms):
+                return [self._tool_failed(effect, Failure("tool_busy", _NO_PERMIT, retryable=True))]
+            began = time.monotonic()
             if effect.mode == "reconcile":
                 return await self._reconcile(effect, context)
-            run = self._agent.registry.dry_run if effect.mode == "dry" else self._agent.registry.run
-            answer = await run(effect.tool, effect.arguments, context)
+            answer = await self._answer(effect, context)
         except asyncio.CancelledError:
             return self.stopped(effect)
         took_ms = int((time.monotonic() - began) * 1000)
+        if isinstance(answer, Barred):
+            return [self._barred(effect, answer)]
         if isinstance(answer, Answer):
             return [self._answered(effect, answer, took_ms)]
         if not (answer.retryable or answer.in_doubt or effect.in_doubt):
             return [_finished(effect, "error", answer.text, RUNTIME, took_ms=took_ms)]
         return [self._tool_failed(effect, answer)]
+
+    async def _answer(self, effect: CallTool, context: ToolContext) -> Answer | Failure | Barred:
+        """Call the tool, or pretend to; not at all while its breaker is open."""
+        registry = self._agent.registry
+        if effect.mode == "dry":
+            return await registry.dry_run(effect.tool, effect.arguments, context)
+        limits, gate = registry.limits(effect.tool), self._gate
+        if limits is None or limits.breaker is None or gate is None:
+            return await registry.run(effect.tool, effect.arguments, context)
+        passed = await gate.breakers.admit(effect.tool, max(effect.deadline_ms - self._clock.now_ms(), 0))
+        if not isinstance(passed, Passed):
+            return passed
+        told = gate.breakers.told
+        try:
+            answer = await registry.run(effect.tool, effect.arguments, context)
+        except BaseException:
+            await told(effect.tool, limits.breaker, passed, None)
+            raise
+        await told(effect.tool, limits.breaker, passed, answer)
+        return answer
+
+    def _barred(self, effect: CallTool, barred: Barred) -> ev.ToolCallFailed:
+        """Say that an attempt was refused by the tool's breaker before it left. What is in doubt waits for the next."""
+        return ev.ToolCallFailed(
+            call=effect.call,
+            attempt=effect.attempt,
+            code="breaker_open",
+            retryable=effect.in_doubt,
+            retry_at_ms=self._clock.now_ms() + int(barred.for_s * 1000) if effect.in_doubt else 0,
+            parts=(Text(storable(refusal(effect.tool, barred)), RUNTIME),),
+        )
 
     async def _reconcile(self, effect: CallTool, context: ToolContext) -> list[ev.Event]:
         said = await self._agent.registry.reconcile(effect.tool, effect.arguments, context)
@@ -178,11 +246,15 @@ class Performer:
             in_doubt=failure.in_doubt,
             retryable=failure.retryable,
             retry_at_ms=self._clock.now_ms() + int(wait_s * 1000) if failure.retryable else 0,
-            parts=(Text(_storable(failure.text), RUNTIME),),
+            parts=(Text(storable(failure.text), RUNTIME),),
         )
 
 
-def _named(parts: tuple[Part, ...], route: Route) -> tuple[Part, ...]:
+def _is_unbilled(error: ModelError) -> bool:
+    return not error.sent or error.code in _UNBILLED or (error.code == "overloaded" and error.status >= 400)
+
+
+def named(parts: tuple[Part, ...], route: Route) -> tuple[Part, ...]:
     """Say on reasoning and blocks of a provider's own which model they are of: no other is ever shown them."""
     if not any(isinstance(part, Thinking | Opaque) for part in parts):
         return parts
@@ -192,7 +264,7 @@ def _named(parts: tuple[Part, ...], route: Route) -> tuple[Part, ...]:
     )
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Replace what is no Unicode text (a lone surrogate), which no store and no provider takes."""
     try:
         text.encode()
@@ -204,7 +276,7 @@ def _storable(text: str) -> str:
 def _finished(
     effect: CallTool, outcome: str, text: str, label: Label, cost_nano_usd: int = 0, took_ms: int = 0
 ) -> ev.ToolCallFinished:
-    text = _storable(text)
+    text = storable(text)
     long = len(text) > effect.max_result_chars
     result = ToolResult(effect.provider_id, effect.tool, text, label, error=outcome == "error")
     return ev.ToolCallFinished(

@@ -24,6 +24,7 @@ from stanchion.engine.announce import announcements, parked_by_claim
 from stanchion.engine.bound import BoundAgent, bind, misfits
 from stanchion.engine.clock import Clock
 from stanchion.engine.drive import Drive, Stage, reservations
+from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.engine.taking import Held, Slots, Taking
@@ -105,8 +106,10 @@ class Worker:
         settings: WorkerSettings,
         served: Mapping[str, str],
         version: str = "",
+        gate: Gate | None = None,
     ) -> None:
-        """`served`: names and bundle digests of the agents that are found here."""
+        """`served`: names and bundle digests of the agents that are found here. `gate`: the limits that are shared."""
+        self._gate = gate
         slots = Slots(settings.max_active, settings.reserved)
         self.taking = Taking(store, clock, settings.name, slots, served, adopt=settings.adopt, version=version)
         self.draining = False
@@ -195,23 +198,27 @@ class Worker:
         Returns what the store says (`Started`, `SessionBusy`, ..). A reservation that only others' reservations
         refuse does not refuse the run, which then waits for the money.
         """
+        drive: Drive | None = None
         slot = _Slot(epoch=1, held=self.taking.hold(start.priority, start.tenant, begun=False))
         self._slots[start.tenant, start.run] = slot
         try:
             state = await self._loader.base(start.tenant, start.base)
             recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
-            drive = self._drive(agent, state, recorder, 1, first)
+            drive = self._drive(agent, state, recorder, 1, first, start.priority)
             stage = drive.stage_first()
             said = await self._store.start(self._filled(start, drive, stage))
             if isinstance(said, Refused) and not said.hard:
                 drive.unstage_decision(stage)
                 said = await self._store.start(self._filled(start, drive, stage))
         except BaseException as error:
+            if drive is not None:
+                drive.dismiss()
             self._forget(start.tenant, start.run, slot)
             if isinstance(error, CommitUnknown):
                 self._hint_later(start.tenant, start.run)
             raise
         if not isinstance(said, Started) or said.existing or drive.state.ended:
+            drive.dismiss()
             self._forget(start.tenant, start.run, slot)
             if drive.state.ended and said == Started(start.run):  # a limit forbade even the first call
                 self._live.publish(start.tenant, start.run, stage.entries)
@@ -240,6 +247,7 @@ class Worker:
             release=state.ended,
             outcome=state.outcome,
             reserve=reservations(stage.entries),
+            hand_in=drive.handed_in(stage),
             announce=announcements(state, stage.entries),
         )
         lease_ms = int(self._settings.lease_s * 1000)
@@ -360,7 +368,7 @@ class Worker:
                 await self._park(claim, recorder, first, parked or _missing(row.agent))
                 return None
             parked = None
-        drive = self._drive(agent, state, recorder, claim.epoch, first)
+        drive = self._drive(agent, state, recorder, claim.epoch, first, row.priority)
         if isinstance(parked, ev.BundleChanged):
             drive.tell(parked, ev.PrefixReset(reason="bundle"))
         return drive
@@ -432,7 +440,13 @@ class Worker:
         return Recorder(key, self._cipher, seq=state.seq, hash=before, at_ms=state.at_ms)
 
     def _drive(
-        self, agent: BoundAgent, state: State, recorder: Recorder, epoch: int, first: ev.RunStarted | None
+        self,
+        agent: BoundAgent,
+        state: State,
+        recorder: Recorder,
+        epoch: int,
+        first: ev.RunStarted | None,
+        priority: int,
     ) -> Drive:
         return Drive(
             store=self._store,
@@ -444,6 +458,8 @@ class Worker:
             live=self._live,
             first=first,
             lease_s=self._settings.lease_s,
+            gate=self._gate,
+            rank=-priority,
         )
 
     async def _sweep(self) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import msgspec
 
-from stanchion.context.assemble import assemble, bound_input_tokens, prefix_digest, unbounded_parts
+from stanchion.context.assemble import assemble, bound_input_tokens, preamble, prefix_digest, unbounded_parts
 from stanchion.core import event as ev
-from stanchion.core.bundle import Route
+from stanchion.core.bundle import Bundle, Route
 from stanchion.core.message import RUNTIME, ModelRequest, Part, Text
 from stanchion.core.state import ModelCall, State
 from stanchion.loop import limit, step
@@ -211,6 +211,8 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         return _finish(state, view, "halted", allowed.limit)
     if (state.caps.nano_usd or state.ledgers) and (part := unbounded_parts(state, chosen)):
         return _finish(state, view, "halted", f"unbounded:{part}")
+    if moment.model_blocked and not batch:
+        return NOTHING
     started = ev.ModelCallStarted(
         turn=turn,
         attempt=attempt,
@@ -234,7 +236,7 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     )
     model = state.model
     tries = model.tries + 1 if model is not None and model.route == route else 1
-    call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved, tries)
+    call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved, tries, tokens)
     return Decision(events=(*_resets(state, route), started), effects=(call,))
 
 
@@ -244,9 +246,9 @@ def _may_wait(state: State, view: View, moment: Moment, route: int) -> bool:
     return state.batch_api and route in view.batchable and (not end or end - moment.now_ms >= BATCH_MS)
 
 
-def batched_request(state: State, view: View, started: ev.ModelCallStarted) -> ModelRequest:
+def batched_request(state: State, bundle: Bundle, started: ev.ModelCallStarted) -> ModelRequest:
     """Assemble the request of a call that was handed in, from the state as of its `ModelCallStarted`."""
-    request = assemble(state, view.bundle, view.shown, view.bundle.routes[started.route])
+    request = assemble(state, bundle, preamble(bundle), bundle.routes[started.route])
     return msgspec.structs.replace(request, max_output_tokens=started.max_output_tokens)
 
 

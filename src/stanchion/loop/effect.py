@@ -18,6 +18,10 @@ class Moment(msgspec.Struct, frozen=True):
     now_ms: int
     epoch: int
     """Attempts of an earlier one were lost with their worker."""
+    blocked: frozenset[str] = frozenset()
+    """Tool calls of which no attempt may begin yet: a limit that others share has no room for them."""
+    model_blocked: bool = False
+    """Nor may a model call that goes out at once."""
 
 
 class CallModel(msgspec.Struct, frozen=True):
@@ -31,6 +35,8 @@ class CallModel(msgspec.Struct, frozen=True):
     reserved: int
     tries: int = 1
     """Which try on this route it is: what the wait before the next one goes by."""
+    bound_tokens: int = 0
+    """Upper bound of its input."""
 
 
 class HandIn(msgspec.Struct, frozen=True):

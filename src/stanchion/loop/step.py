@@ -180,6 +180,8 @@ def _attempt(
         if call.in_doubt:
             return _ask(call, spec, f"its arguments do not fit any more: {checked}")
         return Decision(events=(_result(call, "invalid", checked),))
+    if call.id in moment.blocked:
+        return Decision()
     started = ev.ToolCallStarted(
         call=call.id,
         attempt=call.attempt + 1,

@@ -25,6 +25,7 @@ class AnthropicBatches(BatchApi):
 
     most_items: int = 100_000
     most_bytes: int = 200_000_000
+    finds: bool = False
 
     def __init__(self, endpoint: Endpoint, pool: HttpPool) -> None:
         super().__init__(Anthropic(), endpoint, pool)

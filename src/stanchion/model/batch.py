@@ -49,6 +49,8 @@ class BatchClient(Protocol):
 
     most_items: int
     most_bytes: int
+    finds: bool
+    """Whether `find` can tell that there is none."""
 
     def encode(self, request: ModelRequest) -> bytes:
         """The body of a request: pure. Raises `ModelError` (unsupported)."""
@@ -59,7 +61,7 @@ class BatchClient(Protocol):
         ...
 
     async def find(self, name: str) -> str | None:
-        """The id of the batch that was handed in under a name; None: there is none, or the provider cannot tell."""
+        """The id of the batch that was handed in under a name; None: there is none, or (not `finds`) nobody can tell."""
         ...
 
     async def state(self, batch: str) -> State:

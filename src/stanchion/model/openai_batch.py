@@ -29,6 +29,7 @@ class OpenAIBatches(BatchApi):
 
     most_items: int = 50_000
     most_bytes: int = 180_000_000
+    finds: bool = True
 
     def __init__(self, wire: Wire, endpoint: Endpoint, pool: HttpPool) -> None:
         super().__init__(wire, endpoint, pool)

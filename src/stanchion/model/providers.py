@@ -5,6 +5,7 @@ Keys come from a mapping that is handed in (the environment, at the edge), never
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,8 +13,11 @@ import msgspec
 
 from stanchion.core.errors import ConfigError
 from stanchion.model.anthropic import Anthropic
+from stanchion.model.anthropic_batch import AnthropicBatches
+from stanchion.model.batch import BatchClient
 from stanchion.model.client import Endpoint, ModelClient
 from stanchion.model.http import HttpPool
+from stanchion.model.openai_batch import OpenAIBatches
 from stanchion.model.openai_chat import OpenAIChat
 from stanchion.model.openai_responses import OpenAIResponses
 from stanchion.model.wire import Wire, WireClient
@@ -29,6 +33,8 @@ class Provider(msgspec.Struct, frozen=True):
     key_env: str
     key_optional: bool = False
     """A server of one's own takes no key."""
+    batches: Callable[[Wire, Endpoint, HttpPool], BatchClient] | None = None
+    """Its batch API, if it has one."""
 
 
 def _openai_chat() -> Wire:
@@ -39,12 +45,18 @@ def _chat(base_url: str, name: str, *, key_optional: bool = False) -> Provider:
     return Provider(OpenAIChat, base_url, f"{name}_BASE_URL", f"{name}_API_KEY", key_optional=key_optional)
 
 
+def _anthropic_batches(wire: Wire, endpoint: Endpoint, pool: HttpPool) -> BatchClient:
+    return AnthropicBatches(endpoint, pool)
+
+
 _OPENAI_URL: Final = "https://api.openai.com/v1"
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
-    "anthropic": Provider(Anthropic, "https://api.anthropic.com", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"),
-    "openai": Provider(OpenAIResponses, _OPENAI_URL, "OPENAI_BASE_URL", "OPENAI_API_KEY"),
-    "openai-chat": Provider(_openai_chat, _OPENAI_URL, "OPENAI_BASE_URL", "OPENAI_API_KEY"),
+    "anthropic": Provider(
+        Anthropic, "https://api.anthropic.com", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", batches=_anthropic_batches
+    ),
+    "openai": Provider(OpenAIResponses, _OPENAI_URL, "OPENAI_BASE_URL", "OPENAI_API_KEY", batches=OpenAIBatches),
+    "openai-chat": Provider(_openai_chat, _OPENAI_URL, "OPENAI_BASE_URL", "OPENAI_API_KEY", batches=OpenAIBatches),
     "cerebras": _chat("https://api.cerebras.ai/v1", "CEREBRAS"),
     "deepseek": _chat("https://api.deepseek.com", "DEEPSEEK"),
     "fireworks": _chat("https://api.fireworks.ai/inference/v1", "FIREWORKS"),
@@ -59,6 +71,17 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "sglang": _chat("http://localhost:30000/v1", "SGLANG", key_optional=True),
     "vllm": _chat("http://localhost:8000/v1", "VLLM", key_optional=True),
 }
+
+
+def family(provider: str) -> str:
+    """Name the providers that take one key by the first of them: "openai-chat" is "openai"."""
+    return next(name for name, known in PROVIDERS.items() if known.key_env == _provider(provider).key_env)
+
+
+def account(provider: str, endpoint: Endpoint) -> str:
+    """Name whose limits a call counts against: the provider, and a fingerprint of the key (64 bits of SHA-256)."""
+    print_ = hashlib.sha256((endpoint.api_key or endpoint.base_url).encode()).hexdigest()[:16]
+    return f"{family(provider)}#{print_}"
 
 
 def split_model(model: str) -> tuple[str, str]:
@@ -88,6 +111,19 @@ def resolve_endpoint(provider: str, environment: Mapping[str, str]) -> Endpoint:
 def open_client(provider: str, endpoint: Endpoint, *, pool: HttpPool | None = None) -> ModelClient:
     """A client of the provider's wire at the endpoint. Clients share one pool of connections unless given another."""
     return WireClient(_provider(provider).wire(), endpoint, pool or _POOL)
+
+
+def has_batches(provider: str) -> bool:
+    """Whether the provider has a batch API that we speak. A server of the same wire elsewhere may refuse it."""
+    return _provider(provider).batches is not None
+
+
+def open_batches(provider: str, endpoint: Endpoint, *, pool: HttpPool | None = None) -> BatchClient:
+    """A client of the provider's batch API at the endpoint. Raises `ConfigError` where it has none."""
+    known = _provider(provider)
+    if known.batches is None:
+        raise ConfigError(f"provider {provider!r} has no batch API that Stanchion speaks")
+    return known.batches(known.wire(), endpoint, pool or _POOL)
 
 
 _POOL: Final = HttpPool()

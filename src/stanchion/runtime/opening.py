@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +17,9 @@ from stanchion.engine.clock import Clock, StoreClock, SystemClock
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.journal.sqlite.schema import APPLICATION_ID
 from stanchion.journal.store import Store
+from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
-from stanchion.model.providers import open_client, resolve_endpoint
+from stanchion.model.providers import account, family, has_batches, open_batches, open_client, resolve_endpoint
 
 SQLITE_APPLICATION_ID = APPLICATION_ID
 """By this a data file of ours is known."""
@@ -71,15 +73,31 @@ def _bind(
 ) -> BoundAgent:
     registry = agent.registry()
     bundle = agent.bundle(registry, load_prices(), datetime.now(UTC).date().isoformat(), framework=version("stanchion"))
-    routes = bundle.routes if drive else ()
-    found = [_client(f"{route.provider}:{route.model}", route.provider, clients, environment) for route in routes]
-    return bind(bundle, registry, found, OutputCheck(agent.output) if agent.output is not None else None)
+    check = OutputCheck(agent.output) if agent.output is not None else None
+    if not drive:
+        return bind(bundle, registry, (), check)
+    replaced = [_replaced(f"{route.provider}:{route.model}", route.provider, clients) for route in bundle.routes]
+    ends = [
+        None if client else resolve_endpoint(route.provider, environment)
+        for route, client in zip(bundle.routes, replaced, strict=True)
+    ]
+    found: list[ModelClient] = []
+    for route, client, end in zip(bundle.routes, replaced, ends, strict=True):
+        found += [client] if client else [open_client(route.provider, end)] if end else []
+    accounts = [
+        account(route.provider, end) if end else family(route.provider)
+        for route, end in zip(bundle.routes, ends, strict=True)
+    ]
+    batchable = (n for n, route in enumerate(bundle.routes) if replaced[n] is None and has_batches(route.provider))
+    bound = bind(bundle, registry, found, check, frozenset(batchable))
+    return replace(bound, accounts=accounts)
 
 
-def _client(
-    model: str, provider: str, clients: Mapping[str, ModelClient], environment: Mapping[str, str]
-) -> ModelClient:
-    for name in (model, provider, "*"):
-        if name in clients:
-            return clients[name]
-    return open_client(provider, resolve_endpoint(provider, environment))
+def _replaced(model: str, provider: str, clients: Mapping[str, ModelClient]) -> ModelClient | None:
+    return next((clients[name] for name in (model, provider, "*") if name in clients), None)
+
+
+def batch_clients(agents: Iterable[BoundAgent], environment: Mapping[str, str]) -> dict[str, BatchClient]:
+    """Make clients of the batch APIs that these agents' routes have, by provider."""
+    providers = {agent.bundle.routes[n].provider for agent in agents for n in agent.view.batchable}
+    return {name: open_batches(name, resolve_endpoint(name, environment)) for name in sorted(providers)}

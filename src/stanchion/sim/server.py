@@ -67,7 +67,7 @@ class SimServer:
         self.faults: tuple[FaultPlan, ...] = self.settings.faults
         self.base_url = ""
         self._log = FaultLog()
-        self._batches = Batches(self._respond, _key, self.settings.batch_s)
+        self._batches = Batches(self._respond, _key, self.settings.batch_s or 0.0)
         self._runner: web.AppRunner | None = None
         self._ticker: Ticker | None = None
 
@@ -83,7 +83,8 @@ class SimServer:
         for name, wire in WIRES.items():
             app.router.add_post(wire.PATH, self._wire(name))
         app.router.add_post(COUNT_PATH, self._count_tokens)
-        self._batches.add_to(app.router)
+        if self.settings.batch_s is not None:
+            self._batches.add_to(app.router)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/bill", self._bill)

@@ -17,5 +17,5 @@ class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
     pacing: Pacing | None = None
     """Token speed for all replies that set none of their own; None: the script's."""
     faults: tuple[FaultPlan, ...] = ()
-    batch_s: float = 1.0
-    """How long a batch takes. A real one takes minutes to hours."""
+    batch_s: float | None = 1.0
+    """How long a batch takes; a real one takes minutes to hours. None: there is no batch API, as on most servers."""

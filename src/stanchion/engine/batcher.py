@@ -1,0 +1,298 @@
+"""The batcher: makes up batches of the model calls that wait for one, hands them in, and tells their runs what came of it.
+
+A run that waits for a batch has no task and no memory. Its request is assembled from its journal when the batch is handed
+in; the answer is posted to its inbox as the event that it is, and the run's own driver takes it in. Whatever is posted
+twice is dropped there: a worker that dies at any point loses nothing, and the next one goes on from the tray's rows.
+
+A hand-in of which no answer came may have arrived. Where the provider can be asked for our name it is found again; else its
+calls are billed at their reservations and made anew, at once and one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import Bundle, Route
+from stanchion.core.errors import Conflict, JournalError, ModelError, NotFound
+from stanchion.core.fold import fold
+from stanchion.core.message import RUNTIME, Text
+from stanchion.core.money import cost, in_batch
+from stanchion.core.state import ModelCall, State
+from stanchion.engine.clock import Clock
+from stanchion.engine.load import Loader, base_of
+from stanchion.engine.perform import named, storable
+from stanchion.journal.store import Store
+from stanchion.journal.tray import Batch, TrayItem
+from stanchion.loop.decide import batched_request
+from stanchion.model.batch import BatchClient, BatchItem, BatchOutcome
+
+log = logging.getLogger("stanchion.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherSettings:
+    """How batches are made up. Seconds and counts."""
+
+    name: str
+    """The worker's; unique among processes and starts."""
+    gather_s: float = 30.0
+    """How long a call waits for company before its batch is handed in."""
+    most: int = 5_000
+    """Calls in a batch, at most: its requests are made up in memory."""
+    tick_s: float = 2.0
+    """How often the tray is looked at."""
+    look_s: float = 20.0
+    """When a batch is looked at first; then at a tenth of its age, up to `look_most_s`."""
+    look_most_s: float = 300.0
+    lease_s: float = 300.0
+    """How long a batch stays with a worker that is not heard of."""
+
+
+class Batcher:
+    """Serves the tray of one store, with the batch APIs that this process has keys for."""
+
+    def __init__(
+        self, store: Store, clients: Mapping[str, BatchClient], clock: Clock, settings: BatcherSettings
+    ) -> None:
+        self._store = store
+        self._tray = store.tray
+        self._clients = clients
+        self._clock = clock
+        self._settings = settings
+        self._loader = Loader(store, cached_bytes=0)
+        self._made = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin."""
+        if self._clients:
+            self._task = asyncio.create_task(self._run(), name="stanchion-batcher")
+
+    async def aclose(self) -> None:
+        """Stop. What is under way is taken up by another worker, or at the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for client in self._clients.values():
+            await client.aclose()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.serve()
+            except JournalError as error:
+                log.error("the batcher could not read or write the store: %s", error)
+            except Exception:  # without it calls would wait for their deadlines
+                log.exception("the batcher failed; it goes on")
+            await asyncio.sleep(self._settings.tick_s)
+
+    async def serve(self) -> None:
+        """Hand in what has waited long enough, and look at what is due."""
+        now_ms = self._clock.now_ms()
+        for lane, (count, since_ms) in (await self._tray.waiting()).items():
+            if lane not in self._clients:
+                continue
+            if count >= self._settings.most or now_ms - since_ms >= self._settings.gather_s * 1000:
+                await self._hand_in(lane, self._clients[lane])
+        if not await self._tray.batches():
+            return
+        for batch in await self._tray.due(worker=self._settings.name, lease_ms=self._lease_ms):
+            client = self._clients.get(batch.lane)
+            if client is None:
+                await self._tray.look_again(batch.name, at_ms=now_ms + int(self._settings.look_s * 1000))
+            elif batch.stage == "handing_in":
+                await self._recover(batch, client)
+            else:
+                await self._look(batch, client)
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self._settings.lease_s * 1000)
+
+    # --- handing in ------------------------------------------------------------------------------------------------------
+
+    async def _hand_in(self, lane: str, client: BatchClient) -> None:
+        self._made += 1
+        name = f"{self._settings.name}-{self._clock.now_ms()}-{self._made}"
+        most = min(self._settings.most, client.most_items)
+        taken = await self._tray.take(lane, name, most=most, worker=self._settings.name, lease_ms=self._lease_ms)
+        items = await self._requests(taken, client)
+        if not items:
+            await self._tray.drop(name)
+            return
+        try:
+            provider_id = await client.submit(items, name=name)
+        except ModelError as error:
+            await self._not_handed_in(name, taken, error)
+            return
+        log.info("batch %s of %d calls was handed in to %s as %s", name, len(items), lane, provider_id)
+        look_at_ms = self._clock.now_ms() + int(self._settings.look_s * 1000)
+        await self._tray.handed_in(name, provider_id, look_at_ms=look_at_ms)
+
+    async def _requests(self, taken: Sequence[TrayItem], client: BatchClient) -> list[BatchItem]:
+        """Assemble the requests. A call that nobody waits for any more is left out; one that cannot be said fails."""
+        items: list[BatchItem] = []
+        size = 0
+        for item in taken:
+            waiting = await self._waiting(item)
+            if waiting is None:
+                continue
+            state, bundle, started = waiting
+            try:
+                body = client.encode(batched_request(state, bundle, started))
+            except ModelError as error:
+                await self._post(item, _refused(_call_of(state), error))
+                continue
+            size += len(body)
+            if size > client.most_bytes:
+                await self._post(item, _failed(_call_of(state), "overloaded", "the batch was full"))
+            else:
+                items.append(BatchItem(item.id, body))
+        return items
+
+    async def _not_handed_in(self, name: str, taken: Sequence[TrayItem], error: ModelError) -> None:
+        """A hand-in failed: its calls wait again if it never left, fail if it was refused, and else nobody knows yet."""
+        if not error.sent or error.status == 429:
+            log.warning("batch %s waits: %s", name, error)
+            await self._tray.put_back(name)
+        elif 400 <= error.status < 500:
+            log.error("batch %s was refused; its calls are made one by one: %s", name, error)
+            await self._fail(taken, error.code, str(error), billed=False)
+            await self._tray.drop(name)
+        else:
+            log.warning("batch %s may have been handed in: %s", name, error)
+            await self._tray.look_again(name, at_ms=self._clock.now_ms() + int(self._settings.look_s * 1000))
+
+    async def _recover(self, batch: Batch, client: BatchClient) -> None:
+        """Find out whether a batch was handed in whose hand-in was not told."""
+        try:
+            found = await client.find(batch.name)
+        except ModelError as error:
+            log.warning("batch %s cannot be looked for: %s", batch.name, error)
+            await self._look_later(batch)
+            return
+        if found is not None:
+            await self._tray.handed_in(batch.name, found, look_at_ms=self._clock.now_ms())
+        elif client.finds:
+            await self._tray.put_back(batch.name)
+        else:
+            why = "nobody knows whether the batch was handed in"
+            await self._fail(await self._tray.items(batch.name), "lost", why, billed=True)
+            await self._tray.drop(batch.name)
+
+    # --- what came of it -------------------------------------------------------------------------------------------------
+
+    async def _look(self, batch: Batch, client: BatchClient) -> None:
+        try:
+            state = await client.state(batch.provider_id)
+            if state == "running":
+                await self._look_later(batch)
+                return
+            missing = {item.id: item for item in await self._tray.items(batch.name)}
+            if state == "ended":
+                async for outcome in client.outcomes(batch.provider_id):
+                    item = missing.pop(outcome.id, None)
+                    if item is not None:
+                        await self._tell(item, outcome)
+        except ModelError as error:
+            log.warning("batch %s cannot be read: %s", batch.name, error)
+            await self._look_later(batch)
+            return
+        why = "the provider says nothing of what became of this call"
+        await self._fail(list(missing.values()), "lost", why, billed=True)
+        await self._tray.drop(batch.name)
+
+    async def _look_later(self, batch: Batch) -> None:
+        now_ms, settings = self._clock.now_ms(), self._settings
+        pause_ms = min(max((now_ms - batch.made_ms) / 10, settings.look_s * 1000), settings.look_most_s * 1000)
+        await self._tray.look_again(batch.name, at_ms=now_ms + int(pause_ms))
+
+    async def _tell(self, item: TrayItem, outcome: BatchOutcome) -> None:
+        waiting = await self._waiting(item)
+        if waiting is None:
+            return
+        state, bundle, started = waiting
+        call = _call_of(state)
+        if outcome.response is None:
+            await self._post(
+                item, _failed(call, "garbled", "no answer") if outcome.error is None else _refused(call, outcome.error)
+            )
+            return
+        finished = _finished(call, outcome, bundle.routes[started.route])
+        await self._post(item, finished)
+        if finished.cost > call.reserved:
+            await self._post(item, ev.BudgetOverrun(turn=call.turn, reserved=call.reserved, cost=finished.cost))
+
+    async def _fail(self, items: Sequence[TrayItem], code: str, why: str, *, billed: bool) -> None:
+        for item in items:
+            waiting = await self._waiting(item)
+            if waiting is not None:
+                call = _call_of(waiting[0])
+                await self._post(item, _failed(call, code, why, billed=call.reserved if billed else 0))
+
+    async def _post(self, item: TrayItem, event: ev.Event) -> None:
+        with contextlib.suppress(NotFound, Conflict):  # it is over: its call was settled when it was cancelled
+            await self._store.post(item.tenant, item.run, "model", msgspec.json.encode(event))
+
+    async def _waiting(self, item: TrayItem) -> tuple[State, Bundle, ev.ModelCallStarted] | None:
+        """Fold a run as it was when its call was handed in. None: nobody waits for the answer any more."""
+        row = await self._store.run(item.tenant, item.run)
+        if row is None or row.status == "ended":
+            return None
+        entries = await self._store.read(item.tenant, item.run, limit=item.seq)
+        started = entries[-1].event if len(entries) == item.seq else None
+        if not isinstance(started, ev.ModelCallStarted):
+            raise JournalError(f"event {item.seq} of run {item.run} is no model call; run stanchion verify")
+        state = fold(entries, await self._loader.base(item.tenant, base_of(entries[0])))
+        body = await self._store.bundle(item.tenant, state.bundle)
+        if body is None:
+            raise JournalError(f"the bundle of run {item.run} is gone; run stanchion verify")
+        return state, msgspec.json.decode(body, type=Bundle), started
+
+
+def _call_of(state: State) -> ModelCall:
+    if state.model is None:
+        raise AssertionError("a state as of its model call has one")
+    return state.model
+
+
+def _finished(call: ModelCall, outcome: BatchOutcome, route: Route) -> ev.ModelCallFinished:
+    response = outcome.response
+    if response is None:
+        raise AssertionError("only an answer finishes a call")
+    return ev.ModelCallFinished(
+        turn=call.turn,
+        attempt=call.attempt,
+        finish=response.finish,
+        cost=call.reserved if response.usage is None else in_batch(cost(route.price, response.usage)),
+        usage=response.usage,
+        model=response.model if response.model != route.model else "",
+        response=response.id,
+        parts=named(response.parts, route),
+    )
+
+
+def _refused(call: ModelCall, error: ModelError) -> ev.ModelCallFailed:
+    """Say that a request of a batch was answered with an error. No provider bills that."""
+    failed = _failed(call, error.code, str(error))
+    return msgspec.structs.replace(failed, retryable=error.retryable, status=error.status)
+
+
+def _failed(call: ModelCall, code: str, why: str, *, billed: int = 0) -> ev.ModelCallFailed:
+    """Say that a call got nothing of its batch. It is made again at once, and directly."""
+    return ev.ModelCallFailed(
+        turn=call.turn,
+        attempt=call.attempt,
+        code=code,
+        retryable=True,
+        cost=billed,
+        parts=(Text(storable(why), RUNTIME),),
+    )
