@@ -186,7 +186,7 @@ class Line:
     async def _say(self, connection: Connection, said: list[tuple[str, str]]) -> None:
         if said:
             channels, payloads = zip(*said, strict=True)
-            await connection.fetch(_NOTIFY, channels, payloads)
+            await connection.fetch(_NOTIFY, channels, payloads, timeout=CHECK_S)
         if self.clock.age_s() < CHECK_S / 2:
             return
         started = time.monotonic_ns()
