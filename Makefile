@@ -11,7 +11,7 @@ UV := uv==0.13.8
 COMPILE := pip compile pyproject.toml --quiet --universal --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test check format docs reference prices chaos bench lock clean
+.PHONY: help run setup dev test check format docs reference prices chaos bench peers lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ chaos: $(DEV_STAMP)  ## the kill sweep (ARGS=--short for a quick one)
 
 bench: $(DEV_STAMP)  ## the benchmarks (ARGS=--short for quick ones)
 	@$(PY) -m bench $(ARGS)
+
+peers: $(DEV_STAMP)  ## the same agent in other frameworks, side by side (ARGS=--short for a quick look)
+	@$(PY) -m bench.peers $(ARGS)
 
 lock: $(PY)  ## pin the dependencies again (ARGS=--upgrade: to their latest)
 	@$(PIP) install "$(UV)"

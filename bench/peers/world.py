@@ -72,7 +72,8 @@ class Running:
         """SIGKILL."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
-            await self.process.wait()
+        await self.process.wait()
+        self._errors.close()
 
 
 class World:
