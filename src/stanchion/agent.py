@@ -259,6 +259,8 @@ class Agent:
     loop: LoopRules = field(default_factory=LoopRules)
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
+    priority: Literal["interactive", "batch"] = "interactive"
+    """Which of its runs go first when runs wait for a slot; a start may say otherwise."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -269,6 +271,8 @@ class Agent:
         _must_be(self.loop, LoopRules, f"{where}: loop", "LoopRules(..)")
         _must_be(self.deps, Mapping, f"{where}: deps", "a dict of types and what is given for them")
         _must_be(self.tool_choice, str, f"{where}: tool_choice", '"auto", "required", "none" or the name of a tool')
+        if self.priority not in ("interactive", "batch"):
+            raise ConfigError(f'{where}: priority must be "interactive" or "batch", not {self.priority!r}')
         if not isinstance(self.parallel_tool_calls, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"{where}: parallel_tool_calls must be True or False")
         for name, kind in (("tools", object), ("fallbacks", str | Model), ("approvals", Approve)):

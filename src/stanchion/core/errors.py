@@ -5,6 +5,7 @@
     +-- InputError                  a request, an argument or a file is not of the form it must have   fault: caller
     |   +-- NotFound                there is no such run, session, agent or decision
     |   +-- Conflict                it is not possible now (busy session, other body under one key, decided already)
+    |   |   +-- QueueFull           too many runs wait already; try again later
     |   +-- Unauthorized            no key, or a key that is not known or may not do this
     +-- ModelError                  a model call failed                                                fault: model
     +-- ToolError                   a tool failed in a way the model should read                       fault: tool
@@ -76,6 +77,23 @@ class Conflict(InputError):
     """This is not possible in the present state; read the state and decide again."""
 
     code = "conflict"
+
+
+class QueueFull(Conflict):
+    """As many runs wait to begin as may; nothing was kept. Try again after `retry_after_s`.
+
+    `bound` names what was met, `position` is the place in the queue that the run would have had.
+    """
+
+    code = "queue_full"
+    retryable = True
+
+    def __init__(self, message: str = "", *, bound: str, limit: int, position: int, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.bound = bound
+        self.limit = limit
+        self.position = position
+        self.retry_after_s = retry_after_s
 
 
 class Unauthorized(InputError):

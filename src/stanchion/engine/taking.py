@@ -108,7 +108,7 @@ class Taking:
         self._turns = Turns()
         self._shares = Shares()
         self._shares_at_s = float("-inf")
-        self._backlog = True
+        self._backlog = False
         """Interactive runs may be waiting for a slot: none starts past them."""
         self._began_s = asyncio.get_running_loop().time()
         self._rate = _Rate()
@@ -164,6 +164,10 @@ class Taking:
         interactive = sum(one.priority >= INTERACTIVE for one in found)
         self._backlog = interactive >= room or (self._backlog and interactive > 0)
         return [*found, *await self._unserved(room - len(found))]
+
+    def weight_of(self, tenant: str) -> float:
+        """A tenant's weight against others, as it was read last."""
+        return self._shares.weight_of(tenant)
 
     async def _read_shares(self) -> None:
         now_s = asyncio.get_running_loop().time()

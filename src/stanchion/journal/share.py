@@ -69,6 +69,7 @@ class NoPlace(msgspec.Struct, frozen=True):
 
     scope: str
     limit: int
+    """Of runs that are driven; for scope "queue", of those that wait to begin."""
 
 
 class Shares:
@@ -256,6 +257,10 @@ class Sharing(Protocol):
 
     async def place(self, tenant: str, run: str) -> Place | None:
         """Tell where a run stands. None: it has begun, or stands behind its session's live run."""
+        ...
+
+    async def last(self, tenant: str, priority: int) -> Place:
+        """Tell where a run would stand that came now."""
         ...
 
     async def agents(self) -> Collection[str]:

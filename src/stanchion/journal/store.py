@@ -150,6 +150,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     request: bytes = b""
     worker: str = ""
     lease_ms: int = 0
+    known_only: bool = False
+    """There is no room for another: only a run that is there already under its key is told of, else `NoPlace("queue")`."""
     idempotency_key: str = ""
     idempotency_digest: str = ""
     """Hash of the request's body."""

@@ -39,17 +39,19 @@ from stanchion.engine.relay import Relay
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.quota import Quota
 from stanchion.journal.record import Identity
+from stanchion.journal.share import Share, WorkerRow
 from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
 from stanchion.runtime import proof
+from stanchion.runtime.admission import checked_share, class_of
 from stanchion.runtime.deciding import Decision, Desk
 from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, read_quotas
-from stanchion.runtime.shape import RunView, Started, VerifiedRun, view_of
+from stanchion.runtime.shape import Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 
 _SHARED_LEASE_S = 2.5
@@ -239,12 +241,14 @@ class Runtime:
         dry_run: bool = False,
         deadline_ms: int = 0,
         batch_api: bool = False,
+        priority: str = "",
     ) -> Started:
         """Start a run. Returns when it is durable; where this process drives nothing, any worker takes it up.
 
         With `batch_api` its model calls go through the provider's batch API where there is one and a day is left: half the
         price, and answers within a day. Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
-        Raises `NotFound` (agent), `InputError` (with the field), and `Conflict` with code "session_busy",
+        `priority` ("interactive" or "batch") is the agent's own where it is "": who goes first when runs wait for a slot.
+        Raises `NotFound` (agent), `InputError` (with the field), `QueueFull`, and `Conflict` with code "session_busy",
         "idempotency_mismatch", "budget_exhausted", "draining" or "not_driving".
         """
         if self._draining:
@@ -252,12 +256,14 @@ class Runtime:
         if self._worker is None and not self._accepts:
             raise Conflict("this process knows no agents and drives no runs", code="not_driving")
         bound = self._agent(agent)
+        rank = class_of(priority or self.agents[agent].priority)
         parts = input_parts(input)
         if if_busy not in ("reject", "queue"):
             raise InputError(f'must be "reject" or "queue", not {if_busy!r}', field="if_busy")
         if idempotency_key and not idempotency_digest:
             asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
             asked += ("batch_api",) if batch_api else ()
+            asked += (priority,) if priority else ()
             idempotency_digest = digest_of_request(*asked)
         named = checked(session, "session")
         session = named or new_id("ses_")
@@ -275,7 +281,9 @@ class Runtime:
             batch_api=batch_api,
             parts=parts,
         )
-        return await self._starter.start(first, bound, idempotency_key, idempotency_digest, if_busy, fresh=not named)
+        return await self._starter.start(
+            first, bound, idempotency_key, idempotency_digest, if_busy, fresh=not named, priority=rank
+        )
 
     def _agent(self, name: str) -> BoundAgent:
         bound = self._bound.get(name)
@@ -301,7 +309,15 @@ class Runtime:
             for entry in entries
             if isinstance(entry.event, ev.ToolCallJudged) and entry.event.action == "ask"
         }
-        return view_of(row, state, bundle, reasons)
+        return msgspec.structs.replace(view_of(row, state, bundle, reasons), queue=await self._queue_of(row))
+
+    async def _queue_of(self, row: RunRow) -> Queue | None:
+        if row.epoch or row.status not in ("queued", "runnable"):
+            return None
+        if row.status == "runnable":
+            return await self._starter.admission.queue(row.tenant, row.run)
+        session = await self.store.session(row.tenant, row.session)
+        return Queue(None, 0, None, session.live) if session else None
 
     async def wait(self, run: str, *, tenant: str = "default", timeout_s: float | None = None) -> RunView:
         """Wait until a run is over, parked, or needs a person; or until the time (seconds) is up. Then show it."""
@@ -435,6 +451,36 @@ class Runtime:
             return
         async for verified in proof.verify_all(self.store, tenant):
             yield verified
+
+    async def set_share(
+        self,
+        scope: str = "tenant",
+        *,
+        tenant: str = "",
+        weight: int | None = None,
+        max_running: int | None = None,
+        max_queued: int | None = None,
+    ) -> Share:
+        """Set what a tenant, agent or user may have of the workers; None takes a value back to its default.
+
+        `scope`: "tenant", "agent:NAME", "user:NAME" or "user:*"; tenant "" is the operator's own, for all tenants.
+        Raises `InputError`.
+        """
+        share = checked_share(scope, tenant, weight, max_running, max_queued)
+        await self.store.sharing.set(share)
+        return share
+
+    async def shares(self) -> Sequence[Share]:
+        """List all shares."""
+        return await self.store.sharing.rows()
+
+    async def weight_of(self, tenant: str) -> int:
+        """Tell a tenant's weight against others."""
+        return (await self.store.sharing.shares()).weight_of(tenant)
+
+    async def workers(self) -> Sequence[WorkerRow]:
+        """List the worker processes that were heard of within the last day."""
+        return await self.store.sharing.workers()
 
     async def set_budget(self, ledger: str, usd: Amount | None, *, tenant: str = "default") -> Ledger:
         """Set a shared budget's limit, or take it away (None). Runs that start from now on fall under it."""

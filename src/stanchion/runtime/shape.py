@@ -22,6 +22,19 @@ class Started(msgspec.Struct, frozen=True):
     run: str
     session: str
     existing: bool = False
+    queued: bool = False
+    """It waits its turn, or for its session, or is left to another process's worker."""
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """Where a run that has not begun stands at this moment."""
+
+    position: int | None
+    """From 1: how many go before it if nothing else comes, and itself. None: it waits for its session's run `behind`."""
+    ahead_of_you_in_your_tenant: int
+    estimated_wait_s: float | None
+    """By the rate at which runs began of late; None: not known."""
+    behind: str = ""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -79,6 +92,8 @@ class RunView(msgspec.Struct, frozen=True):
     parked: str
     created_ms: int
     updated_ms: int
+    queue: Queue | None = None
+    """Where it stands, while it has not begun."""
 
 
 class VerifiedRun(msgspec.Struct, frozen=True):

@@ -21,7 +21,9 @@ from stanchion.core.message import USER, Media, Part, Text
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.worker import Worker
+from stanchion.journal.outbox import Endpoint
 from stanchion.journal.record import Identity, Recorder
+from stanchion.journal.share import INTERACTIVE, NoPlace
 from stanchion.journal.store import (
     Append,
     IdempotencyMismatch,
@@ -34,11 +36,12 @@ from stanchion.journal.store import (
 )
 from stanchion.journal.store import Started as StoreStarted
 from stanchion.loop.limit import windowed
+from stanchion.runtime.admission import Admission
 from stanchion.runtime.name import without_window
 from stanchion.runtime.shape import Started
 
 IfBusy = Literal["reject", "queue"]
-_Said: TypeAlias = StoreStarted | SessionBusy | SessionMoved | IdempotencyMismatch | Refused
+_Said: TypeAlias = StoreStarted | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace
 _CACHED_S = 1.0
 """For how long limits are remembered; another process may change them."""
 _MAX_INPUT_BYTES = 4_000_000
@@ -53,6 +56,7 @@ class Starter:
         self._store = store
         self._worker = worker
         self._clock = clock
+        self.admission = Admission(store, worker)
         self._bundles_put: set[tuple[str, str]] = set()
         self._limited: dict[str, tuple[float, frozenset[str]]] = {}
 
@@ -68,20 +72,33 @@ class Starter:
         self._limited.clear()
 
     async def start(
-        self, first: ev.RunStarted, agent: BoundAgent, key: str, digest: str, if_busy: IfBusy, *, fresh: bool = False
+        self,
+        first: ev.RunStarted,
+        agent: BoundAgent,
+        key: str,
+        digest: str,
+        if_busy: IfBusy,
+        *,
+        fresh: bool = False,
+        priority: int = INTERACTIVE,
+        callback: Endpoint | None = None,
     ) -> Started:
         """Start a run and drive it here. Raises `Conflict` that says what stands in its way.
 
-        `fresh`: its session was named just now. Where this process drives nothing, it is `enqueue`d.
+        `fresh`: its session was named just now. Where this process drives nothing or there is no room, it is `enqueue`d.
         """
         worker = self._worker
-        if worker is None:
-            return await self.enqueue(first, agent, key, digest, if_busy, fresh=fresh)
+        if worker is None or not self.admission.may_start(priority):
+            if worker is not None and priority >= INTERACTIVE:
+                worker.taking.waits()
+            asked = {"fresh": fresh, "priority": priority, "callback": callback}
+            return await self.enqueue(first, agent, key, digest, if_busy, **asked)
 
-        async def drive(start: Start, first: ev.RunStarted) -> _Said:
-            return await worker.start(start, first, agent)
+        async def drive(start: Start, first: ev.RunStarted) -> tuple[_Said, bool]:
+            said = await worker.start(start, first, agent)
+            return await self._leave(start, first) if isinstance(said, NoPlace) else (said, False)
 
-        return await self._accept(drive, first, agent, key, digest, if_busy, fresh=fresh)
+        return await self._accept(drive, first, agent, key, digest, if_busy, fresh=fresh, priority=priority)
 
     async def enqueue(
         self,
@@ -92,7 +109,7 @@ class Starter:
         if_busy: IfBusy,
         *,
         fresh: bool = False,
-        priority: int = 0,
+        priority: int = INTERACTIVE,
     ) -> Started:
         """Accept a run and leave it to whichever worker takes it up: `RunStarted` alone, nobody's lease, nothing reserved.
 
@@ -100,14 +117,11 @@ class Starter:
         Raises `Conflict` that says what stands in its way.
         """
 
-        async def leave(start: Start, first: ev.RunStarted) -> _Said:
-            return await self._leave(msgspec.structs.replace(start, priority=priority), first)
-
-        return await self._accept(leave, first, agent, key, digest, if_busy, fresh=fresh)
+        return await self._accept(self._leave, first, agent, key, digest, if_busy, fresh=fresh, priority=priority)
 
     async def _accept(
         self,
-        begin: Callable[[Start, ev.RunStarted], Awaitable[_Said]],
+        begin: Callable[[Start, ev.RunStarted], Awaitable[tuple[_Said, bool]]],
         first: ev.RunStarted,
         agent: BoundAgent,
         key: str,
@@ -115,8 +129,9 @@ class Starter:
         if_busy: IfBusy,
         *,
         fresh: bool,
+        priority: int,
     ) -> Started:
-        """Begin a run behind its session's head, again if the head moved meanwhile."""
+        """Begin a run behind its session's head, again if the head moved meanwhile. `begin` says whether it waits."""
         if (first.tenant, agent.digest) not in self._bundles_put:
             await self._store.put_bundle(first.tenant, agent.digest, encode_bundle(agent.bundle))
             self._bundles_put.add((first.tenant, agent.digest))
@@ -125,21 +140,25 @@ class Starter:
             if row is not None and row.agent != first.agent:
                 raise Conflict(f"the session belongs to agent {row.agent!r}", field="session", code="session_agent")
             first = msgspec.structs.replace(first, base=row.head if row else None)
-            start = _start_of(first, key, digest)
-            said = await begin(start, first)
+            start = msgspec.structs.replace(_start_of(first, key, digest), priority=priority)
+            said, waits = await begin(start, first)
             if isinstance(said, SessionBusy) and if_busy == "queue":
-                said = await self._queue(start, first)
+                said, waits = await self._queue(start, first), True
             match said:
                 case StoreStarted():
-                    return Started(said.run, await self._session_of(first, said), said.existing)
+                    session = await self._session_of(first, said)
+                    return Started(said.run, session, said.existing, waits and not said.existing)
                 case SessionMoved():
                     continue
+                case NoPlace():
+                    raise await self.admission.refusal(first.tenant, priority)
                 case _:
                     raise _refusal(said)
         raise Conflict("the session is being used by others at this moment; try again", code="session_busy")
 
-    async def _leave(self, start: Start, first: ev.RunStarted) -> _Said:
+    async def _leave(self, start: Start, first: ev.RunStarted) -> tuple[_Said, bool]:
         """Write a run's first event, and tell the workers. A budget that is overdrawn or closed refuses it."""
+        start = await self._admitted(start)
         key = await self._store.key_for(first.tenant, first.user or first.session)
         genesis = chain.genesis(first.tenant, first.run)
         now_ms = self._clock.now_ms()
@@ -153,14 +172,19 @@ class Starter:
             said = await self._store.start(msgspec.structs.replace(start, first=alone))
         if isinstance(said, StoreStarted) and self._worker is not None:
             self._worker.look()
-        return said
+        return said, True
 
     async def _queue(self, start: Start, first: ev.RunStarted) -> _Said:
+        start = await self._admitted(start)
         queued = msgspec.structs.replace(start, queued=True, base=None, request=msgspec.json.encode(first))
         said = await self._store.start(queued)
         if self._worker is not None:
             self._worker.hint(start.tenant, start.run)  # its session may have come free meanwhile
         return said
+
+    async def _admitted(self, start: Start) -> Start:
+        """Say with a start that has to wait whether it may."""
+        return msgspec.structs.replace(start, known_only=not await self.admission.may_wait(start.tenant))
 
     async def _session_of(self, first: ev.RunStarted, said: StoreStarted) -> str:
         if said.run == first.run:

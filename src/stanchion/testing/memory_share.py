@@ -105,14 +105,20 @@ class MemorySharing:
         runs = await self._store.read_rows(lambda tables: list(tables.live))
         found = [one for one in _ready(runs, self._clock()) if not one.lost]
         mine = next((one for one in found if (one.tenant, one.run) == (tenant, run) and not one.begun), None)
-        if mine is None:
-            return None
+        return await self._place(found, tenant, mine.priority, mine.no) if mine else None
+
+    async def last(self, tenant: str, priority: int) -> Place:
+        runs = await self._store.read_rows(lambda tables: list(tables.live))
+        found = [one for one in _ready(runs, self._clock()) if not one.lost]
+        return await self._place(found, tenant, priority, len(runs))
+
+    async def _place(self, found: Sequence[Ready], tenant: str, priority: int, no: int) -> Place:
         shares = await self.shares()
-        level = [one for one in found if one.priority == mine.priority]
-        own = sum(one.tenant == tenant and (one.begun or one.no < mine.no) for one in level)
+        level = [one for one in found if one.priority == priority]
+        own = sum(one.tenant == tenant and (one.begun or one.no < no) for one in level)
         others = {one.tenant for one in level} - {tenant}
         lengths = [(sum(one.tenant == other for one in level), shares.weight_of(other)) for other in others]
-        before = sum(one.priority > mine.priority for one in found)
+        before = sum(one.priority > priority for one in found)
         rate = sum(worker.rate for worker in await self.workers())
         return Place(position(own, shares.weight_of(tenant), lengths, before), own, rate)
 

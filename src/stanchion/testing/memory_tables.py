@@ -165,6 +165,8 @@ class Tables:
         if start.idempotency_key and (known := self._idempotency.get((start.tenant, start.idempotency_key))):
             digest, run = known
             return Started(run, existing=True) if digest == start.idempotency_digest else IdempotencyMismatch(run)
+        if start.known_only:
+            return NoPlace("queue", 0)
         place = (start.tenant, start.run)
         if place in self.runs:
             raise Conflict(f"there is a run {start.run!r} already; give the new one another id")
@@ -250,6 +252,8 @@ class Tables:
         item = self._put_inbox(found, kind, body, now_ms)
         if found.status == "waiting":
             found.status, found.wake_at_ms = "runnable", 0
+        elif found.status == "runnable" and not found.epoch and kind == "cancel":
+            found.epoch = 1  # it does not wait its turn: it has begun, and ends
         elif found.status == "parked" and kind in ("revive", "cancel"):
             found.status, found.attempts, found.outcome = "runnable", 0, ""
         return item

@@ -245,6 +245,9 @@ class Group:
         if head.status == "waiting":
             head.put("runnable")
             self._touch(head)
+        elif head.status == "runnable" and not head.epoch and write.kind == "cancel":
+            head.epoch = 1  # it does not wait its turn: it has begun, and ends
+            self._touch(head)
         elif head.status == "parked" and write.kind in ("revive", "cancel"):
             head.put("runnable")
             head.attempts, head.outcome = 0, ""
@@ -259,6 +262,8 @@ class Group:
         known = self._known(start)
         if known is not None:
             return known
+        if start.known_only:
+            return NoPlace("queue", 0)
         if (start.tenant, start.run) in self._heads:
             raise Conflict(f"there is a run {start.run!r} already; give the new one another id")
         session = self._session(start.tenant, start.session) if start.session else None

@@ -26,6 +26,8 @@ from stanchion.journal.share import (
 _SQL = named("postgres/share.sql")
 COUNTED = 100_000
 """Runs that are counted to tell a place in the queue; behind so many it is not told apart."""
+_NEWER = (1 << 63) - 1
+"""Number of a run that is newer than all."""
 _START = (-(1 << 62), "", "")
 _worker = msgspec.json.Decoder(WorkerRow)
 
@@ -91,10 +93,14 @@ class PostgresSharing:
         return min((await self._rows("queued", tenant, limit))[0][0], limit)
 
     async def place(self, tenant: str, run: str) -> Place | None:
-        found = await self._rows("place_of", tenant, run, COUNTED)
-        if not found:
-            return None
-        rank, _, own, before = found[0]
+        found = await self._rows("place_of", tenant, run)
+        return await self._place(tenant, *found[0]) if found else None
+
+    async def last(self, tenant: str, priority: int) -> Place:
+        return await self._place(tenant, -priority, _NEWER)
+
+    async def _place(self, tenant: str, rank: int, no: int) -> Place:
+        own, before = (await self._rows("counts", rank, tenant, no, COUNTED))[0]
         shares = await self.shares()
         rows = await self._rows("queues", rank, tenant, COUNTED)
         others = [(row[1], shares.weight_of(row[0])) for row in rows]

@@ -33,6 +33,8 @@ from stanchion.journal.sqlite.writer import Writer
 COUNTED = 100_000
 """Runs that are counted to tell a place in the queue; behind so many it is not told apart."""
 _DAY_MS = 86_400_000
+_NEWER = (1 << 63) - 1
+"""Number of a run that is newer than all."""
 _START = (-(1 << 62), "", "")
 _worker = msgspec.json.Decoder(WorkerRow)
 _Queue = tuple[int, str, str]
@@ -111,11 +113,15 @@ class SqliteSharing:
         return min((await self._rows("queued", tenant, limit))[0][0], limit)
 
     async def place(self, tenant: str, run: str) -> Place | None:
-        found = await self._reader.use(lambda connection: _place(connection, tenant, run))
-        if found is None:
-            return None
-        rate = sum(worker.rate for worker in await self.workers())
-        return Place(*found, rate)
+        found = await self._rows("standing", tenant, run)
+        return await self._place(tenant, *found[0]) if found else None
+
+    async def last(self, tenant: str, priority: int) -> Place:
+        return await self._place(tenant, -priority, _NEWER)
+
+    async def _place(self, tenant: str, rank: int, no: int) -> Place:
+        stands, own = await self._reader.use(lambda connection: _place(connection, tenant, rank, no))
+        return Place(stands, own, sum(worker.rate for worker in await self.workers()))
 
     async def agents(self) -> Collection[str]:
         now_ms = self._clock()
@@ -157,15 +163,11 @@ def _is_wanted(queue: _Queue, batch: int, agents: Collection[str] | None, full: 
     return not full & {(tenant, "", ""), (tenant, agent, ""), ("", agent, "")}
 
 
-def _place(connection: Connection, tenant: str, run: str) -> tuple[int, int] | None:
+def _place(connection: Connection, tenant: str, rank: int, no: int) -> tuple[int, int]:
     def count(name: str, *values: Any) -> int:
         row: Any = connection.execute(SQL[name], values).fetchone()
         return row[0]
 
-    found: Any = connection.execute(SQL["standing"], (tenant, run)).fetchone()
-    if found is None:
-        return None
-    rank, no = found
     shares = read_shares(connection)
     own = count("own_ahead", rank, tenant, no, COUNTED)
     tenants = {queue[1] for queue in _queues(connection, (rank, "", "")) if queue[0] == rank} - {tenant}

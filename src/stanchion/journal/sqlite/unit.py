@@ -180,6 +180,9 @@ class UnitOfWork:
         if head.status == "waiting":
             head.put("runnable")
             self._heads.touch(head)
+        elif head.status == "runnable" and not head.epoch and kind == "cancel":
+            head.epoch, head.changed = 1, True  # it does not wait its turn: it has begun, and ends
+            self._heads.touch(head)
         elif head.status == "parked" and kind in ("revive", "cancel"):
             head.put("runnable")
             head.attempts, head.outcome = 0, ""
@@ -192,6 +195,8 @@ class UnitOfWork:
         known = self._known(start)
         if known is not None:
             return known
+        if start.known_only:
+            return NoPlace("queue", 0)
         if self._heads.find(start.tenant, start.run) is not None:
             raise Conflict(f"there is a run {start.run!r} already; give the new one another id")
         session = self._row(_SQL["session_for_start"], (start.tenant, start.session)) if start.session else None

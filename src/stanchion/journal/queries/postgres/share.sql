@@ -107,18 +107,22 @@ SELECT (
 )
 
 -- name: place_of
-SELECT -r.priority, r.no, (
+SELECT -priority, no FROM runs
+WHERE tenant = $1 AND run = $2 AND status = 'runnable' AND worker = '' AND epoch = 0
+
+-- name: counts
+-- How many of a tenant ($2) go before a run ($3) of a class ($1), and how many of a class before; each up to $4.
+SELECT (
     SELECT count(*) FROM (
-        SELECT 1 FROM runs q WHERE q.status = 'runnable' AND q.worker = '' AND -q.priority = -r.priority
-            AND q.tenant = r.tenant AND (q.epoch > 0 OR q.no < r.no)
-        LIMIT $3
+        SELECT 1 FROM runs WHERE status = 'runnable' AND worker = '' AND -priority = $1 AND tenant = $2
+            AND (epoch > 0 OR no < $3)
+        LIMIT $4
     ) AS own
 ), (
     SELECT count(*) FROM (
-        SELECT 1 FROM runs q WHERE q.status = 'runnable' AND q.worker = '' AND -q.priority < -r.priority LIMIT $3
+        SELECT 1 FROM runs WHERE status = 'runnable' AND worker = '' AND -priority < $1 LIMIT $4
     ) AS before
 )
-FROM runs r WHERE r.tenant = $1 AND r.run = $2 AND r.status = 'runnable' AND r.worker = '' AND r.epoch = 0
 
 -- name: queues
 -- How long each other tenant's queue of a class ($1) is, up to $3.
