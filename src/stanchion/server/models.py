@@ -138,6 +138,11 @@ class StartRun(Body):
     if_busy: Literal["reject", "queue"] = Field("reject", description="What to do while the session has a live run.")
     dry_run: bool = Field(False, description="Read for real, and only pretend to have effects.")
     deadline: Moment | None = Field(None, description="The run ends at this time at the latest.")
+    batch_api: bool = Field(
+        False,
+        description="Let its model calls wait for the provider's batch API: half the price, answers within a day. "
+        "Used where there is one, and where deadline and limits leave a day.",
+    )
     mode: Literal["submit", "wait", "stream"] | None = Field(
         None,
         description="submit: 202 at once (the default). wait: until it ends or needs a person. stream: its events.",
