@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.imports import imports
 from bench.measure import Size, append, budget, first_token, live, loop, recordings, turn, waiting
+from bench.relay import relay
 from bench.report import machine, table
 
 FULL = Size(
@@ -39,6 +40,7 @@ PARTS: dict[str, Callable[[Size, Path], Awaitable[dict[str, Any]]]] = {
     "waiting": waiting,
     "budget": budget,
     "recordings": recordings,
+    "relay": relay,
 }
 
 _MOSTLY_WAIT = ("live", "waiting", "budget", "recordings")

@@ -156,6 +156,27 @@ def _recordings(r: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def _relay(r: dict[str, Any]) -> Iterator[Row]:
+    if "skipped" in r:
+        yield Row("deltas in another process", r["skipped"])
+        return
+    many, cpu = r["many"], r["cpu_ms_per_stream_s"]
+
+    def lag(of: dict[str, float]) -> str:
+        return f"{of['p50']:g} ms median, {of['p99']:g} ms p99"
+
+    streams = f"{r['streams']} streams in another process"
+    yield Row("a message of 1 KB from process to process, over PostgreSQL", lag(r["message_ms"]))
+    yield Row("delta seen in another process, one stream", lag(r["one"]["delta_ms"]))
+    yield Row(f"delta seen, {streams}", lag(many["delta_ms"]))
+    yield Row(f"event seen, {streams}, commit and sync included", lag(many["event_ms"]))
+    yield Row("event seen by as many readers in the worker itself", lag(many["event_here_ms"]))
+    yield Row("a second of a watched stream, in the worker", f"{cpu['worker_more']:g} ms CPU more than unwatched")
+    yield Row("- in the reader", f"{cpu['reader']:g} ms CPU (in the worker itself: {cpu['reader_here']:g})")
+    yield Row("- in the database", f"{cpu['database']:g} ms CPU, {r['wal_bytes_per_sending']} B of log a sending")
+    yield Row("a delta that nobody watches elsewhere", f"{r['unwatched_ns_per_delta']:g} ns", "nothing sent", True)
+
+
 _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "turn": _turn,
     "loop": _loop,
@@ -166,4 +187,5 @@ _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "imports": _imports,
     "budget": _budget,
     "recordings": _recordings,
+    "relay": _relay,
 }

@@ -3,7 +3,7 @@
     reader here -> want ----- "watched" to all, again every 5 s ----> whoever drives it now or later
     Live.told <- no gap? <---- "speech" to this process alone <------ what was said so far, then what is said
 
-Nothing is sent for runs that nobody watches elsewhere. What is said goes out at once after a pause, and else every 75 ms
+Nothing is sent for runs that nobody watches elsewhere. What is said goes out at once after a pause, and else every 50 ms
 for all runs of the process together. Nothing waits for it: the text lies in the draft, and who missed some (a number is
 missing, the line was lost) asks again and gets all of it. What a reader has already had is not given to him twice.
 """
@@ -25,7 +25,7 @@ from stanchion.journal.store import Store
 
 log = logging.getLogger("stanchion.engine")
 
-GAP_S = 0.075
+GAP_S = 0.05
 """Between two sendings of what goes on."""
 SOON_S = 0.005
 """Between two sendings where something begins: a watch, a call's first words."""
