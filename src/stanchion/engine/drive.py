@@ -109,6 +109,8 @@ class Drive:
     ) -> None:
         self.state = state
         self.draining = False
+        self.puzzled = False
+        """Something in the inbox is of a newer program: what is in flight ends, and a newer worker goes on."""
         self._store = store
         self._agent = agent
         self._recorder = recorder
@@ -244,6 +246,9 @@ class Drive:
 
     def decide_into(self, stage: Stage) -> Decision:
         """Stage what the loop decides, until it decides nothing new."""
+        if self.puzzled:
+            self._held_back = True
+            return Decision()
         while True:
             decision = decide(self.state, self._agent.view, self._moment())
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
@@ -494,7 +499,15 @@ class Drive:
             stage.inbox.append(item.id)
             if item.kind == "start":
                 continue  # it was staged as the first event
-            event = _inbox_decoder.decode(item.body)
+            try:
+                event = _inbox_decoder.decode(item.body)
+            except (
+                msgspec.ValidationError
+            ):  # a newer program posted it: a newer worker takes it in, and what is behind it
+                stage.inbox.remove(item.id)
+                self.puzzled = True
+                self.drain()
+                return
             if applies(self.state, event):
                 self._stage(stage, (event,))
 

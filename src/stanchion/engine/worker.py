@@ -17,7 +17,7 @@ import msgspec
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
-from stanchion.core.errors import CommitUnknown, JournalError, StaleAppend
+from stanchion.core.errors import CommitUnknown, JournalError, StaleAppend, UnknownEvent
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.state import State
 from stanchion.engine.announce import announcements, parked_by_claim
@@ -121,6 +121,8 @@ class Worker:
         self._loader = loader
         self._settings = settings
         self._slots: dict[tuple[str, str], _Slot] = {}
+        self._newer: set[tuple[str, str]] = set()
+        """Runs that hold what this program cannot read."""
         self._claiming = 0
         """Runs that were found ready and are being claimed."""
         self._sweep_now = asyncio.Event()
@@ -147,7 +149,7 @@ class Worker:
             slot.poked = True
             if slot.drive is not None:
                 slot.drive.poke()
-        elif not self.draining and len(self._slots) < self._settings.max_active:
+        elif (tenant, run) not in self._newer and not self.draining and len(self._slots) < self._settings.max_active:
             slot = _Slot()
             self._slots[tenant, run] = slot
             slot.task = asyncio.create_task(self._hinted(tenant, run, slot))
@@ -167,6 +169,8 @@ class Worker:
 
     def _take_on(self, ready: Ready) -> None:
         """Claim a run that was found ready."""
+        if (ready.tenant, ready.run) in self._newer:
+            return
         if (ready.tenant, ready.run) in self._slots or self.draining:
             self.hint(ready.tenant, ready.run)
             return
@@ -268,10 +272,17 @@ class Worker:
         for slot in list(self._slots.values()):
             if slot.task is not None:
                 slot.task.cancel()
+        left = [(*place, slot.epoch) for place, slot in self._slots.items() if slot.drive is not None]
         await self._gone(1.0)
         await _ended(self._renewer)
+        await self._hand_over(left)
         with contextlib.suppress(JournalError):
             await self.taking.leave()
+
+    async def _hand_over(self, left: Sequence[tuple[str, str, int]]) -> None:
+        """End the leases of what was broken off, so that others need not wait for them."""
+        with contextlib.suppress(JournalError):
+            await self._store.renew_all(left, lease_ms=0)
 
     async def _gone(self, within_s: float) -> None:
         """Wait until no run is active, or the time is up."""
@@ -283,6 +294,7 @@ class Worker:
     async def _activate(self, tenant: str, run: str, slot: _Slot) -> None:
         """Claim a run, fold it, and drive it."""
         drive: Drive | None = None
+        claim: Claim | None = None
         slot.poked = False
         sent_s = asyncio.get_running_loop().time()
         try:
@@ -292,6 +304,8 @@ class Worker:
             if claim is not None:
                 slot.epoch = claim.epoch
                 drive = await self._prepare(claim)
+        except (UnknownEvent, msgspec.ValidationError) as error:
+            await self._leave_to_newer(tenant, run, claim, error)
         except JournalError as error:
             log.error("run %s was not activated: %s", run, error)
             self._hint_later(tenant, run)
@@ -319,7 +333,9 @@ class Worker:
             if state.ended:
                 self._loader.keep(state)
                 _log_end(state)
-            again = drive.poked and not state.ended
+            if drive.puzzled:
+                self._is_newer(tenant, run, "something in its inbox")
+            again = drive.poked and not (state.ended or drive.puzzled)
         except StaleAppend:
             log.warning("run %s is driven elsewhere now; let go of it", run)
         except JournalError as error:
@@ -333,6 +349,23 @@ class Worker:
             self._sweep_now.set()  # there is room, a timer may have been set, or the session's next run is due
             if again:
                 self.hint(tenant, run)
+
+    async def _leave_to_newer(self, tenant: str, run: str, claim: Claim | None, error: Exception) -> None:
+        """Give back a run that holds what this program cannot read. The attempt does not count; it is not tried again."""
+        self._is_newer(tenant, run, str(error))
+        if claim is None:
+            return
+        back = Append(
+            tenant=tenant, run=run, expected_seq=claim.seq, epoch=claim.epoch, release=True, unclaim=True
+        )  # fmt: skip
+        try:
+            await self._store.append(back)
+        except JournalError as failure:
+            log.warning("run %s was not given back, and is free when its lease ends: %s", run, failure)
+
+    def _is_newer(self, tenant: str, run: str, what: str) -> None:
+        self._newer.add((tenant, run))
+        log.warning("run %s is left to newer workers, which can read it: %s", run, what)
 
     def _drives(self, slot: _Slot, drive: Drive) -> None:
         slot.drive = drive
@@ -365,7 +398,8 @@ class Worker:
         if agent is None or isinstance(parked, ev.RunParked):
             agent = await self._to_cancel(claim, state.bundle or row.bundle)
             if agent is None:
-                await self._park(claim, recorder, first, parked or _missing(row.agent))
+                why = parked if isinstance(parked, ev.RunParked) else _missing(row.agent)
+                await self._park(claim, recorder, first, why)
                 return None
             parked = None
         drive = self._drive(agent, state, recorder, claim.epoch, first, row.priority)

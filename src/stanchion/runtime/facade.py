@@ -32,6 +32,7 @@ from stanchion.core.state import State
 from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
+from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
@@ -51,8 +52,10 @@ from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, read_quotas
+from stanchion.runtime.scheduling import Scheduling
 from stanchion.runtime.shape import Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
+from stanchion.runtime.webhooks import Callback, Webhooks, webhook_settings
 
 _SHARED_LEASE_S = 2.5
 """Where others may take over: long enough for a worker that stalls two seconds, short enough for who waits."""
@@ -64,7 +67,14 @@ class Runtime:
     """The runs of one store, and the agents of this process."""
 
     def __init__(
-        self, store: Store, agents: Mapping[str, BoundAgent], named: Mapping[str, Agent], clock: Clock, *, drive: bool
+        self,
+        store: Store,
+        agents: Mapping[str, BoundAgent],
+        named: Mapping[str, Agent],
+        clock: Clock,
+        *,
+        drive: bool,
+        webhooks: WebhookSettings = WebhookSettings(),  # noqa: B008  (it does not change)
     ) -> None:
         self.store = store
         self.agents = named
@@ -82,6 +92,9 @@ class Runtime:
         self._accepts = bool(agents)
         self._tenants: tuple[float, dict[bytes, str]] = (0.0, {})
         self._draining = False
+        self._webhook_settings = webhooks
+        self.webhooks = Webhooks(store, webhooks)
+        self.schedules = Scheduling(store, tuple(named))
 
     @classmethod
     async def open(
@@ -97,6 +110,7 @@ class Runtime:
         max_active: int = 0,
         batch_gather_s: float = 30.0,
         quotas: Sequence[str | Quota] = (),
+        webhooks: WebhookSettings | None = None,
     ) -> Runtime:
         """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only runs of these agents.
 
@@ -109,7 +123,8 @@ class Runtime:
         if store is None:
             store, clock = await open_store(data, clock)
         clock = clock or SystemClock()
-        runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive)
+        delivery = webhook_settings(environment) if webhooks is None else webhooks
+        runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive, webhooks=delivery)
         try:
             if drive:
                 await runtime._drive(adopt=adopt, max_active=max_active, quotas=read_quotas(quotas, environment))
@@ -160,6 +175,32 @@ class Runtime:
         self._relay.drives()
         await gate.open()
         await self._worker.open()
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Begin to start what schedules say, and to tell others what happens."""
+        deliverer = Deliverer(self.store, self._clock, self._webhook_settings)
+        alarm = Alarm(self.store, self._clock, self._start_scheduled, self._bound.__contains__)
+        self.schedules.told = alarm.wake
+        for task in (deliverer, alarm):
+            task.open()
+            self._stack.push_async_callback(task.aclose)
+
+    async def _start_scheduled(self, schedule: Schedule, key: str) -> str:
+        """Start the run of a schedule, once under a key; return its id."""
+        started = await self.start(
+            schedule.agent,
+            schedule.input,
+            tenant=schedule.tenant,
+            session=schedule.session,
+            user=schedule.user,
+            limits=limits_of(schedule),
+            idempotency_key=key,
+            idempotency_digest=key,
+            if_busy="queue" if schedule.if_busy == "queue" else "reject",
+            priority=priority_of(schedule),
+        )
+        return started.run
 
     def _weight_of(self, tenant: str) -> float:
         return self._worker.taking.weight_of(tenant) if self._worker else 1.0
@@ -242,6 +283,7 @@ class Runtime:
         deadline_ms: int = 0,
         batch_api: bool = False,
         priority: str = "",
+        webhook: Callback | None = None,
     ) -> Started:
         """Start a run. Returns when it is durable; where this process drives nothing, any worker takes it up.
 
@@ -264,6 +306,7 @@ class Runtime:
             asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
             asked += ("batch_api",) if batch_api else ()
             asked += (priority,) if priority else ()
+            asked += (webhook,) if webhook else ()
             idempotency_digest = digest_of_request(*asked)
         named = checked(session, "session")
         session = named or new_id("ses_")
@@ -281,8 +324,16 @@ class Runtime:
             batch_api=batch_api,
             parts=parts,
         )
+        callback = await self.webhooks.callback(webhook, first.run, tenant=tenant) if webhook else None
         return await self._starter.start(
-            first, bound, idempotency_key, idempotency_digest, if_busy, fresh=not named, priority=rank
+            first,
+            bound,
+            idempotency_key,
+            idempotency_digest,
+            if_busy,
+            fresh=not named,
+            priority=rank,
+            callback=callback,
         )
 
     def _agent(self, name: str) -> BoundAgent:

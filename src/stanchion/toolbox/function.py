@@ -18,7 +18,7 @@ from stanchion.core.errors import ConfigError
 from stanchion.toolbox.arguments import Arguments, refuse_unknown_type
 from stanchion.toolbox.call import Call, Routine
 from stanchion.toolbox.docstring import read_docstring
-from stanchion.toolbox.options import EFFECTS, Options, read_options
+from stanchion.toolbox.options import EFFECTS, Breaker, Options, ToolLimits, read_options
 from stanchion.toolbox.result import ResultType
 from stanchion.toolbox.signature import EMPTY, Parameter, Signature, bare, read_signature
 
@@ -85,6 +85,11 @@ class Tool(Generic[P, R]):
     def spec(self) -> ToolSpec:
         """The tool as the loop knows it; parameters whose type has no schema are taken for dependencies."""
         return self._spec(self._arguments)
+
+    @property
+    def limits(self) -> ToolLimits | None:
+        """What all workers together may do with it."""
+        return self._options.limits
 
     def reconciler(self, function: AnyFunction) -> AnyFunction:
         """Register the function that answers whether a call in doubt was done: `Done(result)`, `Undone()`, `Unknown()`.
@@ -262,6 +267,9 @@ def tool(
     ends_run: bool = False,
     version: str = "",
     max_concurrency: int = 0,
+    concurrency: int = 0,
+    rate: str = "",
+    breaker: Breaker | None = None,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]:
     """Make a tool of a function: `@tool(effect="read")`.
 
@@ -270,6 +278,9 @@ def tool(
     `retries` come after the first attempt, for what failed for the moment only. `repeatable`: the same call with the same
     result is no sign of a loop. `strict` asks the provider to hold the model to the schema. `ends_run`: a person has the
     conversation afterwards. `max_concurrency`: calls of it at once in this process; 0: any number.
+
+    All workers of a store together: `concurrency` calls at once, `rate` attempts in a time ("30/min"), and a `breaker`
+    that leaves a tool alone which keeps failing. They belong to the tool's name, for all agents and tenants.
     """
 
     def decorate(function: Callable[P, R]) -> Tool[P, R]:
@@ -287,6 +298,9 @@ def tool(
             ends_run=ends_run,
             version=version,
             max_concurrency=max_concurrency,
+            concurrency=concurrency,
+            rate=rate,
+            breaker=breaker,
         )
         return _make(function, options, _names_of_caller(), reconcile, dry_run)
 

@@ -15,6 +15,25 @@ _MAX_TIMEOUT_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
+class Breaker:
+    """When a tool that keeps failing is left alone: after so many failures in a row, for so long; then one call tries."""
+
+    failures: int = 5
+    open_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLimits:
+    """What all workers together may do with a tool. 0: any number."""
+
+    concurrency: int = 0
+    rate: int = 0
+    """Attempts in `rate_s` seconds."""
+    rate_s: float = 60.0
+    breaker: Breaker | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What a tool's author said of it besides its signature."""
 
@@ -28,6 +47,8 @@ class Options:
     ends_run: bool
     version: str
     max_concurrency: int
+    limits: ToolLimits | None = None
+    """Shared by all workers; None: there are none."""
 
 
 def read_options(
@@ -42,6 +63,9 @@ def read_options(
     ends_run: bool,
     version: str,
     max_concurrency: int,
+    concurrency: int = 0,
+    rate: str = "",
+    breaker: Breaker | None = None,
 ) -> Options:
     """Check what was said; raises `ConfigError` naming the tool, the option and what it may be."""
     if not _NAME.fullmatch(name):
@@ -66,7 +90,39 @@ def read_options(
         ends_run=ends_run,
         version=version,
         max_concurrency=_whole(name, "max_concurrency", max_concurrency, least=0),
+        limits=_limits(name, concurrency, rate, breaker),
     )
+
+
+_RATE = re.compile(r"\s*(\d+)\s*/\s*(?:(\d+(?:\.\d+)?)\s*)?(s|sec|second|min|m|minute|h|hour)\s*")
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0}
+
+
+def _limits(name: str, concurrency: int, rate: str, breaker: Breaker | None) -> ToolLimits | None:
+    _whole(name, "concurrency", concurrency, least=0)
+    amount, rate_s = _rate(name, rate) if rate else (0, 60.0)
+    if breaker is not None:
+        _check_breaker(name, breaker)
+    return ToolLimits(concurrency, amount, rate_s, breaker) if concurrency or amount or breaker else None
+
+
+def _rate(name: str, rate: object) -> tuple[int, float]:
+    found = _RATE.fullmatch(rate) if isinstance(rate, str) else None
+    if found is None or int(found[1]) < 1 or float(found[2] or 1) <= 0:
+        raise ConfigError(f'tool {name!r}: rate={rate!r} must be a number of calls in a time, like "30/min" or "5/10s"')
+    seconds = float(found[2] or 1) * _UNITS_S[found[3][0]]
+    if not 1 <= seconds <= _MAX_TIMEOUT_S:
+        raise ConfigError(f"tool {name!r}: rate={rate!r}: its time must be from a second to a day")
+    return int(found[1]), seconds
+
+
+def _check_breaker(name: str, breaker: object) -> None:
+    if not isinstance(breaker, Breaker):
+        raise ConfigError(f"tool {name!r}: breaker={breaker!r} must be a Breaker(failures=.., open_s=..)")
+    _whole(name, "breaker.failures", breaker.failures, least=1)
+    open_s = cast("object", breaker.open_s)
+    if not isinstance(open_s, int | float) or isinstance(open_s, bool) or not 0 < open_s <= _MAX_TIMEOUT_S:
+        raise ConfigError(f"tool {name!r}: breaker.open_s={open_s!r} must be a number of seconds, at most a day")
 
 
 def _retry(name: str, retries: int | RetryPolicy) -> RetryPolicy:

@@ -20,7 +20,7 @@ from stanchion.toolbox.answer import Answer, Checked, Failure, Problem, Reconcil
 from stanchion.toolbox.arguments import Arguments
 from stanchion.toolbox.dependency import Dependencies
 from stanchion.toolbox.function import Bound, Tool
-from stanchion.toolbox.options import EFFECTS
+from stanchion.toolbox.options import EFFECTS, ToolLimits
 from stanchion.toolbox.signature import EMPTY, Parameter
 from stanchion.toolbox.threads import Threads
 
@@ -88,6 +88,11 @@ class Registry:
     def tool(self, name: str) -> Tool[..., Any] | None:
         """Find a tool by name."""
         return self._tools.get(name)
+
+    def limits(self, name: str) -> ToolLimits | None:
+        """What all workers together may do with a tool; None: there is no limit."""
+        tool = self._tools.get(name)
+        return None if tool is None else tool.limits
 
     def check(self, name: str, arguments: str) -> Checked | Problem:
         """Check a call that a model proposes. Pure; never raises."""

@@ -1,0 +1,85 @@
+"""Shared limits of providers as people write them: "anthropic rpm=50 tpm=40000", in options and in `STANCHION_QUOTAS`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from stanchion.core.errors import ConfigError, InputError
+from stanchion.journal.quota import BreakerRow, Pause, Quota, Usage
+from stanchion.model.providers import PROVIDERS, family
+
+ENVIRONMENT = "STANCHION_QUOTAS"
+_COUNTS = ("rpm", "tpm", "itpm", "otpm")
+_FORM = 'write it like "anthropic rpm=50 tpm=40000" or "openai:gpt-5 rpm=500"'
+MAX_WINDOW_S = 86_400.0
+
+
+class QuotasView(msgspec.Struct, frozen=True):
+    """What is set, what counts now, what is closed for a time, and which breakers are not closed."""
+
+    quotas: tuple[Quota, ...]
+    usage: tuple[Usage, ...]
+    pauses: tuple[Pause, ...]
+    breakers: tuple[BreakerRow, ...]
+
+
+def read_quotas(given: Sequence[str | Quota], environment: Mapping[str, str]) -> tuple[Quota, ...]:
+    """Read the limits that a process is started with; what is given beats the environment. Raises `ConfigError`."""
+    texts = [text for text in environment.get(ENVIRONMENT, "").split(";") if text.strip()]
+    found: dict[str, Quota] = {}
+    for field, item in [*((ENVIRONMENT, text) for text in texts), *(("quotas", item) for item in given)]:
+        try:
+            quota = checked_quota(parse_quota(item, field) if isinstance(item, str) else item, field)
+        except InputError as error:
+            raise ConfigError(str(error)) from None
+        found[quota.name] = quota
+    return tuple(found.values())
+
+
+def parse_quota(text: str, field: str) -> Quota:
+    """Read a limit. Raises `InputError`."""
+    words = text.split()
+    if not words:
+        raise InputError(f"a limit is empty; {_FORM}", field=field)
+    counts: dict[str, int] = {}
+    window_s = 60.0
+    for word in words[1:]:
+        name, sign, value = word.partition("=")
+        if name == "window_s" and sign:
+            window_s = _number(value, word, field)
+        elif name in _COUNTS and sign:
+            counts[name] = int(_number(value.replace("_", ""), word, field))
+        else:
+            raise InputError(f"{word!r} is none of {', '.join(_COUNTS)} and window_s; {_FORM}", field=field)
+    return Quota(words[0], **counts, window_s=window_s)
+
+
+def checked_quota(quota: Quota, field: str) -> Quota:
+    """Check a limit, and name its provider as it is counted. Raises `InputError`."""
+    provider, colon, model = quota.name.partition(":")
+    if provider not in PROVIDERS:
+        known = ", ".join(sorted({family(name) for name in PROVIDERS}))
+        raise InputError(f"{quota.name!r}: there is no provider {provider!r}; there are {known}", field=field)
+    if colon and not model:
+        raise InputError(f"{quota.name!r} names no model; {_FORM}", field=field)
+    counts = [getattr(quota, name) for name in _COUNTS]
+    if not any(counts) or any(count < 0 for count in counts):
+        raise InputError(f"{quota.name!r}: give at least one of rpm=, tpm=, itpm=, otpm=, above 0", field=field)
+    if 0 < quota.tpm < 2:
+        raise InputError(f"{quota.name!r}: tpm={quota.tpm} is less than any call takes", field=field)
+    if not 1 <= quota.window_s <= MAX_WINDOW_S:
+        raise InputError(f"{quota.name!r}: window_s={quota.window_s:g} must be from 1 to {MAX_WINDOW_S:g}", field=field)
+    return msgspec.structs.replace(quota, name=f"{family(provider)}{colon}{model}")
+
+
+def _number(value: str, word: str, field: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not number > 0 or math.isinf(number):
+        raise InputError(f"{word!r}: give a number above 0; {_FORM}", field=field)
+    return number
