@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from stanchion.core.errors import StaleAppend
+from stanchion.core.errors import Conflict, StaleAppend
 from stanchion.journal.store import Append, Status
+
+
+MOVED = "moved:"
+"""How the outcome of a parked run begins that was let go to another store (`journal/moving.py`)."""
 
 
 class Head:
@@ -77,3 +81,16 @@ def check_append(append: Append, head: Head) -> None:
         raise StaleAppend(f"run {append.run!r} stands at event {head.seq}, not {append.expected_seq}: read it again")
     if head.status == "ended":
         raise StaleAppend(f"run {append.run!r} is over: nothing is added to it")
+
+
+def is_moved(status: Status, outcome: str) -> bool:
+    """Tell whether a run was let go to another store."""
+    return status == "parked" and outcome.startswith(MOVED)
+
+
+def check_post(run: str, status: Status, outcome: str) -> None:
+    """Raise `Conflict` unless something may be put into a run's inbox."""
+    if status == "ended":
+        raise Conflict(f"run {run!r} is over; start another in its session")
+    if is_moved(status, outcome):
+        raise Conflict(f"run {run!r} was moved to another store (`stanchion export --live`); it goes on there")

@@ -14,6 +14,7 @@ import msgspec
 
 from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
+from stanchion.journal.head import check_post
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.share import NoPlace
@@ -247,8 +248,7 @@ class Tables:
 
     def post(self, tenant: str, run: str, kind: str, body: bytes, now_ms: int) -> int:
         found = self._run(tenant, run)
-        if found.status == "ended":
-            raise Conflict(f"run {run!r} is over; start another in its session")
+        check_post(run, found.status, found.outcome)
         item = self._put_inbox(found, kind, body, now_ms)
         if found.status == "waiting":
             found.status, found.wake_at_ms = "runnable", 0

@@ -15,7 +15,7 @@ import msgspec
 
 from stanchion.core.errors import Conflict, NotFound, UnreadInbox
 from stanchion.core.event import Base
-from stanchion.journal.head import Head, check_append
+from stanchion.journal.head import Head, check_append, check_post
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.announce import add_endpoint, announce
 from stanchion.journal.postgres.money import Money
@@ -238,8 +238,7 @@ class Group:
 
     def _post(self, write: WritePost) -> Posted:
         head = self._head(write.tenant, write.run)
-        if head.status == "ended":
-            raise Conflict(f"run {write.run!r} is over; start another in its session")
+        check_post(write.run, head.status, head.outcome)
         posted = Posted(head, write.kind, write.body)
         self._posts.append(posted)
         if head.status == "waiting":

@@ -14,7 +14,7 @@ import msgspec
 
 from stanchion.core.errors import Conflict, UnreadInbox
 from stanchion.core.event import Base
-from stanchion.journal.head import Head, check_append
+from stanchion.journal.head import Head, check_append, check_post
 from stanchion.journal.queries import named
 from stanchion.journal.share import NoPlace
 from stanchion.journal.sqlite import multi
@@ -173,8 +173,7 @@ class UnitOfWork:
 
     def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
         head = self._heads.get(tenant, run)
-        if head.status == "ended":
-            raise Conflict(f"run {run!r} is over; start another in its session")
+        check_post(run, head.status, head.outcome)
         self.connection.execute(_SQL["insert_inbox"], (head.no, kind, body, self.now_ms))
         item = self.connection.last_insert_rowid()
         if head.status == "waiting":
