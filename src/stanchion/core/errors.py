@@ -16,6 +16,7 @@
         +-- UnreadInbox             a run would end that has something unread: read it, decide again
         +-- CommitUnknown           it is not known whether the append was made: read again
         +-- BrokenChain             an event is not what its hash says
+        +-- UnknownEvent            a newer program wrote what this one cannot read
         +-- StoreFull               the disk or the database takes no more
 
 A class's docstring is its default message and says what to do next. Denied, over budget and tool failed are events of a
@@ -215,6 +216,12 @@ class BrokenChain(JournalError):
         super().__init__(message)
         self.run = run
         self.seq = seq
+
+
+class UnknownEvent(JournalError):
+    """A newer Stanchion wrote what this one does not know; upgrade this process to read it. Newer workers go on with it."""
+
+    code = "unknown_event"
 
 
 class StoreFull(JournalError):

@@ -7,16 +7,18 @@ Stored events are never rewritten. `VERSIONS` names the current version of every
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from stanchion.core.errors import UnknownEvent
 from stanchion.core.event import Event
 
 VERSIONS: Mapping[str, int] = {}
 UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 _events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_TYPES = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Event))
 
 
 def version_of(tag: str) -> int:
@@ -25,13 +27,28 @@ def version_of(tag: str) -> int:
 
 
 def decode_event(body: bytes | msgspec.Raw, v: int = 1) -> Event:
-    """Decode a stored event (without its parts) of version `v`. Raises `msgspec.ValidationError` on what it is not."""
+    """Decode a stored event (without its parts) of version `v`.
+
+    Raises `msgspec.ValidationError` on what it is not, and `UnknownEvent` if a newer program wrote it.
+    """
     if v == 1 and not VERSIONS:
-        return _events.decode(body)
+        try:
+            return _events.decode(body)
+        except msgspec.ValidationError:
+            _check_known(msgspec.json.decode(body), v)
+            raise
     plain = msgspec.json.decode(body)
-    tag = plain["type"]
-    if v > version_of(tag):
-        raise msgspec.ValidationError(f"{tag!r} is of version {v}, which a newer Stanchion wrote; upgrade to read it")
+    tag = _check_known(plain, v)
     for step in range(v, version_of(tag)):
         plain = UPCASTS[tag, step](plain)
     return msgspec.convert(plain, Event)
+
+
+def _check_known(plain: Any, v: int) -> str:
+    """Give the type of an event's plain form. Raises `UnknownEvent` if it, or its version, is not known here."""
+    tag = plain["type"]
+    if tag not in _TYPES:
+        raise UnknownEvent(f"an event of type {tag!r} was written by a newer Stanchion; upgrade to read it")
+    if v > version_of(tag):
+        raise UnknownEvent(f"{tag!r} is of version {v}, which a newer Stanchion wrote; upgrade to read it")
+    return tag

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stanchion.core import chain
-from stanchion.core.errors import BrokenChain
+from stanchion.core.errors import BrokenChain, UnknownEvent
 from stanchion.core.event import Entry, Event
 from stanchion.core.message import Erased, Label, Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from stanchion.core.upcast import decode_event, version_of
@@ -149,11 +149,16 @@ def content_ids(envelope: chain.Envelope) -> list[tuple[str, bytes]]:
 
 
 def read_entry(raw: RawRecord) -> Entry:
-    """Decode a record. Contents that were erased come as `Erased` parts. Raises `BrokenChain` on what is no event."""
+    """Decode a record. Contents that were erased come as `Erased` parts. Raises `BrokenChain`, `UnknownEvent`."""
     envelope = read_envelope(raw.envelope)
     try:
         event = decode_event(envelope.event, envelope.v)
         if envelope.parts:
+            for ref in envelope.parts:
+                if ref.kind not in _KINDS:
+                    raise UnknownEvent(
+                        f"a part of kind {ref.kind!r} was written by a newer Stanchion; upgrade to read it"
+                    )
             pairs = zip(envelope.parts, raw.contents, strict=True)
             parts = tuple(
                 Erased(ref.kind, ref.label) if content is None else unpack(ref.kind, ref.label, content)
