@@ -171,6 +171,10 @@ class Outbox(Protocol):
         """Note what became of attempts."""
         ...
 
+    async def delivery(self, tenant: str, id: str) -> Delivery | None:
+        """Read a delivery."""
+        ...
+
     async def deliveries(
         self, tenant: str, *, endpoint: str = "", run: str = "", standing: str = "", before: str = "", limit: int = 50
     ) -> Sequence[Delivery]:

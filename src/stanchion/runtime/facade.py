@@ -32,7 +32,7 @@ from stanchion.core.state import State
 from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
-from stanchion.engine.deliver import WebhookSettings
+from stanchion.engine.deliver import Deliverer, WebhookSettings
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
@@ -40,19 +40,21 @@ from stanchion.engine.relay import Relay
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.quota import Quota
 from stanchion.journal.record import Identity
+from stanchion.journal.schedule import Schedule
 from stanchion.journal.share import Share, WorkerRow
 from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
 from stanchion.runtime import proof
 from stanchion.runtime.admission import checked_share, class_of
+from stanchion.runtime.alarm import Alarm
 from stanchion.runtime.deciding import Decision, Desk
 from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, read_quotas
-from stanchion.runtime.scheduling import Scheduling
+from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
 from stanchion.runtime.shape import Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 from stanchion.runtime.webhooks import Callback, Webhooks, webhook_settings

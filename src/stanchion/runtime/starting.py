@@ -16,7 +16,7 @@ import msgspec
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import encode_bundle
-from stanchion.core.errors import Conflict, InputError
+from stanchion.core.errors import Conflict, InputError, UnknownEvent
 from stanchion.core.message import USER, Media, Part, Text
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
@@ -91,14 +91,20 @@ class Starter:
         if worker is None or not self.admission.may_start(priority):
             if worker is not None and priority >= INTERACTIVE:
                 worker.taking.waits()
-            asked = {"fresh": fresh, "priority": priority, "callback": callback}
-            return await self.enqueue(first, agent, key, digest, if_busy, **asked)
+            return await self.enqueue(
+                first, agent, key, digest, if_busy, fresh=fresh, priority=priority, callback=callback
+            )
 
         async def drive(start: Start, first: ev.RunStarted) -> tuple[_Said, bool]:
-            said = await worker.start(start, first, agent)
+            try:
+                said = await worker.start(start, first, agent)
+            except UnknownEvent:  # the session's last run was of a newer program: a newer worker drives this one too
+                return await self._leave(start, first)
             return await self._leave(start, first) if isinstance(said, NoPlace) else (said, False)
 
-        return await self._accept(drive, first, agent, key, digest, if_busy, fresh=fresh, priority=priority)
+        return await self._accept(
+            drive, first, agent, key, digest, if_busy, fresh=fresh, priority=priority, callback=callback
+        )
 
     async def enqueue(
         self,
@@ -110,6 +116,7 @@ class Starter:
         *,
         fresh: bool = False,
         priority: int = INTERACTIVE,
+        callback: Endpoint | None = None,
     ) -> Started:
         """Accept a run and leave it to whichever worker takes it up: `RunStarted` alone, nobody's lease, nothing reserved.
 
@@ -117,7 +124,9 @@ class Starter:
         Raises `Conflict` that says what stands in its way.
         """
 
-        return await self._accept(self._leave, first, agent, key, digest, if_busy, fresh=fresh, priority=priority)
+        return await self._accept(
+            self._leave, first, agent, key, digest, if_busy, fresh=fresh, priority=priority, callback=callback
+        )
 
     async def _accept(
         self,
@@ -130,6 +139,7 @@ class Starter:
         *,
         fresh: bool,
         priority: int,
+        callback: Endpoint | None,
     ) -> Started:
         """Begin a run behind its session's head, again if the head moved meanwhile. `begin` says whether it waits."""
         if (first.tenant, agent.digest) not in self._bundles_put:
@@ -140,7 +150,7 @@ class Starter:
             if row is not None and row.agent != first.agent:
                 raise Conflict(f"the session belongs to agent {row.agent!r}", field="session", code="session_agent")
             first = msgspec.structs.replace(first, base=row.head if row else None)
-            start = msgspec.structs.replace(_start_of(first, key, digest), priority=priority)
+            start = msgspec.structs.replace(_start_of(first, key, digest), priority=priority, callback=callback)
             said, waits = await begin(start, first)
             if isinstance(said, SessionBusy) and if_busy == "queue":
                 said, waits = await self._queue(start, first), True

@@ -239,6 +239,9 @@ class MemoryOutbox:
 
         await self._store.write(lambda tables, now_ms: change(tables.outbox, now_ms))
 
+    async def delivery(self, tenant: str, id: str) -> Delivery | None:
+        return await self._store.read_rows(lambda tables: tables.outbox.deliveries.get((tenant, id)))
+
     async def deliveries(
         self, tenant: str, *, endpoint: str = "", run: str = "", standing: str = "", before: str = "", limit: int = 50
     ) -> Sequence[Delivery]:

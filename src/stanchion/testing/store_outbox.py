@@ -208,6 +208,8 @@ async def an_endpoint_is_told_without_a_run(store: Store) -> None:
     told = await store.outbox.tell(TENANT, "e1", Announcement("webhook.test", 7, "", b"{}"))
     rows = await store.outbox.deliveries(TENANT)
     same([(row.id, row.endpoint, row.kind, row.seq) for row in rows], [(told, "e1", "webhook.test", 7)], "deliveries")
+    same(await store.outbox.delivery(TENANT, told or ""), rows[0], "read by itself")
+    same(await store.outbox.delivery("other", told or ""), None, "of another tenant")
     same(await store.outbox.tell(TENANT, "e9", Announcement("webhook.test", 7, "", b"{}")), None, "of nobody")
 
 

@@ -100,6 +100,10 @@ class PostgresOutbox:
 
         await self._reader.use(change)
 
+    async def delivery(self, tenant: str, id: str) -> Delivery | None:
+        rows = await self._rows("delivery", tenant, id)
+        return _delivery(tuple(rows[0])) if rows else None
+
     async def deliveries(
         self, tenant: str, *, endpoint: str = "", run: str = "", standing: str = "", before: str = "", limit: int = 50
     ) -> Sequence[Delivery]:

@@ -106,6 +106,10 @@ class SqliteOutbox:
     async def settle(self, settled: Sequence[Settled]) -> None:
         await self._writer.write(lambda unit: [_settle(unit, said) for said in settled])
 
+    async def delivery(self, tenant: str, id: str) -> Delivery | None:
+        rows = await self._rows("delivery", tenant, id)
+        return _delivery(rows[0]) if rows else None
+
     async def deliveries(
         self, tenant: str, *, endpoint: str = "", run: str = "", standing: str = "", before: str = "", limit: int = 50
     ) -> Sequence[Delivery]:

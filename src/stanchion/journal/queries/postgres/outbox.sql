@@ -110,6 +110,10 @@ WHERE tenant = $1 AND id = $2 AND standing = 'pending' AND attempts = $3 RETURNI
 UPDATE deliveries SET next_ms = $1
 WHERE standing = 'pending' AND tenant = $2 AND endpoint = $3 AND run = $4 AND no > $5 AND next_ms < $1
 
+-- name: delivery
+SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
+FROM deliveries WHERE tenant = $1 AND id = $2
+
 -- name: deliveries
 SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
 FROM deliveries WHERE tenant = $1

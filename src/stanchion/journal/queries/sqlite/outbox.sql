@@ -94,6 +94,10 @@ WHERE tenant = ? AND id = ? AND standing = 'pending' AND attempts = ? RETURNING 
 UPDATE deliveries SET next_ms = ?1
 WHERE standing = 'pending' AND tenant = ?2 AND endpoint = ?3 AND run = ?4 AND no > ?5 AND next_ms < ?1
 
+-- name: delivery
+SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
+FROM deliveries WHERE tenant = ? AND id = ?
+
 -- name: deliveries
 SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
 FROM deliveries WHERE tenant = ?1
