@@ -14,6 +14,7 @@ from stanchion.testing import (
     store_outbox,
     store_parked,
     store_quota,
+    store_relay,
     store_runs,
     store_schedule,
     store_sessions,
@@ -31,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     *store_schedule.CHECKS,
     *store_outbox.CHECKS,
     *store_tray.CHECKS,
+    *store_relay.CHECKS,
 )
 
 
