@@ -1,13 +1,18 @@
 """Replay recorded conversations through the running server over HTTP, and say how far it agrees with what was recorded.
 
     python examples/airline/replay.py --db DATABASE.json --trajectories CONVERSATIONS.jsonl [--kill] [--verbose]
+    python examples/airline/replay.py .. --data postgresql --servers 2 --workers 4 --kill
 
 The recorded assistant is the model, played by the simulated provider; the recorded customer is the client, and approves
 what waits; the tools are the real ones on a fresh database for each conversation, and never see the recording. It starts
-both servers itself and ends them. With --kill the server is killed (SIGKILL) at a random moment in every conversation.
+both servers itself and ends them. With --kill the server is killed (SIGKILL) at a random moment in every conversation. With
+`--data postgresql` there are several servers and workers on one database, and a kill takes any of them.
+
+What a kill leaves in doubt is put to an operator, who looks at the airline's own books (which idempotency keys were applied) and
+at what the run's journal shows, and at nothing else.
 
 It prints one JSON line: conversations, tool_calls, tool_results_equal, rewards_agree, seconds; with --kill also kills,
-conversations_killed, and how many attempts at model and tool calls were cut off. Exit code 0: everything agrees; 1:
+conversations_killed, how many attempts at model and tool calls were cut off, and how often the operator was asked. Exit code 0: everything agrees; 1:
 something differs; 2: bad input.
 """
 
@@ -43,11 +48,12 @@ from examples.airline.recordings import (
     read_conversations,
     read_database,
 )
-from examples.airline.replay_client import Answered, Caller, Replayed
-from examples.airline.replay_server import Address, Elsewhere, ServerGone, ServerProcess
+from examples.airline.replay_client import Answered, Caller, Doubt, Person, Replayed
+from examples.airline.replay_server import Address, Deployment, Elsewhere, ServerGone, ServerProcess
 from examples.airline.store import AirlineDb, BadDatabase
 from examples.airline.tools import TOOLS
 from stanchion.sim import Pacing, start_sim_process
+from stanchion.testing.postgres import NoPostgres, PostgresServer
 from stanchion.toolbox.registry import Registry
 
 WIRES = {
@@ -74,6 +80,10 @@ class Options:
     url: str = ""
     sim_url: str = ""
     databases: str = ""
+    data: str = ""
+    """Empty: a data file. "postgresql": a server of its own. Else the URL of a database."""
+    servers: int = 1
+    workers: int = 0
 
 
 @dataclass(slots=True)
@@ -86,12 +96,12 @@ class Stage:
     databases: FreshDatabases
     folder: Path
     """Where the server looks for the database of a session."""
-    server: ServerProcess | None = None
-    """The server, where it is ours to kill."""
+    server: Deployment | None = None
+    """The processes, where they are ours to kill."""
     killing: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def kill_later(self, after_s: float) -> None:
-        """Kill the server in a moment."""
+        """Kill a process in a moment."""
         assert self.server is not None
         server = self.server
 
@@ -116,6 +126,7 @@ class Toll:
     conversations_killed: int = 0
     model_calls_cut: int = 0
     tool_calls_cut: int = 0
+    doubts_settled: int = 0
 
 
 def check_conversations(conversations: Sequence[Conversation], path: str) -> None:
@@ -150,6 +161,7 @@ async def replay(
                 toll.conversations_killed += stage.kills_of(replayed) > 0
                 toll.model_calls_cut += replayed.models_cut
                 toll.tool_calls_cut += replayed.tools_cut
+                toll.doubts_settled += replayed.doubts
                 await _judge(report, stage, conversation, replayed, database)
                 if report.conversations % STATUS_EVERY == 0 or report.conversations == len(conversations):
                     tell(f"{report.conversations} of {len(conversations)} conversations replayed")
@@ -190,12 +202,34 @@ async def _stage(document: object, options: Options) -> AsyncIterator[Stage]:
         own.mkdir()
         sim = await start_sim_process(pacing=KILL_PACING if options.kill else None)
         stack.push_async_callback(sim.stop)
-        server = ServerProcess(folder, server_environment(options.wire, own, sim.base_url))
+        server = _deployment(stack, options, folder, server_environment(options.wire, own, sim.base_url))
         stack.push_async_callback(server.stop)
         await server.start()
         stage = Stage(http, server, sim.base_url, databases, own, server if options.kill else None)
         stack.push_async_callback(_end_kills, stage)
         yield stage
+
+
+def _deployment(
+    stack: contextlib.AsyncExitStack, options: Options, folder: Path, environment: dict[str, str]
+) -> Deployment:
+    """Make the processes that are to run. Raises ServerGone where there is no PostgreSQL to start."""
+    data = options.data
+    if data == "postgresql":
+        try:
+            data = stack.enter_context(PostgresServer(durable=True)).dsn()
+        except NoPostgres as error:
+            raise ServerGone(f"no PostgreSQL can be started here: {error}") from None
+    kind = "api" if options.workers else "serve"
+    servers = [
+        ServerProcess(folder, environment, kind=kind, data=data, name=f"{kind}-{number}")
+        for number in range(options.servers)
+    ]
+    workers = [
+        ServerProcess(folder, environment, kind="worker", data=data, name=f"worker-{number}")
+        for number in range(options.workers)
+    ]
+    return Deployment(servers, workers, seed=options.seed)
 
 
 async def _end_kills(stage: Stage) -> None:
@@ -225,12 +259,27 @@ async def _hold(stage: Stage, name: str, conversation: Conversation, options: Op
                 stage.kill_later(after_s)
 
         first, *rest = customer_messages(conversation)
-        caller = Caller(stage.http, stage.address, session, on_event)
+        caller = Caller(stage.http, stage.address, session, on_event, operator(database))
         replayed = await caller.converse([f"{first}\n\n[sim-conversation: {session}]", *rest])
         if stage.server is None or replayed.trouble or stage.kills_of(replayed) or attempt == TRIES - 1:
             return replayed, database
         database.path.unlink()
     raise AssertionError("there is at least one attempt")
+
+
+def operator(database: AirlineDb) -> Person:
+    """Play the operator: look whether the airline's books have the call's key, and say what they show.
+
+    What they have is asked for again under its key, which changes nothing and brings what was done. What they have not, and
+    the tool refused when it was called again, was not done: the model is told the tool's own words.
+    """
+
+    async def settle(doubt: Doubt) -> dict[str, str]:
+        if not doubt.refused or await asyncio.to_thread(database.applied, doubt.key):
+            return {"decision": "retry"}
+        return {"decision": "fail", "reason": doubt.refused}
+
+    return settle
 
 
 def _moment(conversation: Conversation, seed: str, attempt: int) -> tuple[int, float]:
@@ -330,9 +379,16 @@ def _options(given: argparse.Namespace) -> Options:
         raise BadFile("a server of yours needs all three: --url, --sim-url and --databases (its REPLAY_DATABASES)")
     if given.url and given.kill:
         raise BadFile("--kill needs a server of its own; leave --url out")
+    if given.url and (given.data or given.servers > 1 or given.workers):
+        raise BadFile("--data, --servers and --workers are of processes that are started here; leave --url out")
+    if (given.servers > 1 or given.workers) and not given.data:
+        raise BadFile("several processes need a database: add --data postgresql (one is started), or its URL")
+    if given.data and given.data != "postgresql" and "://" not in given.data:
+        raise BadFile(f"--data: {given.data!r} is neither `postgresql` nor the URL of a database")
     if given.databases and not Path(given.databases).is_dir():
         raise BadFile(f"--databases: there is no folder {given.databases!r}")
-    return Options(given.wire, given.parallel, given.kill, given.seed, given.url, given.sim_url, given.databases)
+    named = ("wire", "parallel", "kill", "seed", "url", "sim_url", "databases", "data", "servers", "workers")
+    return Options(**{name: getattr(given, name) for name in named})
 
 
 def _count(text: str) -> int:
@@ -351,6 +407,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=_count, metavar="N", help="replay only the first N conversations")
     parser.add_argument("--kill", action="store_true", help="kill the server at a random moment in every conversation")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
+    many = parser.add_argument_group("many processes")
+    many.add_argument("--data", default="", metavar="URL", help="a database; `postgresql` starts one of its own")
+    many.add_argument("--servers", type=_count, default=1, metavar="N", help="servers on it (default: 1)")
+    many.add_argument("--workers", type=int, default=0, metavar="N", help="workers beside them; 0: the servers drive")
     own = parser.add_argument_group("a server of yours", "one that serves examples/airline/replay_agent.py")
     own.add_argument("--url", default="", help="its address")
     own.add_argument("--sim-url", default="", help="the address of the simulated provider that it asks, without /v1")

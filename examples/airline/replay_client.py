@@ -1,5 +1,7 @@
 """The recorded customer as a client of the running server: says what was recorded, follows the runs, approves what waits.
 
+What is in doubt after a kill is no customer's to settle: it is put to `person`, an operator who looks at the airline's own books.
+
 Each thing the customer said is a run in one session, started under an idempotency key and followed by its event stream. A
 connection that breaks is nothing: the same request is made again under the same key, and the stream goes on after the
 last event that came. Events must come gapless and once, whatever happens to the server.
@@ -9,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import aiohttp
 
@@ -35,6 +37,22 @@ class Answered:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A call of which it is not known whether it was done, as its run's journal shows it to an operator."""
+
+    call: str
+    tool: str
+    key: str
+    """The idempotency key that all of its attempts had."""
+    refused: str
+    """What the tool said when it was called again, or ""."""
+
+
+Person: TypeAlias = Callable[[Doubt], Awaitable[Json]]
+"""Settles a doubt: the fields of a decision."""
+
+
 @dataclass(slots=True)
 class Replayed:
     """What a replay of one conversation was, read from the events of its runs."""
@@ -50,6 +68,8 @@ class Replayed:
     """Attempts at a model call that a kill cut off."""
     tools_cut: int = 0
     """Attempts at a tool call that were made again, because a kill came before their outcome was known."""
+    doubts: int = 0
+    """How often a person was asked what became of a call."""
     started_ms: int = 0
     ended_ms: int = 0
     trouble: str = ""
@@ -61,15 +81,23 @@ class Replayed:
 
 
 class Caller:
-    """A customer in one conversation. `on_event` is told how many events have come."""
+    """A customer in one conversation. `on_event` is told how many events have come; without a `person` a doubt ends it."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, address: Address, session: str, on_event: Callable[[int], None]
+        self,
+        http: aiohttp.ClientSession,
+        address: Address,
+        session: str,
+        on_event: Callable[[int], None],
+        person: Person | None = None,
     ) -> None:
         self._http = http
         self._address = address
         self._session = session
         self._on_event = on_event
+        self._person = person
+        self._doubts: dict[str, tuple[Doubt, int]] = {}
+        """The calls of the run that were asked for, as far as they are known, each with its last attempt."""
         self.replayed = Replayed()
 
     async def converse(self, messages: list[str]) -> Replayed:
@@ -88,6 +116,7 @@ class Caller:
         return self.replayed
 
     async def _say(self, said: str, key: str) -> None:
+        self._doubts.clear()
         body = {"agent": "airline", "input": said, "session": self._session}
         run = str((await self._post("/v1/runs", body, {"Idempotency-Key": key}))["run"])
         after, attached = 0, False
@@ -126,8 +155,8 @@ class Caller:
                 replayed.answers.append(Answered(result["name"], ("Error: " if error else "") + result["text"]))
             case "model_call_failed" if event["code"] == "lost":
                 replayed.models_cut += 1
-            case "tool_call_failed" if event["code"] == "lost":
-                replayed.tools_cut += 1
+            case "tool_call_judged" | "tool_call_started" | "tool_call_failed":
+                self._note(event)
             case "run_parked":
                 raise Unanswered(f"a run is parked ({event['reason']}): {parts[0]['text']}")
             case "run_finished":
@@ -137,6 +166,22 @@ class Caller:
             case _:
                 pass
         self._on_event(replayed.events)
+
+    def _note(self, event: Json) -> None:
+        """Keep what the journal shows of a call, for whoever must settle it."""
+        doubt, attempt = self._doubts.get(event["call"], (Doubt(event["call"], "", "", ""), 0))
+        match event["type"]:
+            case "tool_call_judged":
+                doubt = replace(doubt, tool=event.get("tool", ""))
+            case "tool_call_started":
+                doubt, attempt = replace(doubt, key=event["key"], refused=""), event["attempt"]
+            case "tool_call_failed" if event["code"] == "lost":
+                self.replayed.tools_cut += 1
+            case _ if not event["in_doubt"]:
+                doubt = replace(doubt, refused=event["parts"][0]["text"])
+            case _:
+                pass
+        self._doubts[event["call"]] = (doubt, attempt)
 
     async def _approve_waiting(self, url: str, run: str) -> None:
         """Approve what waits: the approval that was sent before may have been lost with the server."""
@@ -149,9 +194,17 @@ class Caller:
 
     async def _approve(self, run: str, call: Json) -> None:
         """Approve a call. One that is decided already is well."""
-        if "in_doubt" in (call.get("kind"), call.get("rule")):
+        body = {"call": call["call"], "revision": call["revision"]}
+        if "in_doubt" not in (call.get("kind"), call.get("rule")):
+            body |= {"decision": "approve", "by": "recorded customer"}
+        elif self._person is None:
             raise Unanswered(f"run {run}: call {call['call']} is in doubt, which only a person may resolve")
-        body = {"call": call["call"], "revision": call["revision"], "decision": "approve", "by": "recorded customer"}
+        else:
+            doubt, attempt = self._doubts.get(call["call"], (None, 0))
+            if doubt is None or call.get("attempt", attempt) != attempt:
+                return  # its events have not come yet; the question comes with them
+            self.replayed.doubts += "rule" in call and "kind" not in call  # (once: when its event comes)
+            body |= {"attempt": attempt, "by": "operator", **await self._person(doubt)}
         await self._post(f"/v1/runs/{run}/decisions", body, {}, also=409)
 
     async def _post(self, path: str, body: Json, headers: dict[str, str], *, also: int = 0) -> Json:

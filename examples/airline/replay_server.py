@@ -1,20 +1,23 @@
-"""The processes of a replay: the real server as `stanchion serve` starts it, which may be killed and comes back.
+"""The processes of a replay as the command line starts them, which may be killed and come back.
 
-A killed server is started again on the same data file and a new port; who talks to it asks `url()` each time. A server that
-ends without having been killed is a `ServerGone` for all.
+One server on a data file (`stanchion serve`), or several servers and workers (`stanchion api`, `stanchion worker`) on one
+database. A killed process is started again, a server on a new port; who talks to one asks `url()` each time. A process that ends
+without having been killed is a `ServerGone` for all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import random
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 AGENT = Path(__file__).with_name("replay_agent.py")
@@ -70,17 +73,31 @@ async def _accepts(host: str, port: int) -> bool:
 
 
 class ServerProcess:
-    """A server in a process of its own. `kills` holds the moments it was killed, in milliseconds since 1970."""
+    """A server or a worker in a process of its own. `kills` holds the moments it was killed, in milliseconds since 1970."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        kind: Literal["serve", "api", "worker"] = "serve",
+        data: str = "",
+        name: str = "server",
+    ) -> None:
         self.kills: list[int] = []
-        self._data = folder / "replay-stanchion.db"
-        self._log = folder / "replay-server.log"
+        self._kind = kind
+        self._data = data or str(folder / "replay-stanchion.db")
+        self._log = folder / f"replay-{name}.log"
         self._environment = {**os.environ, **environment}
         self._process: asyncio.subprocess.Process | None = None
         self._url = ""
         self._up = asyncio.Event()
         self._gone: ServerGone | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it listens, or has ended for good."""
+        return self._up.is_set()
 
     async def url(self) -> str:
         await self._up.wait()
@@ -103,17 +120,18 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start the server and wait until it listens; raise ServerGone."""
-        command = [sys.executable, "-m", "stanchion.cli", "serve", str(AGENT), "--data", str(self._data)]
+        command = [sys.executable, "-m", "stanchion.cli", self._kind, str(AGENT), "--data", self._data, "-o", "json"]
         with self._log.open("ab") as log:
             process = self._process = await asyncio.create_subprocess_exec(
-                *command, "--port", "0", "-o", "json",
+                *command, *([] if self._kind == "worker" else ["--port", "0"]),
                 stdout=asyncio.subprocess.PIPE, stderr=log, env=self._environment,
             )  # fmt: skip
         assert process.stdout is not None
         try:
             async with asyncio.timeout(START_S):
                 line = await process.stdout.readline()
-            self._url = str(json.loads(line)["url"])
+            said = json.loads(line)
+            self._url = "" if self._kind == "worker" else str(said["url"])
         except (TimeoutError, ValueError, KeyError):
             raise ServerGone(f"the server did not start:{self._said()}") from None
         self._up.set()
@@ -146,6 +164,58 @@ class ServerProcess:
             process.kill()
             await process.wait()
 
+    def check(self) -> None:
+        """Raise ServerGone if it ended without having been killed."""
+        if self._process is not None and self._process.returncode is not None and self._up.is_set():
+            self._gone = self._gone or ServerGone(
+                f"a {self._kind} ended by itself (exit code {self._process.returncode}):{self._said()}"
+            )
+        if self._gone is not None:
+            raise self._gone
+
     def _said(self) -> str:
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
         return "\n  ".join(["", *text.strip().splitlines()[-15:]])
+
+
+class Deployment:
+    """Servers and workers on one database. Any server answers for any run; a kill takes any process."""
+
+    def __init__(
+        self, servers: Sequence[ServerProcess], workers: Sequence[ServerProcess] = (), *, seed: int = 0
+    ) -> None:
+        self._servers = servers
+        self._all = [*servers, *workers]
+        self._turn = itertools.cycle(range(len(servers)))
+        self._draw = random.Random(seed)
+
+    @property
+    def kills(self) -> list[int]:
+        """The moments at which a process was killed, in milliseconds since 1970."""
+        return [kill for process in self._all for kill in process.kills]
+
+    async def start(self) -> None:
+        """Start all; raise ServerGone."""
+        await asyncio.gather(*(process.start() for process in self._all))
+
+    async def stop(self) -> None:
+        """End all."""
+        await asyncio.gather(*(process.stop() for process in self._all))
+
+    async def kill(self) -> None:
+        """Kill one of them, whichever."""
+        await self._draw.choice(self._all).kill()
+
+    async def url(self) -> str:
+        """Give the address of a server that is up, in turn, waiting while none is; raise ServerGone."""
+        turn = next(self._turn)
+        order = [*self._servers[turn:], *self._servers[:turn]]
+        return await next((server for server in order if server.is_up), order[0]).url()
+
+    async def lost(self, url: str) -> None:
+        """Take note that a connection to `url` broke: another server may be asked; raise ServerGone."""
+        if len(self._servers) == 1:
+            await self._servers[0].lost(url)
+        for process in self._all:
+            process.check()
+        await asyncio.sleep(LOOK_S / 4)  # one that is just being killed may still look alive

@@ -115,6 +115,19 @@ def test_a_server_that_is_killed_in_every_conversation_changes_nothing(
     assert figures["kills"] > 0
 
 
+def test_two_servers_and_workers_on_one_database_under_kills_change_nothing(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same figures, whichever process is killed, and whichever answers."""
+    many = ["--data", "postgresql", "--servers", "2", "--workers", "2"]
+    code, figures, errors = run([*files, *many, "--kill", "--seed", "5"], capsys)
+    if "no PostgreSQL can be started here" in errors:
+        pytest.skip(errors)
+    assert code == 0, errors
+    assert (figures["tool_results_equal"], figures["rewards_agree"]) == (15, 3)
+    assert figures["conversations_killed"] == 3
+
+
 def test_what_differs_is_found_and_said(
     tmp_path: Path, airline_document: Json, recorded: list[Json], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,6 +235,9 @@ def test_a_bad_recording_is_refused_before_anything_starts(
         (["--url", "http://127.0.0.1:1"], "needs all three: --url, --sim-url and --databases"),
         (["--url", "http://h", "--sim-url", "http://s", "--databases", "none"], "there is no folder 'none'"),
         (["--url", "http://h", "--sim-url", "http://s", "--databases", ".", "--kill"], "--kill needs a server of its"),
+        (["--url", "http://h", "--sim-url", "http://s", "--databases", ".", "--workers", "2"], "leave --url out"),
+        (["--servers", "2"], "several processes need a database"),
+        (["--data", "mine.db"], "'mine.db' is neither `postgresql` nor the URL of a database"),
     ],
 )
 def test_a_bad_command_line_is_refused(
@@ -343,6 +359,42 @@ async def test_what_the_server_may_not_do_is_trouble(events: list[Json], trouble
     """A gap, a repetition, a parked run, an effect in doubt: the conversation ends and says why."""
     async with stand_in(sse(*events)) as (url, _):
         assert trouble in (await converse(url))[0]
+
+
+DOUBT = [
+    {"seq": 2, "type": "tool_call_judged", "action": "allow", "rule": "tier:write", "call": "3.0", "revision": 0, "tool": "give"},
+    {"seq": 3, "type": "tool_call_started", "call": "3.0", "attempt": 1, "key": "k1"},
+    {"seq": 4, "type": "tool_call_failed", "call": "3.0", "attempt": 1, "code": "lost", "in_doubt": True},
+    {"seq": 5, "type": "tool_call_started", "call": "3.0", "attempt": 2, "key": "k1"},
+    {
+        "seq": 6, "type": "tool_call_failed", "call": "3.0", "attempt": 2, "code": "tool_failed", "in_doubt": False,
+        "parts": [{"text": "Error: no such user"}],
+    },
+    {"seq": 7, "type": "tool_call_judged", "action": "ask", "rule": "in_doubt", "call": "3.0", "revision": 0, "tool": "give"},
+]  # fmt: skip
+"""A keyed call that a kill cut, and that the tool refused when it was made again."""
+
+
+@pytest.mark.parametrize(
+    ("applied", "decision"),
+    [(True, {"decision": "retry"}), (False, {"decision": "fail", "reason": "Error: no such user"})],
+)
+async def test_the_operator_settles_a_doubt_by_the_airline_s_books(
+    applied: bool, decision: Json, tmp_path: Path, airline_document: Json
+) -> None:
+    """What they have is asked for again; what they have not, and was refused, failed. On the attempt that was shown."""
+    database = AirlineDb.create(tmp_path / "a.db", airline_document)
+    if applied:
+        database.apply("k1", "give", lambda _: "certificate")
+    async with (
+        stand_in(sse(START, *DOUBT, {"seq": 8, **FINISH})) as (url, posted),
+        aiohttp.ClientSession() as http,
+    ):
+        caller = Caller(http, Elsewhere(url), "s1", lambda _: None, replay.operator(database))
+        replayed = await caller.converse(["Hello."])
+    assert (replayed.outcome, replayed.doubts, replayed.tools_cut) == ("done", 1, 1)
+    asked = {"call": "3.0", "revision": 0, "attempt": 2, "by": "operator"}
+    assert [{k: v for k, v in p.items() if k in asked | decision} for p in posted if "call" in p] == [asked | decision]
 
 
 async def test_a_stream_is_read_however_it_is_cut() -> None:
