@@ -11,6 +11,7 @@ from __future__ import annotations
 from stanchion.testing import (
     store_budgets,
     store_contents,
+    store_fair,
     store_outbox,
     store_parked,
     store_quota,
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     *store_outbox.CHECKS,
     *store_tray.CHECKS,
     *store_relay.CHECKS,
+    *store_fair.CHECKS,
 )
 
 
