@@ -5,7 +5,6 @@ from __future__ import annotations
 from stanchion.core.errors import Conflict, StaleAppend
 from stanchion.journal.store import Append, Status
 
-
 MOVED = "moved:"
 """How the outcome of a parked run begins that was let go to another store (`journal/moving.py`)."""
 

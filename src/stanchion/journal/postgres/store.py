@@ -241,7 +241,13 @@ class PostgresStore:
         return [run_row(row) for row in await self._reader.rows("runs", *values)]
 
     async def parked(
-        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+        self,
+        *,
+        tenant: str = "",
+        agent: str = "",
+        reason: str = "",
+        before: tuple[str, str] = ("", ""),
+        limit: int = 50,
     ) -> Sequence[RunRow]:
         return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
 
@@ -270,11 +276,10 @@ class PostgresStore:
         return [Key(*row) for row in await self._reader.rows("keys", tenant)]
 
     async def destroy_key(self, tenant: str, subject: str) -> bool:
-        rows = await self._reader.rows("key_of_subject", tenant, subject)
-        if not rows:
-            return False
-        key = rows[0][0]
+        ids = [row[0] for row in await self._reader.rows("ids_of_subject", tenant, subject)]
+        return any([await self._destroy_key(tenant, subject, id) for id in ids])  # (all of them, not up to the first)
 
+    async def _destroy_key(self, tenant: str, subject: str, key: str) -> bool:
         async def destroy(connection: Connection) -> Any:
             async with connection.transaction():
                 await connection.execute(SQL["lock_key"], lock_number(f"{tenant}/{key}"))

@@ -336,18 +336,20 @@ class UnitOfWork:
         return key
 
     def destroy_key(self, tenant: str, subject: str) -> bool:
-        """Overwrite all content of a key in its place, and delete the key.
+        """Overwrite all content of a subject's keys in its place, and delete the keys.
 
         The rows stay: deleting them would have SQLite move their neighbours to other pages and leave copies behind,
         which no later erasure would find.
         """
-        row = self._row(_SQL["subject_no"], (tenant, subject))
-        if row is None:
+        rows = self.connection.execute(_SQL["subject_nos"], (tenant, subject)).fetchall()
+        if not rows:
             return False
         self.flush()
         self._keys.clear()
-        self.connection.execute(_SQL["erase_contents"], row)
-        self.connection.execute(_SQL["delete_key"], row)
+        for row in rows:
+            self.connection.execute(_SQL["erase_contents"], row)
+            self.connection.execute(_SQL["remember_destroyed"], row)
+            self.connection.execute(_SQL["delete_key"], row)
         self.truncate = True
         return True
 

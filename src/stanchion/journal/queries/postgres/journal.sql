@@ -90,7 +90,10 @@ WHERE s.tenant = v.tenant AND s.session = v.session
 -- The rest.
 
 -- name: key_of_subject
-SELECT id, salt, secret FROM keys WHERE tenant = $1 AND subject = $2
+SELECT id, salt, secret FROM keys WHERE tenant = $1 AND subject = $2 AND NOT moved
+
+-- name: ids_of_subject
+SELECT id FROM keys WHERE tenant = $1 AND subject = $2 ORDER BY id
 
 -- name: insert_key
 INSERT INTO keys (tenant, subject, id, salt, secret) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
@@ -105,7 +108,11 @@ SELECT id, salt, secret FROM keys WHERE tenant = $1 AND id = ANY($2::text[])
 SELECT pg_advisory_xact_lock(1398034499, $1)
 
 -- name: destroy_key
-WITH gone AS (DELETE FROM keys WHERE tenant = $1 AND subject = $2 AND id = $3 RETURNING no)
+WITH gone AS (
+    DELETE FROM keys WHERE tenant = $1 AND subject = $2 AND id = $3 RETURNING no
+), told AS (
+    INSERT INTO destroyed_keys (tenant, id) SELECT $1, $3 FROM gone ON CONFLICT DO NOTHING
+)
 INSERT INTO erasing (key) SELECT no FROM gone RETURNING key
 
 -- name: erasing

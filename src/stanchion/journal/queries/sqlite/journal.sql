@@ -77,7 +77,7 @@ WHERE m.tenant = ?1 AND NOT EXISTS (SELECT 1 FROM ledgers l WHERE l.tenant = ?1 
 ORDER BY 1
 
 -- name: key_of_subject
-SELECT id, salt, secret FROM keys WHERE tenant = ? AND subject = ?
+SELECT id, salt, secret FROM keys WHERE tenant = ? AND subject = ? AND moved = 0
 
 -- name: insert_key
 INSERT INTO keys (tenant, subject, id, salt, secret) VALUES (?, ?, ?, ?, ?)
@@ -85,11 +85,14 @@ INSERT INTO keys (tenant, subject, id, salt, secret) VALUES (?, ?, ?, ?, ?)
 -- name: key_no
 SELECT no FROM keys WHERE tenant = ? AND id = ?
 
--- name: subject_no
+-- name: subject_nos
 SELECT no FROM keys WHERE tenant = ? AND subject = ?
 
 -- name: erase_contents
 UPDATE contents SET blob = zeroblob(length(blob)) WHERE key = ?
+
+-- name: remember_destroyed
+INSERT INTO destroyed_keys (tenant, id) SELECT tenant, id FROM keys WHERE no = ? ON CONFLICT DO NOTHING
 
 -- name: delete_key
 DELETE FROM keys WHERE no = ?

@@ -63,3 +63,16 @@ BEGIN
     ORDER BY s.tenant, s.ledger, s.shard FOR UPDATE OF s;
 END
 $$;
+
+-- A subject may have keys that came with moved runs beside its own; a key that was destroyed does not come back with one
+-- (journal/moving.py).
+ALTER TABLE keys ADD COLUMN moved boolean NOT NULL DEFAULT false;
+ALTER TABLE keys DROP CONSTRAINT keys_tenant_subject_key;
+CREATE UNIQUE INDEX keys_by_subject ON keys (tenant, subject) WHERE NOT moved;
+CREATE INDEX keys_moved ON keys (tenant, subject) WHERE moved;
+
+CREATE TABLE destroyed_keys (
+    tenant text NOT NULL,
+    id text NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
