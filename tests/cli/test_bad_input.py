@@ -44,6 +44,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     shutil.copy(directory / "stanchion.db", directory / "newer.db")
     connection = sqlite3.connect(directory / "newer.db")
     connection.execute("PRAGMA user_version = 999999")
+    connection.execute("UPDATE meta SET value = 999999 WHERE name = 'compatible_from'")
+    connection.commit()
     connection.close()
     return cli
 

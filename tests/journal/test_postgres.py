@@ -77,9 +77,22 @@ async def test_a_newer_schema_is_left_alone(dsn: str) -> None:
         pass
     async with directly(dsn) as connection:
         await connection.execute("UPDATE meta SET value = 99")
-        with pytest.raises(ConfigError, match=r"schema 99; this one knows \d+\): upgrade"):
+        with pytest.raises(ConfigError, match=r"schema 99 .* from schema 99 on can use; this one knows \d+: upgrade"):
             await PostgresStore.open(dsn)
         assert await connection.fetchval("SELECT value FROM meta") == 99
+
+
+async def test_a_newer_schema_that_only_adds_is_used(dsn: str) -> None:
+    """A newer program's schema that says that this version may still use it is used, and keeps its version."""
+    async with opened(dsn):
+        pass
+    async with directly(dsn) as connection:
+        await connection.execute(
+            "UPDATE meta SET value = 99 WHERE name = 'schema_version'; CREATE TABLE theirs (a int)"
+        )
+        async with opened(dsn) as (store, *_):
+            await (await Driver.driving(store, "r1")).end()
+        assert await connection.fetchval("SELECT value FROM meta WHERE name = 'schema_version'") == 99
 
 
 async def test_another_program_s_schema_is_left_alone(dsn: str) -> None:

@@ -73,11 +73,25 @@ async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     await (await SqliteStore.open(path)).aclose()
     connection = apsw.Connection(str(path))
     connection.execute("PRAGMA user_version = 99")
+    connection.execute("UPDATE meta SET value = 98 WHERE name = 'compatible_from'")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r"schema 99; this one knows 1\): upgrade"):
+    with pytest.raises(ConfigError, match=r"schema 99 .* from schema 98 on can use; this one knows \d+: upgrade"):
         await SqliteStore.open(path)
     assert path.read_bytes() == before
+
+
+async def test_a_newer_schema_that_only_adds_is_used(tmp_path: Path) -> None:
+    """A newer program's file that says that this version may still use it is used, and keeps its version."""
+    path = tmp_path / "journal.db"
+    await (await SqliteStore.open(path)).aclose()
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA user_version = 99; CREATE TABLE theirs (a)")
+    store = await SqliteStore.open(path)
+    await (await Driver.driving(store, "r1")).end()
+    await store.aclose()
+    assert connection.pragma("user_version") == 99
+    connection.close()
 
 
 async def test_opened_by_many_at_once(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
-"""The schema: made where there is none, brought forward where it is older, refused where it is newer.
+"""The schema: made where there is none, brought forward where it is older.
+
+One that a newer program made is used as it stands, if it says that programs of this version may (`compatible_from`), and
+refused if not: in a rolling upgrade old and new programs work on one database.
 
 Many processes may start at once: the first holds an advisory lock, the others wait for it and find the work done.
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 
 import asyncpg
@@ -13,6 +17,8 @@ from stanchion.core.errors import ConfigError
 from stanchion.journal import queries
 from stanchion.journal.postgres.address import Address, Connection
 from stanchion.journal.postgres.errors import refused
+
+log = logging.getLogger("stanchion.journal")
 
 MIGRATIONS = queries.migrations("postgres")
 VERSION = max(MIGRATIONS)
@@ -24,7 +30,7 @@ async def prepare(connection: Connection, address: Address) -> None:
     """Bring the schema to this version. Raises `ConfigError`, `JournalError`."""
     try:
         await _check_server(connection, address)
-        if await _version(connection, address) == VERSION:
+        if await _version(connection, address) >= VERSION:
             return
         # Locked before the transaction begins: one that began earlier would not see what the one before us made.
         await connection.execute("SELECT pg_advisory_lock($1, $2)", _LOCK, lock_number(address.schema))
@@ -54,15 +60,21 @@ async def _version(connection: Connection, address: Address) -> int:
         return 0
     found = int(await connection.fetchval("SELECT value FROM meta WHERE name = 'schema_version'") or 0)
     if found > VERSION:
-        raise ConfigError(
-            f"{address.name} was written by a newer Stanchion (schema {found}; this one knows {VERSION}): upgrade "
-            "Stanchion, or go back to the copy made before the upgrade"
-        )
+        # (before there was such a row, any newer schema was refused)
+        needed = int(await connection.fetchval("SELECT value FROM meta WHERE name = 'compatible_from'") or found)
+        if VERSION < needed:
+            raise ConfigError(
+                f"{address.name} was brought to schema {found} by a newer Stanchion, which programs from schema {needed} on "
+                f"can use; this one knows {VERSION}: upgrade Stanchion, or go back to the copy made before the upgrade"
+            )
+        log.warning("%s is of a newer schema (%d) than this program (%d); it works on it", address.name, found, VERSION)
     return found
 
 
 async def _migrate(connection: Connection, address: Address) -> None:
     found = await _version(connection, address)
+    if found >= VERSION:
+        return  # another process was faster
     if not found:
         await _check_empty(connection, address)
         if not await connection.fetchval("SELECT to_regnamespace($1)", f'"{address.schema}"'):
@@ -71,8 +83,10 @@ async def _migrate(connection: Connection, address: Address) -> None:
         if version > found:
             await connection.execute(statements)
     await connection.execute(
-        "INSERT INTO meta VALUES ('schema_version', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        "INSERT INTO meta VALUES ('schema_version', $1), ('compatible_from', $2) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         VERSION,
+        queries.compatible_from(MIGRATIONS),
     )
 
 

@@ -2,6 +2,10 @@
 
 `migrations/NNNN_name.sql` brings a schema from the version before it to version NNNN. A new database runs all of them, an
 older one those that it lacks: there is one way to a schema.
+
+A migration after which programs of the version before it still work says so in a line that begins with `-- additive`: it adds
+tables, columns with defaults, or indices, and nothing that an older program writes is wrong by it. `compatible_from` is the
+last one that does not: programs that know a lesser version must not touch the schema.
 """
 
 from __future__ import annotations
@@ -22,6 +26,15 @@ def migrations(store: str) -> Mapping[int, str]:
     folder = resources.files(__name__).joinpath(store, "migrations")
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
     return {int(name.partition("_")[0]): text(f"{store}/migrations/{name}") for name in files}
+
+
+def compatible_from(statements: Mapping[int, str]) -> int:
+    """Give the version that a program must know at least to work with a schema made by these migrations."""
+    return max((version for version, sql in statements.items() if not _is_additive(sql)), default=0)
+
+
+def _is_additive(sql: str) -> bool:
+    return any(line.startswith("-- additive") for line in sql.splitlines())
 
 
 @cache

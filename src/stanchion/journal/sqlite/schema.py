@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import apsw
 
@@ -13,6 +14,8 @@ from stanchion.core.errors import ConfigError
 from stanchion.journal import queries
 from stanchion.journal.sqlite.connection import Connection
 from stanchion.journal.sqlite.errors import translate
+
+log = logging.getLogger("stanchion.journal")
 
 MIGRATIONS = queries.migrations("sqlite")
 VERSION = max(MIGRATIONS)
@@ -104,22 +107,37 @@ def _migrate(connection: Connection, path: Path) -> None:
     if found == VERSION:
         return
     if found > VERSION:
-        raise ConfigError(
-            f"{path} was written by a newer Stanchion (schema {found}; this one knows {VERSION}): upgrade Stanchion, "
-            "or go back to the copy made before the upgrade"
-        )
+        _check_compatible(connection, path, found)
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         found = int(connection.pragma("user_version"))
+        if found > VERSION:  # another process was faster, and is newer
+            connection.execute("ROLLBACK")
+            _check_compatible(connection, path, found)
+            return
         for version, statements in MIGRATIONS.items():
             if version > found:
                 connection.execute(statements)
         if found == 0:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?)", (VERSION,))
+        marks = (VERSION, queries.compatible_from(MIGRATIONS))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?), ('compatible_from', ?)", marks)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _check_compatible(connection: Connection, path: Path, found: int) -> None:
+    """Refuse a newer schema unless it says that programs of this version may use it. Raises `ConfigError`."""
+    row: Any = connection.execute("SELECT value FROM meta WHERE name = 'compatible_from'").fetchone()
+    needed = int(row[0]) if row else found
+    if VERSION < needed:
+        raise ConfigError(
+            f"{path} was brought to schema {found} by a newer Stanchion, which programs from schema {needed} on can use; "
+            f"this one knows {VERSION}: upgrade Stanchion, or go back to the copy made before the upgrade"
+        )
+    log.warning("%s is of a newer schema (%d) than this program (%d); it works on it", path, found, VERSION)

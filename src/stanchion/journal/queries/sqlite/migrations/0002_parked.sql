@@ -1,3 +1,4 @@
+-- additive
 -- Runs that stand are listed over all tenants, and claims that came to nothing are kept: who looks into a dead letter wants
 -- to know which workers it cost. Written only when a run is claimed again without progress.
 
