@@ -34,6 +34,13 @@ def sim(
     interval_s: Annotated[float | None, typer.Option(help="Seconds between two events of a stream.", min=0)] = None,
     events: Annotated[int | None, typer.Option(help="Events in a turn.", min=1)] = None,
     jitter: Annotated[float | None, typer.Option(help="How much the intervals vary.", min=0, max=1)] = None,
+    rpm: Annotated[
+        int, typer.Option(help="Requests that a key may make in a window; more are answered 429. 0: any.", min=0)
+    ] = 0,
+    tpm: Annotated[int, typer.Option(help="Tokens that a key may use in a window. 0: any.", min=0)] = 0,
+    window_s: Annotated[
+        float, typer.Option(help="The window of these limits, and of what GET /limits counts.", min=0.1)
+    ] = 60.0,
     output: Output = "text",
     with_parent: Annotated[bool, typer.Option(hidden=True, help="End when stdin closes.")] = False,
 ) -> None:
@@ -45,10 +52,13 @@ def sim(
         stanchion sim --script my_script.json --first-s 0.4 --interval-s 0.02
         stanchion sim --fault "overloaded;times=2" --fault "cut;probability=0.1"
         ANTHROPIC_BASE_URL=http://127.0.0.1:8009 ANTHROPIC_API_KEY=sim stanchion run agent.py "hello"
+        stanchion sim --rpm 50 --tpm 40000
         curl http://127.0.0.1:8009/bill
+        curl http://127.0.0.1:8009/limits
     """
     from stanchion.sim import Pacing, Script, SimSettings, load_script
     from stanchion.sim.faults import parse_plan
+    from stanchion.sim.limits import LimitSettings
 
     if script:
         try:
@@ -65,6 +75,7 @@ def sim(
         script=played,
         pacing=Pacing(**said) if said else None,  # pyright: ignore[reportArgumentType]
         faults=tuple(parse_plan(text) for text in fault or ()),
+        limits=LimitSettings(rpm, tpm, window_s),
     )
     try:
         run_loop(_serve(settings, as_json=output == "json", with_parent=with_parent))

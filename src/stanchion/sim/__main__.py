@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from stanchion.core.errors import StanchionError
+from stanchion.core.errors import InputError, StanchionError
 from stanchion.sim.embed import Ready
 from stanchion.sim.faults import Fault, parse_plan
+from stanchion.sim.limits import LimitSettings
 from stanchion.sim.script import Pacing, Script, load_script
 from stanchion.sim.server import SimServer, serve
 from stanchion.sim.settings import SimSettings
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--interval-s", type=float, help="time between two events of a stream")
     parser.add_argument("--events", type=int, help="events in a turn")
     parser.add_argument("--jitter", type=float, help="0 to 1: how much intervals vary")
+    parser.add_argument("--rpm", type=int, default=0, help="requests in a window for each key; more are answered 429")
+    parser.add_argument("--tpm", type=int, default=0, help="tokens in a window for each key")
+    parser.add_argument("--window-s", type=float, default=60.0, help="the window of the limits and of GET /limits")
     parser.add_argument("--json", action="store_true", help="print one JSON line when it listens")
     return parser
 
@@ -61,7 +65,12 @@ def _settings(arguments: argparse.Namespace) -> SimSettings:
     set_ = {name: value for name, value in given.items() if value is not None}
     faults = tuple(parse_plan(text) for text in arguments.fault)
     pacing = Pacing(**set_) if set_ else None
-    return SimSettings(host=arguments.host, port=arguments.port, script=script, pacing=pacing, faults=faults)
+    limits = LimitSettings(arguments.rpm, arguments.tpm, arguments.window_s)
+    if min(limits.rpm, limits.tpm) < 0 or limits.window_s <= 0:
+        raise InputError("--rpm and --tpm are 0 or more, --window-s is above 0")
+    return SimSettings(
+        host=arguments.host, port=arguments.port, script=script, pacing=pacing, faults=faults, limits=limits
+    )
 
 
 def _print_json(server: SimServer) -> None:

@@ -3,7 +3,7 @@
     POST /v1/messages  /v1/chat/completions  /v1/responses     the wires     GET /v1/models
     POST /v1/messages/batches  /v1/files  /v1/batches          the batch APIs (batches.py)
     PUT  /sim/conversations/{id}   load a recorded conversation     GET /sim/conversations
-    PUT  /sim/script  /sim/faults  /sim/pacing                      GET /bill    POST /sim/reset    GET /health
+    PUT  /sim/script  /sim/faults  /sim/pacing  /sim/limits         GET /bill  /limits  /health     POST /sim/reset
 
 It keeps a bill, the loaded conversations and the counts of faults in memory, and nothing about a client: the same request
 gets the same answer. Every answer says that it is simulated, in its headers and its ids. It binds to loopback by default
@@ -40,6 +40,7 @@ from stanchion.sim.exchange import (
     stop_at,
 )
 from stanchion.sim.faults import STATUS, UNBILLED, Fault, FaultLog, FaultPlan, Strike, parse_plan, refusal_of
+from stanchion.sim.limits import LimitReached, LimitSettings, RateLimits
 from stanchion.sim.pace import Ticker
 from stanchion.sim.read_anthropic import COUNT_PATH
 from stanchion.sim.read_anthropic import read as read_messages
@@ -65,6 +66,7 @@ class SimServer:
         self.script: Script = self.settings.script
         self.pacing: Pacing | None = self.settings.pacing
         self.faults: tuple[FaultPlan, ...] = self.settings.faults
+        self.limits = RateLimits(self.settings.limits)
         self.base_url = ""
         self._log = FaultLog()
         self._batches = Batches(self._respond, _key, self.settings.batch_s or 0.0)
@@ -88,6 +90,8 @@ class SimServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/bill", self._bill)
+        app.router.add_get("/limits", self._limits)
+        app.router.add_put("/sim/limits", self._put_limits)
         app.router.add_get("/sim/conversations", self._conversations)
         app.router.add_put("/sim/conversations/{id:.+}", self._put_conversation)
         app.router.add_put("/sim/script", self._put_script)
@@ -115,7 +119,8 @@ class SimServer:
         try:
             response = await handler(request)
         except Refusal as refusal:
-            response = self._error(request, refusal)
+            extra = refusal.headers if isinstance(refusal, LimitReached) else None
+            response = self._error(request, refusal, extra)
         except StanchionError as error:
             response = _json({"error": {"type": error.code, "message": str(error), "simulated": True}}, status=400)
         except web.HTTPException as error:
@@ -148,6 +153,7 @@ class SimServer:
                 ask = msgspec.structs.replace(ask, model=model)
             conversation = self.shelf.identify(ask, request.headers.get("x-sim-conversation", ""), key)
             played = self._play(ask, conversation)
+            left = self.limits.arrive(key, ask.input_tokens, name, asyncio.get_running_loop().time())
         except Refusal:
             self.bill.refuse(self.bill.line(key, "", "(refused)"))
             raise
@@ -158,7 +164,7 @@ class SimServer:
             if plan.kind in UNBILLED:
                 self.bill.refuse(line)
                 return self._unbilled(request, plan, name)
-        return await self._deliver(request, line, self._settle(ask, played, plan), played, plan)
+        return await self._deliver(request, line, self._settle(ask, played, plan), played, plan, left)
 
     def _play(self, ask: Ask, conversation: str) -> Played:
         recorded = self.shelf.get(conversation)
@@ -192,10 +198,16 @@ class SimServer:
         return played.pacing or self.pacing or self.script.pacing
 
     async def _deliver(
-        self, request: web.Request, line: Line, answer: Answer, played: Played, plan: FaultPlan | None
+        self,
+        request: web.Request,
+        line: Line,
+        answer: Answer,
+        played: Played,
+        plan: FaultPlan | None,
+        left: dict[str, str],
     ) -> web.StreamResponse:
         assert self._ticker is not None
-        marks = {**_marks(), "x-sim-rule": played.rule, "x-sim-turn": str(answer.ask.turn)}
+        marks = {**_marks(), **left, "x-sim-rule": played.rule, "x-sim-turn": str(answer.ask.turn)}
         marks["request-id" if answer.ask.wire == "anthropic" else "x-request-id"] = f"req_sim{answer.seed}"
         delivery = Delivery(request, {k: _header_safe(v) for k, v in marks.items()}, self._ticker)
         self.bill.begin()
@@ -206,6 +218,7 @@ class SimServer:
         finally:
             sent = delivery.sent
             self.bill.settle(line, answer.usage, sent.output_tokens, complete=sent.complete)
+            self.limits.generated(_key(request), sent.output_tokens, asyncio.get_running_loop().time())
 
     def _respond(self, name: WireName, body: bytes, key: str) -> Reply:
         """Answer a request of a batch, whole, and bill it as one."""
@@ -259,6 +272,19 @@ class SimServer:
 
     async def _bill(self, _: web.Request) -> web.Response:
         return _json(self.bill.view())
+
+    async def _limits(self, _: web.Request) -> web.Response:
+        return _json(self.limits.view(asyncio.get_running_loop().time()))
+
+    async def _put_limits(self, request: web.Request) -> web.Response:
+        try:
+            settings = msgspec.json.decode(await request.read(), type=LimitSettings)
+        except msgspec.DecodeError as error:
+            raise InputError(f"these are no limits: {error}", field="limits") from None
+        if settings.window_s <= 0:
+            raise InputError("must be above 0", field="window_s")
+        self.limits.set(settings)
+        return _json(settings)
 
     async def _conversations(self, _: web.Request) -> web.Response:
         return _json({"conversations": self.shelf.names()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stanchion.sim.faults import FaultPlan
+from stanchion.sim.limits import LimitSettings
 from stanchion.sim.script import Pacing, Script
 
 
@@ -17,5 +18,7 @@ class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
     pacing: Pacing | None = None
     """Token speed for all replies that set none of their own; None: the script's."""
     faults: tuple[FaultPlan, ...] = ()
+    limits: LimitSettings = LimitSettings()
+    """Rate limits of each key."""
     batch_s: float | None = 1.0
     """How long a batch takes; a real one takes minutes to hours. None: there is no batch API, as on most servers."""
