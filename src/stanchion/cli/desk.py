@@ -69,6 +69,9 @@ class Decided(msgspec.Struct, frozen=True):
     attempt: int | None = None
 
 
+SHARE_FIELDS = ("weight", "max_running", "max_queued")
+
+
 class Ask(msgspec.Struct, frozen=True):
     """A run to start."""
 
@@ -78,6 +81,7 @@ class Ask(msgspec.Struct, frozen=True):
     user: str = ""
     usd: str = ""
     dry_run: bool = False
+    priority: str = ""
 
 
 class Desk(Protocol):
@@ -102,6 +106,9 @@ class Desk(Protocol):
     def verify(self, run: str = "") -> AsyncIterator[Json]: ...
     async def budgets(self) -> Sequence[Json]: ...
     async def set_budget(self, ledger: str, usd: str | None) -> Json: ...
+    async def shares(self) -> Sequence[Json]: ...
+    async def set_share(self, scope: str, changes: Mapping[str, int | None], *, every: bool) -> Json: ...
+    async def workers(self) -> Sequence[Json]: ...
     async def add_key(self, name: str) -> tuple[Json, str]: ...
     async def keys(self) -> Sequence[Json]: ...
     async def revoke_key(self, id: str) -> bool: ...
@@ -167,6 +174,7 @@ class FileDesk:
             user=ask.user,
             limits=limits_of(ask),
             dry_run=ask.dry_run,
+            priority=ask.priority,
         )
         return started.run
 
@@ -242,6 +250,20 @@ class FileDesk:
     async def set_budget(self, ledger: str, usd: str | None) -> Json:
         return _priced(plain(await self._runtime.set_budget(ledger, usd, tenant=self._tenant)))
 
+    async def shares(self) -> Sequence[Json]:
+        return [share_json(row) for row in await self._runtime.shares()]
+
+    async def set_share(self, scope: str, changes: Mapping[str, int | None], *, every: bool) -> Json:
+        tenant = "" if every else self._tenant
+        values = merged(await self.shares(), tenant, scope, changes)
+        return share_json(await self._runtime.set_share(scope, tenant=tenant, **values))
+
+    async def workers(self) -> Sequence[Json]:
+        now_ms = await self._runtime.store.now_ms()
+        rows = [dict(plain(row)) for row in await self._runtime.workers()]
+        ago = [round(max(now_ms - row["seen_ms"], 0) / 1000, 1) for row in rows]
+        return [row | {"begun_per_s": row.pop("rate"), "seen_s_ago": s} for row, s in zip(rows, ago, strict=True)]
+
     async def add_key(self, name: str) -> tuple[Json, str]:
         key, secret = await self._runtime.add_key(self._tenant, name)
         return _key(plain(key)), secret
@@ -265,6 +287,25 @@ def _listed(row: Json) -> Json:
     kept |= {"outcome": row["outcome"] if row["status"] == "ended" else ""}
     kept |= {"parked": row["outcome"] if row["status"] == "parked" else ""}
     return kept | {"usd": format_usd(row["cost"]), "created_ms": row["created_ms"], "updated_ms": row["updated_ms"]}
+
+
+def share_json(share: Any) -> Json:
+    """Give a share; None is what is not set."""
+    row = plain(share)
+    return row | {
+        "weight": row["weight"] or None,
+        "max_running": None if row["max_running"] < 0 else row["max_running"],
+        "max_queued": None if row["max_queued"] < 0 else row["max_queued"],
+    }
+
+
+def merged(
+    rows: Sequence[Json], tenant: str, scope: str, changes: Mapping[str, int | None]
+) -> dict[str, int | None]:
+    """Give the values of a share as it is, with what is to change."""
+    found = next((row for row in rows if (row["tenant"], row["scope"]) == (tenant, scope)), None)
+    values: dict[str, int | None] = {name: found[name] if found else None for name in SHARE_FIELDS}
+    return values | dict(changes)
 
 
 def _priced(ledger: Json) -> Json:

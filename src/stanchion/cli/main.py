@@ -19,6 +19,7 @@ from stanchion.cli import (
     run,
     runs,
     serve,
+    shares,
     sim,
     verify,
     version,
@@ -61,6 +62,8 @@ app.command()(sim.sim)
 app.command()(doctor.doctor)
 app.add_typer(keys.app)
 app.add_typer(budgets.app)
+app.add_typer(shares.app)
+app.add_typer(shares.workers)
 app.command()(prices.prices)
 app.command()(version.version)
 

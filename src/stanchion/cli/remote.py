@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import msgspec
 
-from stanchion.cli.desk import Ask, Decided, Json, TailItem
+from stanchion.cli.desk import Ask, Decided, Json, TailItem, merged
 from stanchion.cli.errors import Unreachable
 from stanchion.cli.output import say
 from stanchion.core.errors import ConfigError, Conflict, InputError, NotFound, StanchionError, Unauthorized
@@ -48,6 +48,7 @@ class Remote:
     async def start(self, ask: Ask) -> str:
         body: dict[str, Any] = {"agent": ask.agent, "input": ask.input, "session": ask.session, "user": ask.user}
         body |= {"dry_run": ask.dry_run} | ({"limits": {"usd": ask.usd}} if ask.usd else {})
+        body |= {"priority": ask.priority} if ask.priority else {}
         return (await self._call("POST", "/v1/runs", body))["run"]
 
     async def view(self, run: str) -> Json:
@@ -124,6 +125,17 @@ class Remote:
                         if kind == "delta" or kind == "end":
                             name = kind
                         yield name, msgspec.json.decode(line[6:])
+
+    async def shares(self) -> Sequence[Json]:
+        return (await self._call("GET", "/v1/shares"))["shares"]
+
+    async def set_share(self, scope: str, changes: Mapping[str, int | None], *, every: bool) -> Json:
+        tenant = "" if every else "default"  # without keys, which this needs, there is one tenant
+        values = merged(await self.shares(), tenant, scope, changes)
+        return await self._call("PUT", "/v1/shares", {"tenant": tenant, "scope": scope, **values})
+
+    async def workers(self) -> Sequence[Json]:
+        return (await self._call("GET", "/v1/workers"))["workers"]
 
     async def send(self, run: str, text: str, *, by: str) -> None:
         await self._call("POST", f"/v1/runs/{_segment(run)}/messages", {"input": text, "by": by})

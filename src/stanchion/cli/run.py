@@ -48,6 +48,9 @@ def run(
     user: Annotated[str, typer.Option(help="Who it is for: budgets go by it.")] = "",
     usd: Annotated[str, typer.Option(metavar="USD", help="What this run may cost at most, like 0.50.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read for real, only pretend to have effects.")] = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Let it wait behind interactive runs; take it up when there is room.")
+    ] = False,
     model: Model = "",
     simulated: Simulated = False,
     simulated_if_no_key: SimulatedIfNoKey = False,
@@ -97,7 +100,7 @@ def run(
     if usd:
         _check_usd(usd)
     wanted = Wanted(
-        Ask(agent, said, session, user, usd, dry_run),
+        Ask(agent, said, session, user, usd, dry_run, "batch" if batch else ""),
         Where(data, url, api_key, tenant),
         model,
         simulated,

@@ -35,6 +35,13 @@ Port = Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one."
 Grace = Annotated[
     float, typer.Option(help="Seconds from SIGTERM to the end: what is in flight finishes or is journaled.", min=0)
 ]
+MaxActive = Annotated[
+    int,
+    typer.Option(
+        help="Runs that are driven here at once; a tenth of it is kept free of batch runs. Others wait their turn.",
+        min=1,
+    ),
+]
 AccessLog = Annotated[bool, typer.Option("--access-log", help="Write a line per request to stderr.")]
 
 
@@ -44,6 +51,7 @@ def serve(
     port: Port = 8420,
     data: Data = "",
     grace_s: Grace = 10.0,
+    max_active: MaxActive = 4_000,
     access_log: AccessLog = False,
     model: Model = "",
     simulated: Simulated = False,
@@ -73,7 +81,7 @@ def serve(
     """
     where = Where(data=data).in_a_file()
     settings = http_settings(host, port, grace_s, access_log=access_log)
-    answering = Answering(model, simulated, simulated_if_no_key, sim_script)
+    answering = Answering(model, simulated, simulated_if_no_key, sim_script, max_active)
     run_loop(serve_http(files, where, answering, settings, said=try_ or (), as_json=output == "json"))
 
 
@@ -125,6 +133,8 @@ class Answering:
     simulated: bool = False
     if_no_key: bool = False
     script: str = ""
+    max_active: int = 0
+    """How many runs are driven at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +178,8 @@ async def hosted(
             )
             environment, simulated = provider.environment, provider.simulated
         drives = answering is not None
-        runtime = await Runtime.open(*agents, data=where.data, environment=environment, drive=drives)
+        most = answering.max_active if answering else 0
+        runtime = await Runtime.open(*agents, data=where.data, environment=environment, drive=drives, max_active=most)
         stack.push_async_callback(runtime.aclose, grace_s=0)
         yield Hosted(runtime, agents, shown(where.data), simulated, drives)
 

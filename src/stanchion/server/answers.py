@@ -32,6 +32,58 @@ class StartedModel(BaseModel):
     run: str
     session: str
     existing: bool = Field(description="It was there already, under the same `Idempotency-Key` and body.")
+    queued: bool = Field(
+        False, description="It waits: for its turn, its session, or another process's worker. `GET` it for its place."
+    )
+
+
+class QueueModel(BaseModel):
+    """Where a run that has not begun stands at this moment."""
+
+    position: int | None = Field(
+        description="From 1: how many go before it if nothing else comes, and itself. null: it waits for `behind`."
+    )
+    ahead_of_you_in_your_tenant: int
+    estimated_wait_s: float | None = Field(description="By the rate at which runs began of late; null: not known.")
+    behind: str = Field(description="The live run of its session, which it waits for.")
+
+
+class ShareModel(BaseModel):
+    """What a tenant, an agent or a user may have of the workers; null is what is not set."""
+
+    tenant: str = Field(description='"": every tenant that has none of its own.')
+    scope: str
+    weight: int | None
+    max_running: int | None
+    max_queued: int | None
+
+
+class SharesModel(BaseModel):
+    """Shares."""
+
+    shares: list[ShareModel]
+
+
+class WorkerModel(BaseModel):
+    """A process that drives runs."""
+
+    name: str
+    agents: dict[str, str] = Field(description="What it drives, with the digests of their bundles.")
+    version: str
+    host: str
+    pid: int
+    active: int = Field(description="Runs that it drives.")
+    max_active: int
+    begun_per_s: float = Field(description="Runs that it began in a second, of late.")
+    started_ms: int
+    seen_ms: int
+    seen_s_ago: float
+
+
+class WorkersModel(BaseModel):
+    """Workers that were heard of within the last day, the oldest first."""
+
+    workers: list[WorkerModel]
 
 
 class AcceptedModel(BaseModel):
@@ -87,6 +139,7 @@ class RunModel(BaseModel):
     updated_ms: int
     output: Any = Field(description="A structured answer, parsed.")
     parked: str
+    queue: QueueModel | None = Field(None, description="Where it stands, while it has not begun.")
 
 
 class RunItem(BaseModel):

@@ -19,7 +19,7 @@ from stanchion.server.body import REFERENCE
 from stanchion.server.edge import Edge
 from stanchion.server.guard import Guard
 from stanchion.server.models import Cancel, Decide, Replay, Revive, Say, SetBudget, StartRun
-from stanchion.server.routes import admin, dlq, health, runs, sessions, starting
+from stanchion.server.routes import admin, dlq, health, runs, sessions, shares, starting
 from stanchion.server.settings import Settings
 
 DESCRIPTION = """
@@ -63,7 +63,7 @@ def create_app(runtime: Runtime, settings: Settings | None = None) -> FastAPI:
     failure.install(app)
     app.add_middleware(Guard, edge=edge)
     app.include_router(health.router)
-    app.include_router(_versioned((starting.router, runs.router, sessions.router, dlq.router, admin.router)))
+    app.include_router(_versioned((starting.router, runs.router, sessions.router, dlq.router, shares.router, admin.router)))
     return app
 
 

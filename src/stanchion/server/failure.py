@@ -20,7 +20,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stanchion.core.errors import Conflict, InputError, JournalError, NotFound, StanchionError, Unauthorized
+from stanchion.core.errors import (
+    Conflict,
+    InputError,
+    JournalError,
+    NotFound,
+    QueueFull,
+    StanchionError,
+    Unauthorized,
+)
 
 log = logging.getLogger("stanchion.server")
 
@@ -35,6 +43,7 @@ _BY_CODE = {
     "unsupported_media_type": 415,
     "too_many_streams": 429,
     "budget_exhausted": 429,
+    "queue_full": 429,
     "not_driving": 503,
 }
 _NO_FAULT = frozenset({"draining", "not_driving"})
@@ -61,17 +70,18 @@ def status_of(error: StanchionError) -> int:
 
 def failure(
     status: int, code: str, message: str, *, field: str = "", retryable: bool = False, id: str = "",
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None,
 ) -> Response:  # fmt: skip
     """Make the response of an error."""
     said: dict[str, Any] = {"code": code, "message": message, "field": field, "retryable": retryable}
+    said |= more or {}
     if id:
         said["id"] = id
     extra = dict(headers or {})
     if status == 401:
         extra["www-authenticate"] = "Bearer"
     if retryable and status in (429, 503):
-        extra["retry-after"] = "2"
+        extra.setdefault("retry-after", "2")
     return Response(msgspec.json.encode({"error": said}), status, extra, "application/json")
 
 
@@ -85,6 +95,10 @@ def failure_of(error: Exception, *, at: str) -> Response:
         said = str(error)
         if isinstance(error, JournalError):  # its own words are the operator's: paths, hosts
             said = f"the store cannot do this now; try again, or ask the operator, whose log says why under {known}"
+        if isinstance(error, QueueFull):
+            more = {name: getattr(error, name) for name in ("bound", "limit", "position", "retry_after_s")}
+            wait = {"retry-after": str(error.retry_after_s)}
+            return failure(status, error.code, said, retryable=True, headers=wait, more=more)
         return failure(status, error.code, said, field=field, retryable=retryable, id=known)
     known = log_fault(error, at=at)
     return failure(500, "internal", f"something failed in the server; its log says what, under {known}", id=known)

@@ -127,6 +127,16 @@ class LimitsBody(Body):
     wall_s: Seconds | None = Field(None, description="Seconds from the start, without the waiting for people.")
 
 
+class SetShare(Body):
+    """A share of the workers, whole: null goes by the default."""
+
+    tenant: Name = Field("", description='A tenant; "": every one that has none of its own.')
+    scope: str = Field("tenant", max_length=250, description='"tenant", "agent:NAME", "user:NAME" or "user:*".')
+    weight: int | None = Field(None, description="The tenant's weight against others; 1 by default.")
+    max_running: int | None = Field(None, description="Runs that are driven at once; no limit by default.")
+    max_queued: int | None = Field(None, description="Runs of a tenant that may wait to begin; 10,000 by default.")
+
+
 class StartRun(Body):
     """A run to start."""
 
@@ -142,6 +152,9 @@ class StartRun(Body):
         False,
         description="Let its model calls wait for the provider's batch API: half the price, answers within a day. "
         "Used where there is one, and where deadline and limits leave a day.",
+    )
+    priority: Literal["", "interactive", "batch"] = Field(
+        "", description="Who goes first when runs wait for a worker: interactive before batch. The agent's own if left out."
     )
     mode: Literal["submit", "wait", "stream"] | None = Field(
         None,

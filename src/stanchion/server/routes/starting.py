@@ -84,6 +84,7 @@ async def start(edge: Edge, tenant: str, given: Given[StartRun], key: str) -> St
             idempotency_digest=given.digest if key else "",
             if_busy=body.if_busy,
             dry_run=body.dry_run,
+            priority=body.priority,
             batch_api=body.batch_api,
             deadline_ms=int(body.deadline.timestamp() * 1000) if body.deadline else 0,
         )
