@@ -13,7 +13,6 @@ import pytest
 from stanchion import Agent, Limits, Model, Runtime, price_usd, tool
 from stanchion.core import event as ev
 from stanchion.engine.batcher import Batcher, BatcherSettings
-from stanchion.engine.clock import SystemClock
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.model.providers import open_batches, resolve_endpoint
 from stanchion.sim import Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
@@ -198,7 +197,7 @@ async def _die(path: Path, sim: SimServer, provider: str, when: str) -> None:
     client.submit = submits
     store.post = posts  # type: ignore[method-assign]
     settings = BatcherSettings("dying", gather_s=0.0, look_s=0.0, lease_s=0.2)
-    batcher = Batcher(store, {provider: client}, SystemClock(), settings)
+    batcher = Batcher(store, {provider: client}, settings)
     with pytest.raises(_Interrupted):
         await asyncio.wait_for(_serving(batcher), 20)
     await client.aclose()

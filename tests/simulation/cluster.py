@@ -15,6 +15,7 @@ from stanchion.core.prices import load_prices
 from stanchion.engine.bound import BoundAgent, bind
 from stanchion.runtime import Runtime
 from tests.simulation.audit import Audit
+from tests.simulation.batches import BatchProvider, BatchThinker
 from tests.simulation.database import Connection, Database
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimLoop
@@ -37,7 +38,7 @@ def bound_agents() -> dict[str, BoundAgent]:
     for agent in AGENTS:
         registry = agent.registry()
         bundle = agent.bundle(registry, load_prices(), "2026-01-01", framework="sim")
-        bound[agent.name] = bind(bundle, registry, ())
+        bound[agent.name] = bind(bundle, registry, (), batchable=frozenset(range(len(bundle.routes))))
     return bound
 
 
@@ -87,6 +88,7 @@ class Machine:
                 await runtime.aclose(grace_s=0)
                 await asyncio.sleep(1.0)
                 continue
+            await runtime._serve_batches({"openai": BatchThinker(cluster.batches)}, 2.0)
             cluster.prepare(runtime)
             self.runtime = runtime
             return
@@ -199,6 +201,7 @@ class Cluster:
         self.over = False
         """All runs are over."""
         self.runtime_class: type[Runtime] = Runtime
+        self.batches = BatchProvider(Random(f"batches {faults.plan.seed}"), faults, audit, fail, trace)
         self.machines = [Machine(self, number) for number in range(faults.plan.machines)]
 
     def prepare(self, runtime: Runtime) -> None:

@@ -42,6 +42,8 @@ class Plan:
     """The database tells workers what others wrote, as PostgreSQL does."""
     skewed: bool = False
     """Machines go by clocks of their own; else by the database's, as they do on PostgreSQL."""
+    batches: float = 0.0
+    """Share of the requests whose model calls may wait for a batch."""
     mutation: str = ""
 
     @classmethod
@@ -75,6 +77,7 @@ class Plan:
             listens=some(False, True),
             skewed=some(False, False, True),
         )
+        plan.batches = some(0.0, 0.0, 0.5, 1.0)
         for name, value in fixed.items():
             setattr(plan, name, value)
         return plan

@@ -17,7 +17,7 @@ from stanchion.core.errors import CommitUnknown
 from stanchion.engine import drive as driving
 from stanchion.engine.drive import Drive
 from stanchion.engine.live import Live
-from stanchion.engine.worker import Worker
+from stanchion.engine.rows import RowsEngine
 from stanchion.guard.judge import Verdict
 from stanchion.loop import decide as deciding
 from stanchion.loop import step
@@ -102,10 +102,10 @@ def _watchers_miss_takeovers() -> list[tuple[Any, str, Any]]:
 
 
 def _no_sweeper() -> list[tuple[Any, str, Any]]:
-    async def never(self: Any) -> None:
+    async def never(self: Any, driver: Any) -> None:
         await asyncio.sleep(1e9)
 
-    return [(Worker, "_sweep", never)]
+    return [(RowsEngine, "_sweep", never)]
 
 
 def _forgets_reservation() -> list[tuple[Any, str, Any]]:

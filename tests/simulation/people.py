@@ -30,6 +30,7 @@ class Request:
     agent: str
     at_s: float
     dry_run: bool = False
+    batch_api: bool = False
     run: str = ""
     refused: str = ""
     over: bool = False
@@ -45,6 +46,7 @@ class People:
         self.requests: list[Request] = []
         self._plan, self._cluster, self._world, self._rng = plan, cluster, world, rng
         self._fail, self._trace, self._loop = cluster.fail, cluster.trace, cluster.loop
+        waits = Random(f"waits {plan.seed}")  # of its own: what other seeds play stays as it was
         for number in range(plan.requests):
             agent = number % plan.sessions % 2
             self.requests.append(
@@ -55,6 +57,7 @@ class People:
                     agent=("plain", "spare")[agent],
                     at_s=rng.random() * plan.fault_s * 0.7,
                     dry_run=rng.random() < 0.04,
+                    batch_api=waits.random() < plan.batches,
                 )
             )
 
@@ -94,6 +97,7 @@ class People:
                     idempotency_digest=request.plan,
                     if_busy=busy,
                     dry_run=request.dry_run,
+                    batch_api=request.batch_api,
                 )
             )
             request.run = started.run

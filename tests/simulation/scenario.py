@@ -230,14 +230,15 @@ class Simulation:
             self._restart(machine)
 
     async def _await_the_end(self) -> None:
-        end_s = self.loop.time() + PATIENCE_S
+        patience_s = PATIENCE_S * (2 if self.plan.batches else 1)
+        end_s = self.loop.time() + patience_s
         while self._is_open():
             await asyncio.sleep(1.0)
             if self.loop.steps > MOST_STEPS:
                 self.fail("liveness", f"{self.loop.steps} steps, and still not over: {self._open()}")
                 return
             if self.loop.time() > end_s:
-                self.fail("liveness", f"not over {PATIENCE_S:g} s after the last fault: {self._open()}")
+                self.fail("liveness", f"not over {patience_s:g} s after the last fault: {self._open()}")
                 return
 
     def _is_open(self) -> bool:

@@ -25,7 +25,6 @@ from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.money import cost, in_batch
 from stanchion.core.state import ModelCall, State
-from stanchion.engine.clock import Clock
 from stanchion.engine.load import Loader, base_of
 from stanchion.engine.perform import named, storable
 from stanchion.journal.store import Store
@@ -58,13 +57,10 @@ class BatcherSettings:
 class Batcher:
     """Serves the tray of one store, with the batch APIs that this process has keys for."""
 
-    def __init__(
-        self, store: Store, clients: Mapping[str, BatchClient], clock: Clock, settings: BatcherSettings
-    ) -> None:
+    def __init__(self, store: Store, clients: Mapping[str, BatchClient], settings: BatcherSettings) -> None:
         self._store = store
         self._tray = store.tray
         self._clients = clients
-        self._clock = clock
         self._settings = settings
         self._loader = Loader(store, cached_bytes=0)
         self._made = 0
@@ -96,18 +92,17 @@ class Batcher:
 
     async def serve(self) -> None:
         """Hand in what has waited long enough, and look at what is due."""
-        now_ms = self._clock.now_ms()
-        for lane, (count, since_ms) in (await self._tray.waiting()).items():
+        for lane, (count, oldest_ms) in (await self._tray.waiting()).items():
             if lane not in self._clients:
                 continue
-            if count >= self._settings.most or now_ms - since_ms >= self._settings.gather_s * 1000:
+            if count >= self._settings.most or oldest_ms >= self._settings.gather_s * 1000:
                 await self._hand_in(lane, self._clients[lane])
         if not await self._tray.batches():
             return
         for batch in await self._tray.due(worker=self._settings.name, lease_ms=self._lease_ms):
             client = self._clients.get(batch.lane)
             if client is None:
-                await self._tray.look_again(batch.name, at_ms=now_ms + int(self._settings.look_s * 1000))
+                await self._tray.look_again(batch.name, in_ms=self._look_ms)
             elif batch.stage == "handing_in":
                 await self._recover(batch, client)
             else:
@@ -117,11 +112,15 @@ class Batcher:
     def _lease_ms(self) -> int:
         return int(self._settings.lease_s * 1000)
 
+    @property
+    def _look_ms(self) -> int:
+        return int(self._settings.look_s * 1000)
+
     # --- handing in ------------------------------------------------------------------------------------------------------
 
     async def _hand_in(self, lane: str, client: BatchClient) -> None:
         self._made += 1
-        name = f"{self._settings.name}-{self._clock.now_ms()}-{self._made}"
+        name = f"{self._settings.name}-{self._made}"
         most = min(self._settings.most, client.most_items)
         taken = await self._tray.take(lane, name, most=most, worker=self._settings.name, lease_ms=self._lease_ms)
         items = await self._requests(taken, client)
@@ -134,8 +133,7 @@ class Batcher:
             await self._not_handed_in(name, taken, error)
             return
         log.info("batch %s of %d calls was handed in to %s as %s", name, len(items), lane, provider_id)
-        look_at_ms = self._clock.now_ms() + int(self._settings.look_s * 1000)
-        await self._tray.handed_in(name, provider_id, look_at_ms=look_at_ms)
+        await self._tray.handed_in(name, provider_id, look_in_ms=self._look_ms)
 
     async def _requests(self, taken: Sequence[TrayItem], client: BatchClient) -> list[BatchItem]:
         """Assemble the requests. A call that nobody waits for any more is left out; one that cannot be said fails."""
@@ -169,7 +167,7 @@ class Batcher:
             await self._tray.drop(name)
         else:
             log.warning("batch %s may have been handed in: %s", name, error)
-            await self._tray.look_again(name, at_ms=self._clock.now_ms() + int(self._settings.look_s * 1000))
+            await self._tray.look_again(name, in_ms=self._look_ms)
 
     async def _recover(self, batch: Batch, client: BatchClient) -> None:
         """Find out whether a batch was handed in whose hand-in was not told."""
@@ -180,7 +178,7 @@ class Batcher:
             await self._look_later(batch)
             return
         if found is not None:
-            await self._tray.handed_in(batch.name, found, look_at_ms=self._clock.now_ms())
+            await self._tray.handed_in(batch.name, found, look_in_ms=0)
         elif client.finds:
             await self._tray.put_back(batch.name)
         else:
@@ -211,9 +209,8 @@ class Batcher:
         await self._tray.drop(batch.name)
 
     async def _look_later(self, batch: Batch) -> None:
-        now_ms, settings = self._clock.now_ms(), self._settings
-        pause_ms = min(max((now_ms - batch.made_ms) / 10, settings.look_s * 1000), settings.look_most_s * 1000)
-        await self._tray.look_again(batch.name, at_ms=now_ms + int(pause_ms))
+        pause_ms = min(max(batch.age_ms // 10, self._look_ms), int(self._settings.look_most_s * 1000))
+        await self._tray.look_again(batch.name, in_ms=pause_ms)
 
     async def _tell(self, item: TrayItem, outcome: BatchOutcome) -> None:
         waiting = await self._waiting(item)

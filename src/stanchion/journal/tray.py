@@ -2,7 +2,7 @@
 
 An item is written in the append that holds its call's intent, so none is ever forgotten. It names the call and holds
 nothing of it: the request is assembled from the journal when the batch is handed in. `take` moves items under a batch's
-name before the provider hears of it; a batch belongs to whoever holds its lease. Times are the store's clock.
+name before the provider hears of it; a batch belongs to whoever holds its lease. Times are spans by the store's clock: no other is asked.
 """
 
 from __future__ import annotations
@@ -39,22 +39,23 @@ class Batch(msgspec.Struct, frozen=True):
     stage: Stage
     provider_id: str
     items: int
-    made_ms: int
+    age_ms: int
+    """Since it was made up."""
 
 
 class Tray(Protocol):
     """Calls that wait for a batch. Every method may raise `JournalError`."""
 
     async def waiting(self) -> dict[str, tuple[int, int]]:
-        """Count the items in no batch, by lane: how many, and since when the oldest (milliseconds)."""
+        """Count the items in no batch, by lane: how many, and for how long the oldest has waited (milliseconds)."""
         ...
 
     async def take(self, lane: str, name: str, *, most: int, worker: str, lease_ms: int) -> Sequence[TrayItem]:
         """Move up to `most` items, oldest first, under a new batch `name` in stage "handing_in", leased by `worker`."""
         ...
 
-    async def handed_in(self, name: str, provider_id: str, *, look_at_ms: int) -> None:
-        """The provider has it: stage "running"; free of its lease, to be looked at then."""
+    async def handed_in(self, name: str, provider_id: str, *, look_in_ms: int) -> None:
+        """The provider has it: stage "running"; free of its lease, to be looked at in so long."""
         ...
 
     async def put_back(self, name: str) -> None:
@@ -69,8 +70,8 @@ class Tray(Protocol):
         """List a batch's items."""
         ...
 
-    async def look_again(self, name: str, *, at_ms: int) -> None:
-        """Give a batch's lease back; it is due again then."""
+    async def look_again(self, name: str, *, in_ms: int) -> None:
+        """Give a batch's lease back; it is due again in so long."""
         ...
 
     async def drop(self, name: str) -> None:

@@ -80,6 +80,7 @@ class Runtime:
     ) -> None:
         self.store = store
         self.agents = named
+        self._expires_s = {agent.name: agent.session_expires_s for agent in named.values()}
         self._bound = agents
         self._clock = clock
         self._live = Live()
@@ -90,7 +91,7 @@ class Runtime:
         self._desk = Desk(store, agents)
         self._stack = AsyncExitStack()
         self._worker: Worker | None = None
-        self._starter = Starter(store, None, clock)
+        self._starter = Starter(store, None, clock, self._expires_s)
         self._accepts = bool(agents)
         self._tenants: tuple[float, dict[bytes, str]] = (0.0, {})
         self._draining = False
@@ -149,7 +150,7 @@ class Runtime:
         if max_active:
             settings = replace(settings, max_active=max_active)
         if self._shared:
-            settings = replace(settings, lease_s=_SHARED_LEASE_S)
+            settings = replace(settings, lease_s=_SHARED_LEASE_S, shared=True)
         if not await self.store.seize(settings.name):
             raise ConfigError(
                 "another process drives the runs of this store, and a data file has one driver: send that one requests "
@@ -171,7 +172,7 @@ class Runtime:
             version=version("stanchion"),
             gate=gate,
         )
-        self._starter = Starter(self.store, self._worker, self._clock)
+        self._starter = Starter(self.store, self._worker, self._clock, self._expires_s)
         if adopt:
             await self._revive_served()
         self._relay.drives()
@@ -212,7 +213,7 @@ class Runtime:
         settings = BatcherSettings(
             new_id("batcher_"), gather_s=gather_s, look_s=min(20.0, gather_s), tick_s=min(2.0, gather_s / 2)
         )
-        batcher = Batcher(self.store, clients, self._clock, settings)
+        batcher = Batcher(self.store, clients, settings)
         await batcher.open()
         self._stack.push_async_callback(batcher.aclose)
 
@@ -427,6 +428,10 @@ class Runtime:
         if row is None:
             raise NotFound(f"there is no session {session!r}", field="session")
         return row
+
+    def is_expired(self, row: SessionRow) -> bool:
+        """Say whether a session was idle for longer than its agent, if it is known here, allows."""
+        return self._starter.is_expired(row)
 
     async def sessions(self, *, tenant: str = "default", before: str = "", limit: int = 50) -> Sequence[SessionRow]:
         """List sessions, newest first."""

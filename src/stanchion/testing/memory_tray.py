@@ -15,8 +15,13 @@ from stanchion.journal.tray import Batch, TrayItem
 class _Under:
     batch: Batch
     items: list[tuple[int, TrayItem, int]]
+    made_ms: int
     look_at_ms: int = 0
     lease_until_ms: int = 0
+
+    def seen(self, now_ms: int) -> Batch:
+        """Show it with its age."""
+        return msgspec.structs.replace(self.batch, age_ms=now_ms - self.made_ms)
 
 
 @dataclass(slots=True)
@@ -39,8 +44,8 @@ class TrayTables:
         taken = [row for row in self.waiting if row[1].lane == lane][:most]
         if taken:
             self.waiting = [row for row in self.waiting if row not in taken]
-            batch = Batch(name, lane, "handing_in", "", len(taken), now_ms)
-            self.batches[name] = _Under(batch, taken, lease_until_ms=now_ms + lease_ms)
+            batch = Batch(name, lane, "handing_in", "", len(taken), 0)
+            self.batches[name] = _Under(batch, taken, now_ms, lease_until_ms=now_ms + lease_ms)
         return [item for _, item, _ in taken]
 
     def look_at(self, name: str, at_ms: int, **changed: Any) -> None:
@@ -59,10 +64,10 @@ class TrayTables:
     def due(self, lease_ms: int, limit: int, now_ms: int) -> list[Batch]:
         """Lease what is due."""
         free = [each for each in self.batches.values() if each.look_at_ms <= now_ms and each.lease_until_ms <= now_ms]
-        free.sort(key=lambda each: (each.look_at_ms, each.batch.made_ms))
+        free.sort(key=lambda each: (each.look_at_ms, each.made_ms))
         for each in free[:limit]:
             each.lease_until_ms = now_ms + lease_ms
-        return [each.batch for each in free[:limit]]
+        return [each.seen(now_ms) for each in free[:limit]]
 
 
 Write = Callable[[Callable[[Any, int], Any]], Awaitable[Any]]
@@ -75,11 +80,11 @@ class MemoryTray:
         self._write = write
 
     async def waiting(self) -> dict[str, tuple[int, int]]:
-        def count(tables: Any, _: int) -> dict[str, tuple[int, int]]:
+        def count(tables: Any, now_ms: int) -> dict[str, tuple[int, int]]:
             found: dict[str, tuple[int, int]] = {}
             for _number, item, since_ms in tables.tray.waiting:
-                so_far = found.get(item.lane, (0, since_ms))
-                found[item.lane] = (so_far[0] + 1, min(so_far[1], since_ms))
+                so_far, oldest_ms = found.get(item.lane, (0, 0))
+                found[item.lane] = (so_far + 1, max(oldest_ms, now_ms - since_ms))
             return found
 
         return await self._write(count)
@@ -87,9 +92,9 @@ class MemoryTray:
     async def take(self, lane: str, name: str, *, most: int, worker: str, lease_ms: int) -> Sequence[TrayItem]:
         return await self._write(lambda tables, now_ms: tables.tray.take(lane, name, most, lease_ms, now_ms))
 
-    async def handed_in(self, name: str, provider_id: str, *, look_at_ms: int) -> None:
+    async def handed_in(self, name: str, provider_id: str, *, look_in_ms: int) -> None:
         said = {"stage": "running", "provider_id": provider_id}
-        await self._write(lambda tables, _: tables.tray.look_at(name, look_at_ms, **said))
+        await self._write(lambda tables, now_ms: tables.tray.look_at(name, now_ms + look_in_ms, **said))
 
     async def put_back(self, name: str) -> None:
         await self._write(lambda tables, _: tables.tray.drop(name, back=True))
@@ -104,11 +109,11 @@ class MemoryTray:
 
         return await self._write(found)
 
-    async def look_again(self, name: str, *, at_ms: int) -> None:
-        await self._write(lambda tables, _: tables.tray.look_at(name, at_ms))
+    async def look_again(self, name: str, *, in_ms: int) -> None:
+        await self._write(lambda tables, now_ms: tables.tray.look_at(name, now_ms + in_ms))
 
     async def drop(self, name: str) -> None:
         await self._write(lambda tables, _: tables.tray.drop(name, back=False))
 
     async def batches(self) -> Sequence[Batch]:
-        return await self._write(lambda tables, _: [each.batch for each in tables.tray.batches.values()])
+        return await self._write(lambda tables, now_ms: [each.seen(now_ms) for each in tables.tray.batches.values()])

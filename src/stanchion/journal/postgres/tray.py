@@ -25,8 +25,8 @@ class PostgresTray:
         # Tried once: after a lost connection the batch may be there, and comes back as one whose holder is gone.
         return [TrayItem(*row) for row in await self._rows("take", lane, name, most, worker, lease_ms, tries=1)]
 
-    async def handed_in(self, name: str, provider_id: str, *, look_at_ms: int) -> None:
-        await self._rows("handed_in", name, provider_id, look_at_ms)
+    async def handed_in(self, name: str, provider_id: str, *, look_in_ms: int) -> None:
+        await self._rows("handed_in", name, provider_id, look_in_ms)
 
     async def put_back(self, name: str) -> None:
         await self._rows("put_back", name)
@@ -37,8 +37,8 @@ class PostgresTray:
     async def items(self, name: str) -> Sequence[TrayItem]:
         return [TrayItem(*row) for row in await self._rows("items", name)]
 
-    async def look_again(self, name: str, *, at_ms: int) -> None:
-        await self._rows("look_again", name, at_ms)
+    async def look_again(self, name: str, *, in_ms: int) -> None:
+        await self._rows("look_again", name, in_ms)
 
     async def drop(self, name: str) -> None:
         await self._rows("drop", name)

@@ -59,7 +59,7 @@ class SqliteStore:
         self._sealed = not isinstance(cipher, Identity)
         self._clock = clock
         self.quotas = SqliteQuotas(writer, reader, clock)
-        self.tray = SqliteTray(writer, reader)
+        self.tray = SqliteTray(writer, reader, clock)
         self.schedules = SqliteSchedules(writer, reader, clock)
         self.outbox = SqliteOutbox(writer, reader, clock)
 
@@ -184,7 +184,13 @@ class SqliteStore:
         return [run_row(row) for row in await self._reader.rows("runs", *values)]
 
     async def parked(
-        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+        self,
+        *,
+        tenant: str = "",
+        agent: str = "",
+        reason: str = "",
+        before: tuple[str, str] = ("", ""),
+        limit: int = 50,
     ) -> Sequence[RunRow]:
         return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stanchion.journal.queries import named
@@ -18,18 +18,19 @@ _SQL = named("sqlite/tray.sql")
 class SqliteTray:
     """The `Tray` of a file."""
 
-    def __init__(self, writer: Writer, reader: Reader) -> None:
+    def __init__(self, writer: Writer, reader: Reader, clock: Callable[[], int]) -> None:
         self._writer = writer
         self._reader = reader
+        self._clock = clock
 
     async def waiting(self) -> dict[str, tuple[int, int]]:
-        return {row[0]: (row[1], row[2]) for row in await self._read("waiting")}
+        return {row[0]: (row[1], row[2]) for row in await self._read("waiting", self._clock())}
 
     async def take(self, lane: str, name: str, *, most: int, worker: str, lease_ms: int) -> Sequence[TrayItem]:
         return await self._writer.write(lambda unit: _take(unit, lane, name, most, worker, lease_ms))
 
-    async def handed_in(self, name: str, provider_id: str, *, look_at_ms: int) -> None:
-        await self._writer.write(lambda unit: _run(unit, "handed_in", name, provider_id, look_at_ms))
+    async def handed_in(self, name: str, provider_id: str, *, look_in_ms: int) -> None:
+        await self._writer.write(lambda unit: _run(unit, "handed_in", name, provider_id, unit.now_ms + look_in_ms))
 
     async def put_back(self, name: str) -> None:
         await self._writer.write(lambda unit: (_run(unit, "free_items", name), _run(unit, "drop_batch", name)))
@@ -41,14 +42,14 @@ class SqliteTray:
     async def items(self, name: str) -> Sequence[TrayItem]:
         return [TrayItem(*row) for row in await self._read("items", name)]
 
-    async def look_again(self, name: str, *, at_ms: int) -> None:
-        await self._writer.write(lambda unit: _run(unit, "look_again", name, at_ms))
+    async def look_again(self, name: str, *, in_ms: int) -> None:
+        await self._writer.write(lambda unit: _run(unit, "look_again", name, unit.now_ms + in_ms))
 
     async def drop(self, name: str) -> None:
         await self._writer.write(lambda unit: (_run(unit, "drop_items", name), _run(unit, "drop_batch", name)))
 
     async def batches(self) -> Sequence[Batch]:
-        return [Batch(*row) for row in await self._read("batches")]
+        return [Batch(*row) for row in await self._read("batches", self._clock())]
 
     async def _read(self, name: str, *values: Value) -> list[Any]:
         return await self._reader.use(lambda connection: connection.execute(_SQL[name], values).fetchall())

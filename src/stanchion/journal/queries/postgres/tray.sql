@@ -7,7 +7,7 @@ SELECT v.tenant, v.run, v.seq, v.lane, $5 FROM unnest($1::text[], $2::text[], $3
 ORDER BY v.place
 
 -- name: waiting
-SELECT lane, count(*), min(added_ms) FROM tray WHERE batch = '' GROUP BY lane
+SELECT lane, count(*), now_ms() - min(added_ms) FROM tray WHERE batch = '' GROUP BY lane
 
 -- name: take
 WITH taken AS (
@@ -21,7 +21,7 @@ WITH taken AS (
 SELECT tenant, run, seq, lane FROM moved ORDER BY no
 
 -- name: handed_in
-UPDATE batches SET stage = 'running', provider_id = $2, look_at_ms = $3, lease_until_ms = 0, worker = '' WHERE name = $1
+UPDATE batches SET stage = 'running', provider_id = $2, look_at_ms = now_ms() + $3, lease_until_ms = 0, worker = '' WHERE name = $1
 
 -- name: put_back
 WITH freed AS (UPDATE tray SET batch = '' WHERE batch = $1)
@@ -33,17 +33,17 @@ WHERE name IN (
     SELECT name FROM batches WHERE look_at_ms <= now_ms() AND lease_until_ms <= now_ms()
     ORDER BY look_at_ms, made_ms LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-RETURNING name, lane, stage, provider_id, items, made_ms
+RETURNING name, lane, stage, provider_id, items, now_ms() - made_ms
 
 -- name: items
 SELECT tenant, run, seq, lane FROM tray WHERE batch = $1 ORDER BY no
 
 -- name: look_again
-UPDATE batches SET look_at_ms = $2, lease_until_ms = 0, worker = '' WHERE name = $1
+UPDATE batches SET look_at_ms = now_ms() + $2, lease_until_ms = 0, worker = '' WHERE name = $1
 
 -- name: drop
 WITH gone AS (DELETE FROM tray WHERE batch = $1)
 DELETE FROM batches WHERE name = $1
 
 -- name: batches
-SELECT name, lane, stage, provider_id, items, made_ms FROM batches ORDER BY made_ms, name
+SELECT name, lane, stage, provider_id, items, now_ms() - made_ms FROM batches ORDER BY made_ms, name

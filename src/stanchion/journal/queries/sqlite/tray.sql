@@ -4,7 +4,7 @@
 INSERT INTO tray (tenant, run, seq, lane, batch, added_ms) VALUES (?, ?, ?, ?, '', ?)
 
 -- name: waiting
-SELECT lane, count(*), min(added_ms) FROM tray WHERE batch = '' GROUP BY lane
+SELECT lane, count(*), ?1 - min(added_ms) FROM tray WHERE batch = '' GROUP BY lane
 
 -- name: take
 UPDATE tray SET batch = ?2
@@ -30,7 +30,7 @@ UPDATE batches SET worker = ?1, lease_until_ms = ?4 + ?2
 WHERE name IN (
     SELECT name FROM batches WHERE look_at_ms <= ?4 AND lease_until_ms <= ?4 ORDER BY look_at_ms, made_ms LIMIT ?3
 )
-RETURNING name, lane, stage, provider_id, items, made_ms
+RETURNING name, lane, stage, provider_id, items, ?4 - made_ms
 
 -- name: items
 SELECT tenant, run, seq, lane FROM tray WHERE batch = ? ORDER BY no
@@ -39,4 +39,4 @@ SELECT tenant, run, seq, lane FROM tray WHERE batch = ? ORDER BY no
 UPDATE batches SET look_at_ms = ?2, lease_until_ms = 0, worker = '' WHERE name = ?1
 
 -- name: batches
-SELECT name, lane, stage, provider_id, items, made_ms FROM batches ORDER BY made_ms, name
+SELECT name, lane, stage, provider_id, items, ?1 - made_ms FROM batches ORDER BY made_ms, name
