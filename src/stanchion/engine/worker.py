@@ -1,7 +1,7 @@
-"""The worker: activates runs, one task for each that is active, and finds those that nobody drives.
+"""The worker: activates runs, one task for each that is active, keeps their leases, and lets go of them.
 
-A hint says that a run may have work. It may come late, twice or not at all: claiming decides who drives, and the sweeper
-looks for whatever is runnable and unleased. A run that waits for a person or a time has no task and no memory here.
+When to look for runs, and which may have work, the engine says (`engine/port.py`). It may be late, wrong or silent:
+claiming decides who drives. A run that waits for a person or a time has no task and no memory here.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from stanchion.engine.drive import Drive, Stage, reservations
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
+from stanchion.engine.port import Engine
+from stanchion.engine.rows import SWEEP_S, RowsEngine
 from stanchion.engine.taking import Held, Slots, Taking
 from stanchion.journal.record import Cipher, Recorder
 from stanchion.journal.share import NoPlace, Ready
 from stanchion.journal.store import (
     Append,
-    Change,
     Claim,
     IdempotencyMismatch,
     Refused,
@@ -48,14 +49,8 @@ log = logging.getLogger("stanchion.engine")
 
 AGAIN_S = 1.0
 """When a run that was let go because the store failed is taken up again."""
-OVERDUE_S = 0.05
-"""How soon the sweeper looks again at what was due already when it looked."""
-LOOK_GAP_S = 0.02
-"""The least time between two looks for what is runnable: what comes in between is found together."""
 RENEWALS = 5
 """In a lease's time: so many may fail, or be late, before another worker takes the runs over."""
-SPREAD_S = 0.02
-"""Over what time workers spread their look at a run that all of them heard of."""
 _start_decoder = msgspec.json.Decoder(ev.RunStarted)
 
 
@@ -66,8 +61,10 @@ class WorkerSettings:
     name: str
     lease_s: float = 30.0
     """How long a run stays with a worker that is not heard of. With one driver a store has no use for a short one."""
-    sweep_s: float = 0.5
+    sweep_s: float = SWEEP_S
     """How often rows that another process wrote are looked for."""
+    shared: bool = False
+    """Other processes may drive runs of this store."""
     adopt: bool = True
     """Take up whatever is runnable; else only runs of agents that are served here."""
     max_active: int = 4_000
@@ -107,11 +104,17 @@ class Worker:
         served: Mapping[str, str],
         version: str = "",
         gate: Gate | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        """`served`: names and bundle digests of the agents that are found here. `gate`: the limits that are shared."""
+        """`served`: names and bundle digests of the agents that are found here. `gate`: the limits that are shared.
+
+        `engine`: None for the one that needs nothing but the store.
+        """
+        self._engine = engine or RowsEngine(store, clock, sweep_s=settings.sweep_s)
         self._gate = gate
         slots = Slots(settings.max_active, settings.reserved)
         self.taking = Taking(store, clock, settings.name, slots, served, adopt=settings.adopt, version=version)
+        self.taking.shared = settings.shared
         self.draining = False
         self._store = store
         self._cipher = cipher
@@ -125,9 +128,6 @@ class Worker:
         """Runs that hold what this program cannot read."""
         self._claiming = 0
         """Runs that were found ready and are being claimed."""
-        self._sweep_now = asyncio.Event()
-        self._listens = False
-        self._sweeper: asyncio.Task[None] | None = None
         self._renewer: asyncio.Task[None] | None = None
 
     @property
@@ -137,22 +137,51 @@ class Worker:
 
     async def open(self) -> None:
         """Begin: everything that is runnable is activated."""
-        self._listens = self.taking.shared = self._store.listen(self._heard)
-        self._sweep_now.set()
-        self._sweeper = asyncio.create_task(self._sweep(), name="stanchion-sweeper")
+        await self._engine.open(self)
         self._renewer = asyncio.create_task(self._renew(), name="stanchion-leases")
 
     def hint(self, tenant: str, run: str) -> None:
-        """Say that a run may have work: pokes its drive, or activates it."""
+        """Say that a run may have work: pokes its drive, or has it activated."""
+        if not self.poke(tenant, run) and not self.draining:
+            self._engine.hint(tenant, run)
+
+    def poke(self, tenant: str, run: str) -> bool:
+        """Have a run that is driven here look into its inbox. False: it is not driven here."""
         slot = self._slots.get((tenant, run))
-        if slot is not None:
-            slot.poked = True
+        if slot is None:
+            return False
+        slot.poked = True
+        if slot.drive is not None:
+            slot.drive.poke()
+        return True
+
+    def poke_all(self) -> None:
+        """Have whoever is active here look into his inbox, and whoever watches look for events."""
+        for slot in self._slots.values():
             if slot.drive is not None:
                 slot.drive.poke()
-        elif (tenant, run) not in self._newer and not self.draining and len(self._slots) < self._settings.max_active:
+        self._live.nudge()
+
+    def activate(self, tenant: str, run: str) -> asyncio.Event:
+        """Claim a run and drive it, if it has begun, can be claimed, and there is room. Set when it was let go."""
+        slot = self._slots.get((tenant, run))
+        if slot is None:
             slot = _Slot()
-            self._slots[tenant, run] = slot
-            slot.task = asyncio.create_task(self._hinted(tenant, run, slot))
+            room = not self.draining and len(self._slots) < self._settings.max_active
+            if room and (tenant, run) not in self._newer:
+                self._slots[tenant, run] = slot
+                slot.task = asyncio.create_task(self._hinted(tenant, run, slot))
+            else:
+                slot.done.set()
+        else:
+            self.poke(tenant, run)
+        return slot.done
+
+    async def take_ready(self) -> None:
+        """Claim what is ready, in its order, as far as there is room. Raises `JournalError`."""
+        await self.taking.beat(len(self._slots))
+        for ready in () if self._claiming else await self.taking.look(len(self._slots)):
+            self._take_on(ready)
 
     async def _hinted(self, tenant: str, run: str, slot: _Slot) -> None:
         """Activate a run that has begun and is served here. Another waits its turn, or for its own worker."""
@@ -165,7 +194,7 @@ class Worker:
             await self._activate(tenant, run, slot)
         else:
             self._forget(tenant, run, slot)
-            self._sweep_now.set()
+            self._engine.look()
 
     def _take_on(self, ready: Ready) -> None:
         """Claim a run that was found ready."""
@@ -185,11 +214,11 @@ class Worker:
             slot.claiming = False
             self._claiming -= 1
             if not self._claiming:
-                self._sweep_now.set()
+                self._engine.look()
 
     def look(self) -> None:
-        """Have the sweeper look now: something may have become runnable."""
-        self._sweep_now.set()
+        """Have the engine look now: something may have become runnable."""
+        self._engine.look()
 
     def _hint_later(self, tenant: str, run: str) -> None:
         asyncio.get_running_loop().call_later(AGAIN_S, self.hint, tenant, run)
@@ -227,7 +256,7 @@ class Worker:
             if drive.state.ended and said == Started(start.run):  # a limit forbade even the first call
                 self._live.publish(start.tenant, start.run, stage.entries)
                 self._loader.keep(drive.state)
-                self._sweep_now.set()
+                self._engine.look()
             return said
         self._drives(slot, drive)
         self._live.open(start.tenant, start.run)
@@ -260,7 +289,7 @@ class Worker:
     async def drain(self, grace_s: float) -> None:
         """Let go of all runs: what is in flight may finish within the grace, then model calls and reads are stopped."""
         self.draining = True
-        await _ended(self._sweeper)
+        await self._engine.aclose()
         for slot in self._slots.values():
             if slot.drive is not None:
                 slot.drive.drain()
@@ -346,7 +375,7 @@ class Worker:
         finally:
             self._live.close(tenant, run)
             self._forget(tenant, run, slot)
-            self._sweep_now.set()  # there is room, a timer may have been set, or the session's next run is due
+            self._engine.look()  # there is room, a timer may have been set, or the session's next run is due
             if again:
                 self.hint(tenant, run)
 
@@ -495,59 +524,6 @@ class Worker:
             gate=self._gate,
             rank=-priority,
         )
-
-    async def _sweep(self) -> None:
-        """Activate whatever is runnable and nobody drives: at the start, when something is due, and when told."""
-        while True:
-            self._sweep_now.clear()
-            looked_s = asyncio.get_running_loop().time()
-            try:
-                await self.taking.beat(len(self._slots))
-                for ready in () if self._claiming else await self.taking.look(len(self._slots)):
-                    self._take_on(ready)
-                if not self._listens and await self._store.changed_elsewhere():
-                    self._nudge()
-                due_ms = await self._store.next_wake_ms()
-            except JournalError as error:
-                log.error("the sweeper could not read the store: %s", error)
-                due_ms = 0
-            except Exception:  # without a sweeper nothing would ever be taken up again
-                log.exception("the sweeper failed; it goes on")
-                due_ms = 0
-            await self._until(due_ms)
-            await asyncio.sleep(looked_s + LOOK_GAP_S - asyncio.get_running_loop().time())
-
-    def _heard(self, changes: Sequence[Change] | None) -> None:
-        """Another process wrote: poke whoever drives one of these runs here, and look for those nobody drives."""
-        if changes is None:
-            self._nudge()
-            self._sweep_now.set()
-            return
-        for change in changes:
-            slot = self._slots.get((change.tenant, change.run))
-            if slot is not None:
-                slot.poked = True
-                if slot.drive is not None:
-                    slot.drive.poke()
-            elif change.wanted:
-                # All workers hear it; who looks first has it, and the others find it leased.
-                asyncio.get_running_loop().call_later(self._clock.draw() * SPREAD_S, self._sweep_now.set)
-
-    def _nudge(self) -> None:
-        """Another process wrote: whoever is active here looks into his inbox, whoever watches looks for events."""
-        for slot in self._slots.values():
-            if slot.drive is not None:
-                slot.drive.poke()
-        self._live.nudge()
-
-    async def _until(self, due_ms: int) -> None:
-        wait_s = self._settings.sweep_s
-        if due_ms:  # what is overdue was hinted at just now, or there is no room for it: no reason to spin
-            left_s = (due_ms - self._clock.now_ms()) / 1000
-            wait_s = min(wait_s, left_s if left_s > 0 else OVERDUE_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._sweep_now.wait()
 
     async def _renew(self) -> None:
         """Prolong the leases of what is driven here, all in one write."""
