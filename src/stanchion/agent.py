@@ -261,6 +261,8 @@ class Agent:
     parallel_tool_calls: bool = True
     priority: Literal["interactive", "batch"] = "interactive"
     """Which of its runs go first when runs wait for a slot; a start may say otherwise."""
+    session_expires_s: float = 0.0
+    """A session that was idle for so long takes no more runs; 0: never. Its runs can still be read."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -273,6 +275,9 @@ class Agent:
         _must_be(self.tool_choice, str, f"{where}: tool_choice", '"auto", "required", "none" or the name of a tool')
         if self.priority not in ("interactive", "batch"):
             raise ConfigError(f'{where}: priority must be "interactive" or "batch", not {self.priority!r}')
+        _must_be(self.session_expires_s, int | float, f"{where}: session_expires_s", "a number of seconds")
+        if isinstance(self.session_expires_s, bool) or not 0 <= self.session_expires_s < float("inf"):
+            raise ConfigError(f"{where}: session_expires_s must be a number of seconds, or 0 for never")
         if not isinstance(self.parallel_tool_calls, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"{where}: parallel_tool_calls must be True or False")
         for name, kind in (("tools", object), ("fallbacks", str | Model), ("approvals", Approve)):

@@ -84,7 +84,8 @@ def test_old_and_new_side_by_side(cli: Cli, dsn: str) -> None:
                 new.send_signal(signal.SIGCONT)
                 assert cli.call("runs", "cancel", found["run"], *where).returncode == 0
                 row = asyncio.run(row_when(dsn, found["run"], status="ended"))
-                assert (row.outcome, row.epoch) == ("cancelled", 3)
+                assert row.outcome == "cancelled"
+                assert row.epoch >= 3
                 code, said = old.stop()
         assert code == 0
         assert said.count("is left to newer workers") == 1

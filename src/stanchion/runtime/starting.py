@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -31,6 +31,7 @@ from stanchion.journal.store import (
     Reserve,
     SessionBusy,
     SessionMoved,
+    SessionRow,
     Start,
     Store,
 )
@@ -52,7 +53,11 @@ _TRIES = 8
 class Starter:
     """Starts runs for one worker; without one (`worker` None) it accepts them for the workers of other processes."""
 
-    def __init__(self, store: Store, worker: Worker | None, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, worker: Worker | None, clock: Clock, expires_s: Mapping[str, float] | None = None
+    ) -> None:
+        """`expires_s`: for how long sessions of an agent may be idle, by its name; 0: for ever."""
+        self._expires_s = expires_s or {}
         self._store = store
         self._worker = worker
         self._clock = clock
@@ -151,6 +156,8 @@ class Starter:
                 raise Conflict(f"the session belongs to agent {row.agent!r}", field="session", code="session_agent")
             first = msgspec.structs.replace(first, base=row.head if row else None)
             start = msgspec.structs.replace(_start_of(first, key, digest), priority=priority, callback=callback)
+            if row is not None and self.is_expired(row):
+                return await self._known_of_expired(start, first)
             said, waits = await begin(start, first)
             if isinstance(said, SessionBusy) and if_busy == "queue":
                 said, waits = await self._queue(start, first), True
@@ -165,6 +172,25 @@ class Starter:
                 case _:
                     raise _refusal(said)
         raise Conflict("the session is being used by others at this moment; try again", code="session_busy")
+
+    def is_expired(self, row: SessionRow) -> bool:
+        """Say whether a session was idle for longer than its agent allows."""
+        idle_ms = self._expires_s.get(row.agent, 0.0) * 1000
+        return bool(idle_ms) and not row.live and row.updated_ms + idle_ms <= self._clock.now_ms()
+
+    async def _known_of_expired(self, start: Start, first: ev.RunStarted) -> Started:
+        """Answer a request that was accepted before its session expired; refuse any other."""
+        said = (
+            await self._store.start(msgspec.structs.replace(start, known_only=True)) if start.idempotency_key else None
+        )
+        match said:
+            case StoreStarted():
+                return Started(said.run, await self._session_of(first, said), said.existing)
+            case IdempotencyMismatch():
+                raise _refusal(said)
+            case _:
+                text = "it was idle for too long and has expired; leave it out, or name a new one, to begin afresh"
+                raise Conflict(text, field="session", code="session_expired")
 
     async def _leave(self, start: Start, first: ev.RunStarted) -> tuple[_Said, bool]:
         """Write a run's first event, and tell the workers. A budget that is overdrawn or closed refuses it."""

@@ -243,6 +243,7 @@ class SessionItem(BaseModel):
     live: str = Field(description='The run that is not over, or "".')
     last: str = Field(description='The last run that ended, or "".')
     runs: int
+    expired: bool = Field(description="It was idle for too long: a start in it is refused, 409 `session_expired`.")
     created_ms: int
     updated_ms: int
 

@@ -18,7 +18,7 @@ router = APIRouter(tags=["sessions"])
 SessionId = Annotated[str, Path(max_length=200)]
 
 
-def row_view(row: SessionRow) -> dict[str, Any]:
+def row_view(row: SessionRow, *, expired: bool) -> dict[str, Any]:
     """Give a session's row as a client sees it."""
     return {
         "session": row.session,
@@ -27,6 +27,7 @@ def row_view(row: SessionRow) -> dict[str, Any]:
         "live": row.live,
         "last": row.head.run if row.head else "",
         "runs": row.runs,
+        "expired": expired,
         "created_ms": row.created_ms,
         "updated_ms": row.updated_ms,
     }
@@ -37,13 +38,14 @@ async def list_sessions(edge: EdgeOf, tenant: TenantOf, query: Annotated[PageQue
     """List sessions, newest first."""
     rows = await edge.runtime.sessions(tenant=tenant, before=query.before, limit=query.limit)
     before = rows[-1].session if len(rows) == query.limit else ""
-    return reply({"sessions": [row_view(row) for row in rows], "before": before})
+    return reply({"sessions": [row_view(row, expired=edge.runtime.is_expired(row)) for row in rows], "before": before})
 
 
 @router.get("/sessions/{session}", response_model=SessionItem)
 async def get_session(session: SessionId, edge: EdgeOf, tenant: TenantOf) -> Response:
     """Read a session."""
-    return reply(row_view(await edge.runtime.session(session, tenant=tenant)))
+    row = await edge.runtime.session(session, tenant=tenant)
+    return reply(row_view(row, expired=edge.runtime.is_expired(row)))
 
 
 @router.get("/sessions/{session}/messages", response_model=MessagesModel)
