@@ -43,6 +43,7 @@ class Witness:
         """Forget what was counted, and keep callers waiting from now on."""
         self.applied.clear()
         self.asked.clear()
+        self._keys.clear()
         self.open.clear()
         return web.json_response({})
 

@@ -33,7 +33,7 @@ def script(turns: int, *, gap_s: float = FAST_GAP_S, events: int = EVENTS, first
 
 def killing() -> Script:
     """Runs that look something up, then write (without a key where their name begins with "note"), then are done."""
-    pacing = Pacing(events=20)
+    pacing = Pacing(events=20, interval_s=GAP_S)
     writes = [_rule(1, pacing, tool, user=rf"run=(?P<run>{tool}\S*)") for tool in ("note", "refund")]
     return Script(rules=(_rule(0, pacing, "lookup"), *writes, _rule(None, pacing, "")))
 

@@ -9,7 +9,7 @@ from langchain.agents import AgentState, create_agent
 from langchain.agents.middleware import ModelCallLimitMiddleware
 from langchain.tools import tool
 from langchain_anthropic import ChatAnthropic
-from langchain_core.messages import AIMessageChunk, AnyMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
 from langchain_core.tools import InjectedToolCallId
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -86,9 +86,11 @@ class LangGraph(Subject):
                 on_text(text)
 
     async def state(self, name: str) -> str:
-        """Look at the thread's last checkpoint."""
+        """Look at the thread's last checkpoint: over where nothing is next and the model had the last word."""
         found = await self.agent.aget_state({"configurable": {"thread_id": name}})
-        return "done" if found.values and not found.next else "open"
+        messages = found.values.get("messages")
+        last = messages[-1] if messages else None
+        return "done" if not found.next and isinstance(last, AIMessage) and not last.tool_calls else "open"
 
     async def close(self) -> None:
         """Close the pool."""

@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
+from anthropic import AsyncAnthropic
 from dbos import DBOS, SetWorkflowID
-from line import OnText, Spec, Subject, main
+from line import OnText, Subject, main
 from pydantic_ai import Agent, PartDeltaEvent, PartStartEvent, RunContext, TextPart, TextPartDelta, UsageLimits
 from pydantic_ai.durable_exec.dbos import DBOSDurability
+from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.providers.anthropic import AnthropicProvider
 from tools import IDENTITY, MAX_OUTPUT_TOKENS, MODEL, look_up, pay_back, write_note
 
 LISTENERS: dict[str, OnText] = {}
@@ -35,7 +37,9 @@ async def on_events(ctx: RunContext[str], events: AsyncIterable[Any]) -> None:
 
 
 agent = Agent(
-    f"anthropic:{MODEL}",
+    AnthropicModel(
+        MODEL, provider=AnthropicProvider(anthropic_client=AsyncAnthropic())
+    ),  # else each run makes a client
     name="support",
     instructions=IDENTITY,
     deps_type=str,
@@ -81,10 +85,6 @@ class PydanticAI(Subject):
     """The output of every step is stored before the next."""
 
     again = "by itself"
-
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec)
-        self.open_agent = AsyncExitStack()
 
     async def open(self) -> None:
         """Launch DBOS; it goes on with the workflows of this executor that it finds."""
