@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stanchion.core.bundle import LoopRules
     from stanchion.core.errors import ConfigError, InputError, NotDone, StanchionError, ToolError
     from stanchion.core.money import price_usd
+    from stanchion.engine.signature import verify_webhook
     from stanchion.runtime import Runtime, RunView
     from stanchion.toolbox.answer import Done, Inject, Partial, Result, ToolContext, Undone, Unknown
     from stanchion.toolbox.function import tool
@@ -39,6 +40,7 @@ _HOMES = {
     "Unknown": "stanchion.toolbox.answer",
     "price_usd": "stanchion.core.money",
     "tool": "stanchion.toolbox.function",
+    "verify_webhook": "stanchion.engine.signature",
 }
 
 __all__ = [  # noqa: RUF022 - sorted by what a reader meets first
@@ -58,6 +60,7 @@ __all__ = [  # noqa: RUF022 - sorted by what a reader meets first
     "Unknown",
     "Runtime",
     "RunView",
+    "verify_webhook",
     "StanchionError",
     "ConfigError",
     "InputError",

@@ -55,6 +55,8 @@ class WebhookSettings:
     timeout_s: float = 15.0
     """In which a receiver must have answered."""
     connect_timeout_s: float = 5.0
+    settle_s: float = 15.0
+    """How long after that another worker waits before it posts what this one left without a word."""
     concurrency: int = 8
     """Posts to one receiver at a time, by each worker."""
     lanes: int = 64
@@ -161,7 +163,7 @@ class Deliverer:
 
     async def _batch(self, lane: str) -> bool:
         settings = self._settings
-        lease_ms = int((settings.timeout_s * 2 + 15.0) * 1000)
+        lease_ms = int((settings.timeout_s + settings.settle_s) * 1000)
         batch = await self._outbox.claim(lane, lease_ms=lease_ms, limit=settings.concurrency)
         if batch:
             await self._settle(await asyncio.gather(*map(self._post, batch)))

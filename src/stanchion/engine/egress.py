@@ -6,6 +6,7 @@ first may be private the next time. Redirects are not followed and no proxy of t
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from typing import Any
@@ -31,8 +32,8 @@ def is_public(address: str) -> bool:
         within = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
         if within is None and any(found in network for network in _V4_WITHIN):
             within = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if within is not None and not is_public(str(within)):
-            return False
+        if within is not None:
+            return is_public(str(within))
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
@@ -71,7 +72,7 @@ def connector(*, allow_private: bool, limit: int) -> aiohttp.TCPConnector:
     def make(address: Any) -> socket.socket:
         family, kind, protocol, _, place = address
         if not allow_private and not is_public(str(place[0])):
-            raise OSError(f"{place[0]} {FORBIDDEN}")
+            raise PermissionError(errno.EACCES, f"{place[0]} {FORBIDDEN}")
         made = socket.socket(family=family, type=kind, proto=protocol)
         made.setblocking(False)
         return made
