@@ -8,14 +8,15 @@ what is there with another history. A content key that was destroyed in a store 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
 from stanchion.core.errors import Conflict
 from stanchion.journal.head import MOVED, is_moved
-from stanchion.journal.store import InboxItem, Ledger, RawRecord, RunRow, SessionRow, Status
+from stanchion.journal.record import content_ids, read_envelope
+from stanchion.journal.store import InboxItem, Key, Ledger, RawRecord, RunRow, SessionRow, Status, Store
 
 
 class MovedKey(msgspec.Struct, frozen=True):
@@ -190,3 +191,39 @@ def check_let_go(run: str, *, seq: int, expected: int, status: Status, leased_by
         )
     if seq != expected:
         raise Conflict(f"run {run!r} has gone on to event {seq} meanwhile; export again")
+
+
+def moved_contents(records: Iterable[RawRecord], keys: Mapping[str, Key]) -> Iterator[tuple[Key, bytes, bytes]]:
+    """List the contents of records under keys that exist: key, commitment, content. Each once."""
+    seen: set[tuple[str, bytes]] = set()
+    for record in records:
+        if not record.contents:
+            continue
+        for (key, commit), content in zip(content_ids(read_envelope(record.envelope)), record.contents, strict=True):
+            if content is not None and key in keys and (key, commit) not in seen:
+                seen.add((key, commit))
+                yield keys[key], commit, content
+
+
+async def lift(
+    store: Store,
+    rows: Sequence[RunRow],
+    session: SessionRow | None,
+    keys: Mapping[str, MovedKey],
+    used: Sequence[UsedKey],
+) -> MovedSession:
+    """Read a session for moving: its runs, oldest first, with all that they take along. Raises `BrokenChain`.
+
+    `keys` are the tenant's, by id; `used` those of these runs. A run that was let go comes with the row it had before.
+    """
+    runs: list[MovedRun] = []
+    wanted: dict[str, MovedKey] = {}
+    for row in rows:
+        records = tuple(await store.raw(row.tenant, row.run))
+        inbox = tuple(await store.inbox(row.tenant, row.run)) if row.status != "ended" else ()
+        runs.append(MovedRun(before(row), records[: row.seq], inbox))
+        for record in records:
+            if record.contents:
+                ids = content_ids(read_envelope(record.envelope))
+                wanted |= {key: keys[key] for key, _ in ids if key in keys and key not in wanted}
+    return MovedSession(rows[0].tenant, session, tuple(runs), tuple(wanted.values()), tuple(used))

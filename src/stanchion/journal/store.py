@@ -11,7 +11,7 @@ Any store must pass `stanchion.testing.exercise_store`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -22,6 +22,9 @@ from stanchion.journal.relay import Overheard, Wire
 from stanchion.journal.schedule import Schedules
 from stanchion.journal.share import INTERACTIVE, NOBODY, Ahead, NoPlace, Ready, Sharing
 from stanchion.journal.tray import Tray, TrayItem
+
+if TYPE_CHECKING:
+    from stanchion.journal.moving import Moving
 
 Status = Literal["queued", "runnable", "waiting", "parked", "ended"]
 """Waits for its session; has work to do; waits for a person or a time; stands until a person revives it; is over."""
@@ -324,6 +327,11 @@ class Store(Protocol):
         ...
 
     @property
+    def moving(self) -> Moving:
+        """Sessions that leave for another store, or come from one."""
+        ...
+
+    @property
     def quotas(self) -> Quotas:
         """Limits that all workers share."""
         ...
@@ -451,12 +459,22 @@ class Store(Protocol):
         ...
 
     async def parked(
-        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+        self,
+        *,
+        tenant: str = "",
+        agent: str = "",
+        reason: str = "",
+        before: tuple[str, str] = ("", ""),
+        limit: int = 50,
     ) -> Sequence[RunRow]:
         """List runs that are parked, newest first; where no tenant is named, of all. `before`: tenant and run to go on from.
 
         Cheap, however many others there are.
         """
+        ...
+
+    async def orphans(self, *, idle_ms: int, limit: int = 1_000) -> Sequence[RunRow]:
+        """List runs that ought to be driven: runnable and without a live lease for so long, or queued behind nothing."""
         ...
 
     async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:

@@ -38,6 +38,7 @@ from stanchion.journal.store import (
     Start,
     Started,
 )
+from stanchion.testing.memory_moving import MemoryMoving
 from stanchion.testing.memory_outbox import MemoryOutbox
 from stanchion.testing.memory_quota import MemoryQuotas
 from stanchion.testing.memory_schedule import MemorySchedules
@@ -78,6 +79,7 @@ class MemoryStore:
         self.outbox = MemoryOutbox(self, clock)
         self.sharing = MemorySharing(self, clock)
         self.tray = MemoryTray(self.write)
+        self.moving = MemoryMoving(self)
 
     async def write(self, call: Callable[[Tables, int], T]) -> T:
         """Make a write, with the store's time. All of them come through here."""
@@ -191,6 +193,9 @@ class MemoryStore:
         self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
     ) -> Sequence[RunRow]:
         return await self.read_rows(lambda tables: tables.parked(tenant, agent, reason, before, limit))
+
+    async def orphans(self, *, idle_ms: int, limit: int = 1_000) -> Sequence[RunRow]:
+        return await self.read_rows(lambda tables: tables.orphans(self._clock() - idle_ms)[:limit])
 
     async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
         place = (tenant, run)

@@ -147,8 +147,12 @@ class Tables:
         """How many writes there were, to see those of others."""
         self._cipher = cipher
         self._make_key = make_key
-        self._idempotency: dict[Place, tuple[str, str]] = {}
+        self.idempotency: dict[Place, tuple[str, str]] = {}
         self._subjects: dict[Place, Key] = {}
+        self._moved_keys: list[tuple[str, str, Key]] = []
+        """Of subjects that have one of their own here: tenant, subject, key."""
+        self.destroyed: set[Place] = set()
+        """Tenant and id of keys that were destroyed."""
         self._contents: dict[Place, dict[bytes, bytes]] = {}
         """By tenant and key id, for keys that exist: commitment to blob."""
         self._posted = 0
@@ -163,7 +167,7 @@ class Tables:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         _check_gapless(start.first)
-        if start.idempotency_key and (known := self._idempotency.get((start.tenant, start.idempotency_key))):
+        if start.idempotency_key and (known := self.idempotency.get((start.tenant, start.idempotency_key))):
             digest, run = known
             return Started(run, existing=True) if digest == start.idempotency_digest else IdempotencyMismatch(run)
         if start.known_only:
@@ -187,7 +191,7 @@ class Tables:
         if start.queued:
             self._put_inbox(run, "start", start.request, now_ms)
         if start.idempotency_key:
-            self._idempotency[start.tenant, start.idempotency_key] = (start.idempotency_digest, start.run)
+            self.idempotency[start.tenant, start.idempotency_key] = (start.idempotency_digest, start.run)
         self._enter_session(session, start, live or start.run, now_ms)
         if start.callback is not None:
             self.outbox.add(start.callback, now_ms)
@@ -273,8 +277,13 @@ class Tables:
         return found
 
     def _put_inbox(self, run: Run, kind: str, body: bytes, now_ms: int) -> int:
+        item = self.next_post()
+        run.inbox.append(InboxItem(item, kind, body, now_ms))
+        return item
+
+    def next_post(self) -> int:
+        """Number the next row of an inbox."""
         self._posted += 1
-        run.inbox.append(InboxItem(self._posted, kind, body, now_ms))
         return self._posted
 
     def _write(self, run: Run, append: Append, now_ms: int) -> None:
@@ -341,13 +350,41 @@ class Tables:
         return key
 
     def keys(self, tenant: str) -> Sequence[Key]:
-        return [key for (owner, _), key in self._subjects.items() if owner == tenant]
+        return [key for _, key in self.subject_keys(tenant)]
+
+    def subject_keys(self, tenant: str) -> list[tuple[str, Key]]:
+        """List a tenant's keys with their subjects."""
+        own = [(subject, key) for (owner, subject), key in self._subjects.items() if owner == tenant]
+        return own + [(subject, key) for owner, subject, key in self._moved_keys if owner == tenant]
+
+    def add_key(self, tenant: str, subject: str, key: Key) -> None:
+        """Keep a key that came with moved runs."""
+        if (tenant, subject) in self._subjects:
+            self._moved_keys.append((tenant, subject, key))
+        else:
+            self._subjects[tenant, subject] = key
+        self._contents[tenant, key.id] = {}
+
+    def keep(self, tenant: str, key: Key, commit: bytes, content: bytes) -> None:
+        """Keep a content that came with moved runs."""
+        self._contents[tenant, key.id].setdefault(commit, self._cipher.seal(key, content))
+
+    def mark_live(self, place: Place, run: Run) -> None:
+        """Have a run that came from elsewhere looked at, unless it is over."""
+        if run.status == "ended":
+            self._live.pop(place, None)
+        else:
+            self._live[place] = run
 
     def destroy_key(self, tenant: str, subject: str) -> bool:
-        key = self._subjects.pop((tenant, subject), None)
-        if key is None:
+        keys = [key for named, key in self.subject_keys(tenant) if named == subject]
+        if not keys:
             return False
-        del self._contents[tenant, key.id]
+        self._subjects.pop((tenant, subject), None)
+        self._moved_keys = [moved for moved in self._moved_keys if moved[:2] != (tenant, subject)]
+        for key in keys:
+            del self._contents[tenant, key.id]
+            self.destroyed.add((tenant, key.id))
         for (owner, _), run in self.runs.items():
             if owner == tenant:
                 run.entries.clear()
@@ -392,6 +429,16 @@ class Tables:
                 rows.append(run.row())
             behind = behind or run is last
         return rows[:limit]
+
+    def orphans(self, until_ms: int) -> Sequence[RunRow]:
+        rows: list[RunRow] = []
+        for run in self._live.values():
+            idle = run.status == "runnable" and max(run.lease_until_ms, run.updated_ms) <= until_ms
+            session = self.sessions.get((run.start.tenant, run.start.session))
+            behind = session is not None and (run.start.tenant, session.live) in self._live
+            if idle or (run.status == "queued" and not behind):
+                rows.append(run.row())
+        return rows
 
     def listed(
         self, tenant: str, session: str, agent: str, user: str, status: str, outcome: str, before: str, limit: int

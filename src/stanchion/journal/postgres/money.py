@@ -256,3 +256,15 @@ async def set_limit(connection: Connection, tenant: str, name: str, limit: int) 
 async def ledgers(connection: Connection, tenant: str) -> list[Ledger]:
     """List a tenant's ledgers."""
     return [Ledger(tenant, *row) for row in await connection.fetch(SQL["ledgers"], tenant)]
+
+
+async def carry_over(connection: Connection, tenant: str, ledger: str, settled: int) -> bool:
+    """Make a ledger with what was settled elsewhere, in a transaction of its own. False: there is one already."""
+    name = name_of(ledger)
+    await connection.execute(SQL["lock_name"], name_lock(tenant, name))
+    if await connection.fetchval(SQL["has_ledger"], tenant, ledger):
+        return False
+    shard = Shard(0, None, settled=settled)
+    share_out([shard], await connection.fetchval(SQL["limit"], tenant, name), shard, closed=False)
+    await connection.execute(SQL["insert_shard"], tenant, ledger, name, shard.allot, shard.given, settled)
+    return True

@@ -38,6 +38,7 @@ from stanchion.journal.postgres.group import (
 )
 from stanchion.journal.postgres.lane import Lane
 from stanchion.journal.postgres.line import Line
+from stanchion.journal.postgres.moving import PostgresMoving
 from stanchion.journal.postgres.outbox import PostgresOutbox
 from stanchion.journal.postgres.places import KnownShares
 from stanchion.journal.postgres.quota import PostgresQuotas
@@ -96,6 +97,7 @@ class PostgresStore:
         self._lanes = lanes
         self._line = line
         self._sealed = not isinstance(cipher, Identity)
+        self.moving = PostgresMoving(reader, cipher, sealed=self._sealed)
         self.schedules = PostgresSchedules(reader)
         self.outbox = PostgresOutbox(reader)
 
@@ -251,6 +253,9 @@ class PostgresStore:
     ) -> Sequence[RunRow]:
         return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
 
+    async def orphans(self, *, idle_ms: int, limit: int = 1_000) -> Sequence[RunRow]:
+        return [run_row(row) for row in await self._reader.rows("orphans", idle_ms, limit)]
+
     async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
         return [Claimed(*row) for row in await self._reader.rows("claims", tenant, run)]
 
@@ -277,7 +282,7 @@ class PostgresStore:
 
     async def destroy_key(self, tenant: str, subject: str) -> bool:
         ids = [row[0] for row in await self._reader.rows("ids_of_subject", tenant, subject)]
-        return any([await self._destroy_key(tenant, subject, id) for id in ids])  # (all of them, not up to the first)
+        return any([await self._destroy_key(tenant, subject, key) for key in ids])  # (all of them, not up to the first)
 
     async def _destroy_key(self, tenant: str, subject: str, key: str) -> bool:
         async def destroy(connection: Connection) -> Any:

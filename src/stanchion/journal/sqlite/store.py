@@ -11,6 +11,7 @@ from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard
 from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
+from stanchion.journal.sqlite.moving import SqliteMoving
 from stanchion.journal.sqlite.outbox import SqliteOutbox
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.sqlite.quota import SqliteQuotas
@@ -60,6 +61,7 @@ class SqliteStore:
         self._clock = clock
         self.quotas = SqliteQuotas(writer, reader, clock)
         self.tray = SqliteTray(writer, reader, clock)
+        self.moving = SqliteMoving(writer, reader, cipher, sealed=self._sealed)
         self.schedules = SqliteSchedules(writer, reader, clock)
         self.outbox = SqliteOutbox(writer, reader, clock)
 
@@ -193,6 +195,9 @@ class SqliteStore:
         limit: int = 50,
     ) -> Sequence[RunRow]:
         return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
+
+    async def orphans(self, *, idle_ms: int, limit: int = 1_000) -> Sequence[RunRow]:
+        return [run_row(row) for row in await self._reader.rows("orphans", idle_ms, limit, self._clock())]
 
     async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
         return [Claimed(*row) for row in await self._reader.rows("claims", tenant, run)]

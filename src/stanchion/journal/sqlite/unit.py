@@ -98,6 +98,11 @@ class UnitOfWork:
         if len(self._keys) > _KEYS_KEPT:
             self._keys.clear()
 
+    def settle(self) -> None:
+        """Write what was collected and drop what is known, for a write that goes past it."""
+        self.flush()
+        self.forget()
+
     def forget(self) -> None:
         """Drop everything that is not in the file."""
         self._events, self._contents = [], []

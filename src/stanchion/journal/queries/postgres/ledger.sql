@@ -33,3 +33,13 @@ UNION ALL
 SELECT m.name, m.amount, 0, 0, false FROM limits m
 WHERE m.tenant = $1 AND NOT EXISTS (SELECT 1 FROM ledger_shards l WHERE l.tenant = $1 AND l.name = m.name)
 ORDER BY 1
+
+-- name: limit
+SELECT amount FROM limits WHERE tenant = $1 AND name = $2
+
+-- name: has_ledger
+SELECT 1 FROM ledger_shards WHERE tenant = $1 AND ledger = $2 LIMIT 1
+
+-- name: insert_shard
+INSERT INTO ledger_shards (tenant, ledger, shard, name, allot, given, settled, reserved, closed)
+VALUES ($1, $2, 0, $3, $4, $5, $6, 0, false)
