@@ -11,7 +11,11 @@ Any engine must pass `stanchion.testing.exercise_engine`.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from stanchion.engine.clock import Clock
+from stanchion.journal.store import Store
 
 
 class Driver(Protocol):
@@ -55,3 +59,7 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Take up nothing more. What is driven goes on, and is still told of news."""
         ...
+
+
+MakeEngine: TypeAlias = Callable[[Store, Clock], Engine]
+"""Makes the engine of a worker."""

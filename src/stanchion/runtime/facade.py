@@ -36,6 +36,7 @@ from stanchion.engine.deliver import Deliverer, WebhookSettings
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
+from stanchion.engine.port import MakeEngine
 from stanchion.engine.relay import Relay
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.quota import Quota
@@ -114,12 +115,14 @@ class Runtime:
         batch_gather_s: float = 30.0,
         quotas: Sequence[str | Quota] = (),
         webhooks: WebhookSettings | None = None,
+        engine: MakeEngine | None = None,
     ) -> Runtime:
         """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only runs of these agents.
 
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Calls that may wait for a
         provider's batch API do so for `batch_gather_s` before their batch is handed in. `quotas` are limits that all workers
-        share ("anthropic rpm=50 tpm=40000"); they go before those of the store. Raises `ConfigError`.
+        share ("anthropic rpm=50 tpm=40000"); they go before those of the store. `engine` makes another engine than the one
+        that needs nothing but the store. Raises `ConfigError`.
         """
         environment = os.environ if environment is None else environment
         bound = bind_agents(agents, clients or {}, environment, drive=drive)
@@ -130,7 +133,8 @@ class Runtime:
         runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive, webhooks=delivery)
         try:
             if drive:
-                await runtime._drive(adopt=adopt, max_active=max_active, quotas=read_quotas(quotas, environment))
+                limits = read_quotas(quotas, environment)
+                await runtime._drive(adopt=adopt, max_active=max_active, quotas=limits, engine=engine)
                 await runtime._serve_batches(batch_clients(bound.values(), environment), batch_gather_s)
         except BaseException:
             await runtime.aclose(grace_s=0)
@@ -144,7 +148,9 @@ class Runtime:
         for change in changes or ():
             self._live.look(change.tenant, change.run)
 
-    async def _drive(self, *, adopt: bool, max_active: int = 0, quotas: Sequence[Quota] = ()) -> None:
+    async def _drive(
+        self, *, adopt: bool, max_active: int = 0, quotas: Sequence[Quota] = (), engine: MakeEngine | None = None
+    ) -> None:
         """Take the driver's seat and begin."""
         settings = WorkerSettings(new_id("worker_"), adopt=adopt)
         if max_active:
@@ -171,6 +177,7 @@ class Runtime:
             served={name: agent.digest for name, agent in self._bound.items()},
             version=version("stanchion"),
             gate=gate,
+            engine=engine(self.store, self._clock) if engine else None,
         )
         self._starter = Starter(self.store, self._worker, self._clock, self._expires_s)
         if adopt:
