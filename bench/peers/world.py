@@ -172,7 +172,7 @@ class World:
         return {
             "WITNESS": self.witness, "ANTHROPIC_BASE_URL": self.sim.base_url, "ANTHROPIC_API_URL": self.sim.base_url,
             "ANTHROPIC_API_KEY": "sim-key", "OPENAI_BASE_URL": self.sim.openai_base_url, "OPENAI_API_KEY": "sim-key",
-            "LANGSMITH_TRACING": "false", "AGNO_TELEMETRY": "false", "OTEL_SDK_DISABLED": "true",
+            "LANGSMITH_TRACING": "false", "AGNO_TELEMETRY": "false", "OTEL_SDK_DISABLED": "true", "ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS": "false",
             "OPENAI_AGENTS_DISABLE_TRACING": "1", "PYTHONWARNINGS": "ignore",
         }  # fmt: skip
 

@@ -90,7 +90,8 @@ class LangGraph(Subject):
         found = await self.agent.aget_state({"configurable": {"thread_id": name}})
         messages = found.values.get("messages")
         last = messages[-1] if messages else None
-        return "done" if not found.next and isinstance(last, AIMessage) and not last.tool_calls else "open"
+        over = isinstance(last, AIMessage) and not last.tool_calls  # pyright: ignore[reportOptionalMemberAccess]
+        return "done" if over and not found.next else "open"
 
     async def close(self) -> None:
         """Close the pool."""
