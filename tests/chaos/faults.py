@@ -18,6 +18,8 @@ from tests.chaos.proxy import Cut, Way
 
 LEASE_S = 2.5
 """Of a worker on PostgreSQL; a process is frozen for longer than this."""
+LONG_HOLE_S = (41.0, 47.0)
+"""Longer than any timeout of the store (a command's is 40 s)."""
 AIM_S = 2.0
 POINTS = ("claim", "claimed", "append", "appended")
 """Of a process's store; see `tests.chaos.member`."""
@@ -52,11 +54,12 @@ class Thaw:
 class Trouble:
     """Delivers faults to a fleet and keeps the list of them."""
 
-    def __init__(self, fleet: Fleet, chance: random.Random) -> None:
+    def __init__(self, fleet: Fleet, chance: random.Random, *, long: bool = False) -> None:
         self.faults: list[Fault] = []
         self.thaws: list[Thaw] = []
         self._fleet = fleet
         self._chance = chance
+        self._long = long
         self._down = asyncio.Semaphore(max(len(fleet.drivers) - 1, 1))
         """At least one process is neither killed nor frozen nor cut off for long: somebody is there to take over."""
 
@@ -215,8 +218,9 @@ class Trouble:
         ways = self._chance.choice(choices)
         held = await self._held(member)
         member.proxy.shut(*ways)
-        self._note(f"hole_{'both' if len(ways) == 2 else ways[0]}", member.name, held)
-        await asyncio.sleep(self._chance.uniform(1.0, LEASE_S + 3.0))
+        long = self._long and self._chance.random() < 0.07
+        self._note(f"{'long_' if long else ''}hole_{'both' if len(ways) == 2 else ways[0]}", member.name, held)
+        await asyncio.sleep(self._chance.uniform(*(LONG_HOLE_S if long else (1.0, LEASE_S + 3.0))))
         if self._chance.random() < 0.5:
             member.proxy.abort()
         member.proxy.open()

@@ -31,6 +31,9 @@ from tests.chaos.fleet import Fleet, start_fleet
 FLEET = ("serve", "worker", "worker", "api")
 """Three processes that drive, of which one takes requests as well, and one that only does that. All of them are struck."""
 
+LONG_FROM = 250
+"""From so many faults on there are black holes longer than any timeout among them."""
+
 
 @dataclass(slots=True)
 class Shape:
@@ -68,7 +71,7 @@ async def matrix(shape: Shape, tell: Any = print) -> dict[str, Any]:
     chance, began_s = random.Random(shape.seed), time.monotonic()
     played = Played()
     async with start_fleet(folder, shape.kinds, durable=shape.durable) as fleet:
-        trouble = Trouble(fleet, chance)
+        trouble = Trouble(fleet, chance, long=shape.faults >= LONG_FROM)
         await _play(shape, fleet, trouble, played, tell)
         fault_s = time.monotonic() - began_s
         entries = await _read_back(fleet, played)
