@@ -22,7 +22,7 @@ async def test_submit_answers_at_once_and_says_where(tmp_path: Path) -> None:
         assert said.status == 202
         run = said.json["run"]
         assert said.headers["location"] == f"/v1/runs/{run}"
-        assert said.json == {"run": run, "session": said.json["session"], "existing": False}
+        assert said.json == {"run": run, "session": said.json["session"], "existing": False, "queued": False}
         await server.until(run, "ended")
         view = (await server.call("GET", said.headers["location"])).json
         assert (view["outcome"], view["text"], view["usage"]["tool_calls"]) == ("done", "It was shipped.", 1)

@@ -18,7 +18,7 @@ from stanchion.server.answers import ErrorBody
 from stanchion.server.body import REFERENCE
 from stanchion.server.edge import Edge
 from stanchion.server.guard import Guard
-from stanchion.server.models import Cancel, Decide, Replay, Revive, Say, SetBudget, StartRun
+from stanchion.server.models import Cancel, Decide, Replay, Revive, Say, SetBudget, SetShare, StartRun
 from stanchion.server.routes import admin, dlq, health, runs, sessions, shares, starting
 from stanchion.server.settings import Settings
 
@@ -28,7 +28,7 @@ event it saw, and a request that was repeated under its `Idempotency-Key` is the
 
 Every error is `{"error": {"code", "message", "field", "retryable"}}`, and `id` where the fault is the server's.
 """
-BODIES: tuple[type[BaseModel], ...] = (StartRun, Cancel, Decide, Say, Revive, Replay, SetBudget)
+BODIES: tuple[type[BaseModel], ...] = (StartRun, Cancel, Decide, Say, Revive, Replay, SetBudget, SetShare)
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": what}
     for status, what in {
