@@ -88,10 +88,30 @@ async def a_claim_can_count_for_nothing(store: Store) -> None:
     same((await driver.claim("w3")).attempts, 2, "attempts")
 
 
+async def runs_that_nobody_drives_are_found(store: Store) -> None:
+    """Runnable without a lease for a while; not what is driven, waits, stands, is over or is queued behind a live run."""
+    leased = await Driver.driving(store, "leased")
+    await (await Driver.driving(store, "waiting")).append(status="waiting", release=True)
+    await (await Driver.driving(store, "parked")).append(status="parked", release=True, outcome="dead_letter")
+    await (await Driver.driving(store, "over")).end()
+    await Driver.started(store, "alone")
+    await Driver.started(store, "live", session="s")
+    behind = await Driver.make(store, "behind", session="s")
+    await behind.start(queued=True, request=b"{}")
+    same([row.run for row in await store.orphans(idle_ms=60_000)], [], "not yet")
+    await pass_ms(store, 2)
+    same({row.run for row in await store.orphans(idle_ms=1)}, {"alone", "live"}, "after a while")
+    same(len(await store.orphans(idle_ms=1, limit=1)), 1, "bounded")
+    await leased.append(release=True)
+    await pass_ms(store, 2)
+    same({row.run for row in await store.orphans(idle_ms=1)}, {"leased", "alone", "live"}, "given back")
+
+
 CHECKS: tuple[Check, ...] = (
     a_parked_run_says_why,
     runs_are_listed_by_outcome,
     parked_runs_are_listed_over_all_tenants,
     claims_in_vain_are_kept,
     a_claim_can_count_for_nothing,
+    runs_that_nobody_drives_are_found,
 )

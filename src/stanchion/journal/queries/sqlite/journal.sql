@@ -144,6 +144,18 @@ FROM runs WHERE status = 'parked'
     AND (?1 = '' OR tenant = ?1) AND (?2 = '' OR agent = ?2) AND (?3 = '' OR outcome = ?3)
 ORDER BY no DESC LIMIT ?6
 
+-- name: orphans
+SELECT tenant, run, session, agent, bundle, user, status, outcome, epoch, seq, hash, wake_at_ms, lease_until_ms, worker,
+    attempts, priority, parent, root, cost, created_ms, updated_ms
+FROM runs r WHERE (
+    status = 'runnable' AND lease_until_ms <= ?3 - ?1 AND updated_ms <= ?3 - ?1
+) OR (
+    status = 'queued' AND NOT EXISTS (
+        SELECT 1 FROM sessions s JOIN runs l ON l.tenant = s.tenant AND l.run = s.live
+        WHERE s.tenant = r.tenant AND s.session = r.session AND l.status <> 'ended'
+    )
+) ORDER BY no LIMIT ?2
+
 -- name: claims
 SELECT epoch, worker, ended_ms FROM claims WHERE run = (SELECT no FROM runs WHERE tenant = ? AND run = ?) ORDER BY epoch
 
