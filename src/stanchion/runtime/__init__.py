@@ -1,19 +1,27 @@
 """The facade: everything a surface (HTTP, CLI, a test) may do with runs, and the only place where all rooms meet."""
 
+from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import LiveDelta
 from stanchion.runtime.facade import Runtime
 from stanchion.runtime.files import load_agents
 from stanchion.runtime.following import Draining
+from stanchion.runtime.scheduling import ScheduleView
 from stanchion.runtime.shape import RunView, Started, VerifiedRun, Waiting, delta_json, entry_json
+from stanchion.runtime.webhooks import Callback, DeliveryView, EndpointView
 
 __all__ = [
+    "Callback",
+    "DeliveryView",
     "Draining",
+    "EndpointView",
     "LiveDelta",
     "RunView",
     "Runtime",
+    "ScheduleView",
     "Started",
     "VerifiedRun",
     "Waiting",
+    "WebhookSettings",
     "delta_json",
     "entry_json",
     "load_agents",

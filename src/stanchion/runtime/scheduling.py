@@ -68,6 +68,7 @@ class Scheduling:
         priority: Priority = "batch",
         if_busy: IfBusy = "skip",
         if_missed: IfMissed = "run_once",
+        enabled: bool = True,
         replace: bool = False,
         tenant: str = "default",
     ) -> ScheduleView:
@@ -101,6 +102,7 @@ class Scheduling:
             if_missed=if_missed,
             priority=BATCH if priority == "batch" else INTERACTIVE,
             limits=_limits_json(limits),
+            enabled=enabled,
             next_ms=behind(await self._store.now_ms()),
         )
         if not await self._store.schedules.put(schedule, replace=replace):

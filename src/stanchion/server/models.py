@@ -137,6 +137,15 @@ class SetShare(Body):
     max_queued: int | None = Field(None, description="Runs of a tenant that may wait to begin; 10,000 by default.")
 
 
+class CallbackBody(Body):
+    """Who is to be told of this run."""
+
+    url: str = Field(min_length=1, max_length=2000, examples=["https://example.com/hooks"])
+    events: list[Literal["run.finished", "run.parked", "run.asked"]] = Field(
+        ["run.finished"], min_length=1, max_length=10, description="What to tell."
+    )
+
+
 class StartRun(Body):
     """A run to start."""
 
@@ -155,6 +164,9 @@ class StartRun(Body):
     )
     priority: Literal["", "interactive", "batch"] = Field(
         "", description="Who goes first when runs wait for a worker: interactive before batch. The agent's own if left out."
+    )
+    webhook: CallbackBody | None = Field(
+        None, description="Whom to tell, with a message that is signed with the secret of `GET /v1/webhooks/secret`."
     )
     mode: Literal["submit", "wait", "stream"] | None = Field(
         None,

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from stanchion.agent import Limits
 from stanchion.core.errors import InputError, StanchionError
-from stanchion.runtime import RunView, Started
+from stanchion.runtime import Callback, RunView, Started
 from stanchion.server.answers import RunModel, StartedModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply
@@ -86,6 +86,7 @@ async def start(edge: Edge, tenant: str, given: Given[StartRun], key: str) -> St
             dry_run=body.dry_run,
             priority=body.priority,
             batch_api=body.batch_api,
+            webhook=Callback(body.webhook.url, tuple(body.webhook.events)) if body.webhook else None,
             deadline_ms=int(body.deadline.timestamp() * 1000) if body.deadline else 0,
         )
     except InputError as error:
