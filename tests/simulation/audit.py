@@ -90,6 +90,10 @@ class Audit:
         self.standing[place] = None
         self._take(run, start.first, tables)
 
+    def break_rule(self, text: str) -> None:
+        """A rule about who runs was broken."""
+        self._fail("caps", text)
+
     def claimed(self, claim: Claim) -> None:
         """A worker has taken a run."""
         run = self.runs[claim.tenant, claim.run]

@@ -83,7 +83,7 @@ class Machine:
                 store, bound, {agent.name: agent for agent in AGENTS}, self.clock, drive=True
             )
             try:
-                await runtime._drive(adopt=True)
+                await runtime._drive(adopt=True, max_active=cluster.faults.plan.slots)
             except StanchionError:
                 await runtime.aclose(grace_s=0)
                 await asyncio.sleep(1.0)

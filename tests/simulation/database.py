@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from stanchion.core.errors import CommitUnknown, JournalError, StanchionError, StoreFull
 from stanchion.journal.record import Identity
+from stanchion.journal.share import TENANT
 from stanchion.journal.store import (
     Append,
     Change,
@@ -57,6 +58,7 @@ class AuditedTables(Tables):
     def start(self, start: Start, now_ms: int) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
         said = super().start(start, now_ms)
         if isinstance(said, Started) and not said.existing:
+            self._check_caps(start.tenant)
             self.touched[start.tenant, start.run] = None
             self._audit.started(start, self)
         return said
@@ -87,9 +89,17 @@ class AuditedTables(Tables):
             found.epoch -= found.epoch > 0
         claim = super().claim(tenant, run, worker, lease_ms, now_ms)
         if claim is not None:
+            self._check_caps(tenant)
             self.moment = 4.0
             self._audit.claimed(claim)
         return claim
+
+    def _check_caps(self, tenant: str) -> None:
+        """No more runs of a tenant are driven than may be."""
+        cap = self.sharing.rows.get(("", TENANT))
+        driven = sum(run.start.tenant == tenant and bool(run.worker) for run in self.runs.values())
+        if cap is not None and driven > cap.max_running:
+            self._audit.break_rule(f"{driven} runs of {tenant} are driven, and {cap.max_running} may be")
 
 
 class Database:

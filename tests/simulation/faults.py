@@ -44,6 +44,12 @@ class Plan:
     """Machines go by clocks of their own; else by the database's, as they do on PostgreSQL."""
     batches: float = 0.0
     """Share of the requests whose model calls may wait for a batch."""
+    queue: float = 0.0
+    """Share of the requests of the class that waits its turn."""
+    slots: int = 0
+    """Runs that a machine drives at once; 0: as many as it likes."""
+    cap: int = 0
+    """Runs of a tenant that are driven at once; 0: as many as there are."""
     mutation: str = ""
 
     @classmethod
@@ -78,6 +84,9 @@ class Plan:
             skewed=some(False, False, True),
         )
         plan.batches = some(0.0, 0.0, 0.5, 1.0)
+        plan.queue = some(0.0, 0.0, 0.5, 1.0)
+        plan.slots = some(0, 0, 2)
+        plan.cap = some(0, 0, 1, 2)
         for name, value in fixed.items():
             setattr(plan, name, value)
         return plan

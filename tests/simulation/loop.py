@@ -150,10 +150,7 @@ class SimLoop(asyncio.BaseEventLoop):
             domain.state = "dead"
         for task in self.tasks:
             if not task.done():
-                try:
-                    task.get_coro().close()  # type: ignore[union-attr]
-                except (RuntimeError, ValueError):
-                    continue
+                _close(task.get_coro())
         self._busy.clear()
         self.close()
 
@@ -191,3 +188,15 @@ def _make_task(loop: Any, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
     task._log_destroy_pending = False
     loop.tasks.append(task)
     return task
+
+
+def _close(coroutine: Any) -> None:
+    """Close a coroutine whose `finally` awaits: it is told again at each of them, until it ends."""
+    for _ in range(50):
+        try:
+            coroutine.close()
+        except RuntimeError:  # (it awaits, and so has not ended)
+            continue
+        except ValueError:  # (it is the one that is running)
+            pass
+        return

@@ -31,6 +31,7 @@ class Request:
     at_s: float
     dry_run: bool = False
     batch_api: bool = False
+    priority: str = "interactive"
     run: str = ""
     refused: str = ""
     over: bool = False
@@ -58,6 +59,7 @@ class People:
                     at_s=rng.random() * plan.fault_s * 0.7,
                     dry_run=rng.random() < 0.04,
                     batch_api=waits.random() < plan.batches,
+                    priority="batch" if waits.random() < plan.queue else "interactive",
                 )
             )
 
@@ -98,6 +100,7 @@ class People:
                     if_busy=busy,
                     dry_run=request.dry_run,
                     batch_api=request.batch_api,
+                    priority=request.priority,
                 )
             )
             request.run = started.run

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from stanchion.core.errors import JournalError
+from stanchion.journal.share import TENANT, Share
 from stanchion.journal.store import Key
 from tests.simulation.audit import Audit, digest
 from tests.simulation.cluster import Cluster, bound_agents
@@ -131,6 +132,8 @@ class Simulation:
     async def _main(self) -> None:
         if self.plan.budget:
             self.tables.books.set_limit("acme", "tenant", self.plan.budget)
+        if self.plan.cap:
+            self.tables.sharing.set(Share(tenant="", scope=TENANT, max_running=self.plan.cap))
         for machine in self.cluster.machines:
             machine.start()
         self.database.aimed = self._aimed
