@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from stanchion.cli import checkup
+from stanchion.cli.checkup import Finding
 from stanchion.cli.desk import Where
 from stanchion.cli.errors import ExitCode
 from stanchion.cli.options import Data, Output
@@ -28,18 +30,6 @@ from stanchion.cli.output import Column, print_json, table
 
 if TYPE_CHECKING:
     import apsw
-
-Level = Literal["ok", "warn", "fail"]
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What a check found, and how to mend it."""
-
-    check: str
-    level: Level
-    found: str
-    mend: str = ""
-
 
 COLUMNS: tuple[Column, ...] = (
     ("", lambda finding: finding["level"]),
@@ -54,15 +44,23 @@ def doctor(
     port: Annotated[int, typer.Option(help="The port that a server is to listen on.", min=1, max=65535)] = 8420,
     output: Output = "text",
 ) -> None:
-    """Try what this machine can do, and say how to mend what it cannot. Exit code 1 if something will not work.
+    """Try what this machine and its database can do, find runs that are stuck, and say how to mend it.
+
+    \b
+    Exit code 1 if something will not work.
 
     \b
     Examples:
         stanchion doctor
         stanchion doctor --data /srv/agents/stanchion.db --port 8080
+        stanchion doctor --data postgresql://stanchion@db.internal/agents
         stanchion doctor -o json
     """
-    findings = [_tried(name, check) for name, check in checks(Path(file_of(data)), port).items()]
+    place = Where(data=data).in_a_file().data
+    findings = [_tried(name, check) for name, check in checks(place, port).items()]
+    if is_database(place):
+        findings += _tried_many("database", partial(checkup.database, place))
+    findings += _tried_many("runs", partial(checkup.runs, place))
     failed = any(finding.level == "fail" for finding in findings)
     if output == "json":
         print_json({"ok": not failed, "findings": findings})
@@ -72,29 +70,40 @@ def doctor(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def file_of(data: str) -> str:
-    """The path of the data file that is meant."""
-    return Where(data=data).in_a_file().data.removeprefix("sqlite:///")
+def is_database(data: str) -> bool:
+    """Tell whether a database is meant, and no file."""
+    return data.startswith(("postgresql://", "postgres://"))
 
 
-def checks(data: Path, port: int) -> dict[str, Callable[[], Finding]]:
-    """Everything that is tried, by name."""
-    folder = data.absolute().parent
-    return {
-        "python": python,
+def checks(data: str, port: int) -> dict[str, Callable[[], Finding]]:
+    """Everything that is tried of this machine, by name; of the data file only where there is one."""
+    path = Path(data.removeprefix("sqlite:///"))
+    folder = path.absolute().parent
+    of_the_file: dict[str, Callable[[], Finding]] = {
         "sqlite": sqlite,
         "data directory": partial(writable, folder),
         "file system": partial(file_system, folder),
         "disk space": partial(disk_space, folder),
         "fsync": partial(fsync, folder),
-        "data file": partial(data_file, data),
+        "data file": partial(data_file, path),
+    }
+    return {
+        "python": python,
+        **({} if is_database(data) else of_the_file),
         "port": partial(listen, port),
         "model keys": model_keys,
         "event loop": event_loop,
         "open files": open_files,
-        "clock": partial(clock, folder),
+        "clock": partial(clock, Path() if is_database(data) else folder),
         "sandbox": sandbox,
     }
+
+
+def _tried_many(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except Exception as error:
+        return [Finding(name, "fail", f"the check itself failed: {type(error).__name__}: {error}")]
 
 
 def _tried(name: str, check: Callable[[], Finding]) -> Finding:

@@ -54,15 +54,20 @@ async def _check_server(connection: Connection, address: Address) -> None:
         raise ConfigError(f"{address.name}: the database's encoding is not UTF8; make one with ENCODING 'UTF8'")
 
 
-async def _version(connection: Connection, address: Address) -> int:
-    """Read the schema's version; 0: there is none."""
+async def versions(connection: Connection, address: Address) -> tuple[int, int]:
+    """Read the schema's version, and from which on a program may use it; 0: there is none."""
     if await connection.fetchval("SELECT to_regclass($1)", f'"{address.schema}".meta') is None:
-        return 0
+        return 0, 0
     found = int(await connection.fetchval("SELECT value FROM meta WHERE name = 'schema_version'") or 0)
+    # (before there was such a row, any newer schema was refused)
+    return found, int(await connection.fetchval("SELECT value FROM meta WHERE name = 'compatible_from'") or found)
+
+
+async def _version(connection: Connection, address: Address) -> int:
+    """Read the schema's version; 0: there is none. Raises `ConfigError` where this program must not use it."""
+    found, needed = await versions(connection, address)
     if found > VERSION:
-        # (before there was such a row, any newer schema was refused)
-        needed = int(await connection.fetchval("SELECT value FROM meta WHERE name = 'compatible_from'") or found)
-        if VERSION < needed:
+        if needed > VERSION:
             raise ConfigError(
                 f"{address.name} was brought to schema {found} by a newer Stanchion, which programs from schema {needed} on "
                 f"can use; this one knows {VERSION}: upgrade Stanchion, or go back to the copy made before the upgrade"

@@ -135,7 +135,7 @@ def _check_compatible(connection: Connection, path: Path, found: int) -> None:
     """Refuse a newer schema unless it says that programs of this version may use it. Raises `ConfigError`."""
     row: Any = connection.execute("SELECT value FROM meta WHERE name = 'compatible_from'").fetchone()
     needed = int(row[0]) if row else found
-    if VERSION < needed:
+    if needed > VERSION:
         raise ConfigError(
             f"{path} was brought to schema {found} by a newer Stanchion, which programs from schema {needed} on can use; "
             f"this one knows {VERSION}: upgrade Stanchion, or go back to the copy made before the upgrade"
