@@ -133,7 +133,7 @@ class Gate:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await woken.wait()
-        ticket.lane.used(ticket)
+        ticket.lane.used(ticket, _now_s())
         return True
 
     def close(self, ticket: Ticket, usage: Usage | None = None, *, unsent: bool = False) -> None:
@@ -283,16 +283,19 @@ class Gate:
         dirty = [hold for lane in lanes for hold in lane.holds.values() if hold.dirty]
         if not dirty:
             return
+        late = [hold.late_s for hold in dirty]
         changes = [hold.changed(now_s) for hold in dirty]
         for lane in lanes:
             lane.dirty_s = 0.0
         try:
             await self._quotas.change(changes)
         except BaseException:
-            for hold, change in zip(dirty, changes, strict=True):
-                hold.dirty = True
-                hold.prolong = hold.prolong or bool(change.for_ms)
+            for hold, change, late_s in zip(dirty, changes, late, strict=True):
+                hold.dirty, hold.late_s = True, max(hold.late_s, late_s)
+                hold.prolong = hold.prolong or (bool(change.for_ms) and hold.need.kind != "sent")
             raise
+        for lane in lanes:  # there may be room now
+            lane.next_ask_s = min(lane.next_ask_s, lane.asked_s + lane.tell_gap_s / 2)
 
     async def _hear(self) -> None:
         """Read settings, pauses and breakers."""

@@ -29,8 +29,10 @@ SLOT_REUSE_S = 1.0
 SLOT_TELL_S = 0.02
 """How soon a slot goes back that nobody here wants."""
 MAX_HOLD_MS = 1_000
-_USABLE = 0.8
+_USABLE = 0.5
 """The part of a permit's time in which the request must leave; the rest is its way to the provider."""
+_LONGEST_WAY_S = 1.0
+"""A request is at the provider when its answer has come, and is taken to be after so long in any case."""
 _ASKED = 256
 """Tickets of a lane that are summed up for one ask."""
 
@@ -67,9 +69,13 @@ class Hold:
     left: int
     """Not handed out."""
     use_by_s: float
+    began_s: float
+    """When it was asked for: the store counts it from no earlier on."""
     renewed_s: float
     out: int = 0
     """Handed out to calls that have not ended."""
+    late_s: float = 0.0
+    """When the last of its calls may have arrived, where that was after its time; 0: none did."""
     dirty: bool = False
     prolong: bool = False
 
@@ -113,9 +119,18 @@ class Hold:
         """Whether nothing about it can change any more."""
         return not (self.left or self.out or self.dirty)
 
+    def arrived(self, by_s: float) -> None:
+        """Note when a call was at the provider at the latest: one that was late counts from then on."""
+        if self.need.kind == "sent" and by_s > self.began_s + self.need.hold_ms / 1000:
+            self.late_s = max(self.late_s, by_s)
+            self.dirty = True
+
     def changed(self, now_s: float) -> Changed:
         """Say to the store what it is now."""
         for_ms = 0
+        if self.late_s:
+            for_ms = max(int((self.late_s - now_s) * 1000) + self.need.window_ms, 1)
+            self.late_s = 0.0
         if self.prolong and self.amount > 0:
             for_ms = SLOT_LEASE_MS if self.need.kind == "slot" else self.need.window_ms
             self.renewed_s = now_s
@@ -141,7 +156,7 @@ class Ticket:
     start: float = 0.0
     number: int = 0
     parts: list[tuple[Hold, int]] = field(default_factory=list[tuple[Hold, int]])
-    had_to_ask: bool = False
+    left_s: float = 0.0
 
     def __lt__(self, other: Ticket) -> bool:
         return (self.rank, self.start, self.number) < (other.rank, other.start, other.number)
@@ -292,14 +307,15 @@ class Lane:
         if block.amount <= 0:
             return
         reuse_s = SLOT_REUSE_S if need.kind == "slot" else need.hold_ms / 1000 * _USABLE
-        hold = Hold(block.id, need, block.amount, block.amount, asked_s + reuse_s, asked_s)
+        hold = Hold(block.id, need, block.amount, block.amount, asked_s + reuse_s, asked_s, asked_s)
         self.holds[block.id] = hold
         self.tell_gap_s = min(self.tell_gap_s, SLOT_TELL_S if need.kind == "slot" else need.hold_ms / 2_000)
         self._pools.setdefault(_pool(need), deque()).append(hold)
 
-    def used(self, ticket: Ticket) -> None:
+    def used(self, ticket: Ticket, now_s: float) -> None:
         """Say that a ticket's call leaves."""
         ticket.state = "used"
+        ticket.left_s = now_s
 
     def close(self, ticket: Ticket, now_s: float, *, sent: int | None = None, ended: int | None = None) -> None:
         """Say that a ticket is done with: what it used in truth where that is known; what it did not use is free again."""
@@ -316,6 +332,8 @@ class Lane:
         ticket.parts = []
 
     def _settle(self, ticket: Ticket, used: dict[str, int | None], now_s: float) -> None:
+        for hold, _ in ticket.parts:
+            hold.arrived(min(now_s, ticket.left_s + _LONGEST_WAY_S))
         for limit, kind in {(hold.need.limit, hold.need.kind) for hold, _ in ticket.parts}:
             left = used.get(kind) if _in_tokens(limit) else None
             for hold, amount in ticket.parts:

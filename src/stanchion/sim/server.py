@@ -153,7 +153,9 @@ class SimServer:
                 ask = msgspec.structs.replace(ask, model=model)
             conversation = self.shelf.identify(ask, request.headers.get("x-sim-conversation", ""), key)
             played = self._play(ask, conversation)
-            left = self.limits.arrive(key, ask.input_tokens, name, asyncio.get_running_loop().time())
+            said = played.usage.input_tokens
+            tokens = ask.input_tokens if said is None else said
+            left = self.limits.arrive(key, tokens, name, asyncio.get_running_loop().time())
         except Refusal:
             self.bill.refuse(self.bill.line(key, "", "(refused)"))
             raise
