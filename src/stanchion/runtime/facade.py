@@ -17,7 +17,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -46,12 +46,13 @@ from stanchion.journal.share import Share, WorkerRow
 from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
-from stanchion.runtime import proof
+from stanchion.runtime import moving, proof
 from stanchion.runtime.admission import checked_share, class_of
 from stanchion.runtime.alarm import Alarm
 from stanchion.runtime.deciding import Decision, Desk
 from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
+from stanchion.runtime.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, read_quotas
@@ -458,9 +459,22 @@ class Runtime:
 
     # --- saying something to a run --------------------------------------------------------------------------------------
 
-    async def send(self, run: str, text: str | Sequence[Part], *, by: str = "", tenant: str = "default") -> None:
-        """Say something more to a live run. Raises `NotFound`, and `Conflict` if it is over."""
-        await self._post(tenant, run, "message", ev.MessageAdded(by=by, parts=input_parts(text)))
+    async def send(
+        self,
+        run: str,
+        text: str | Sequence[Part],
+        *,
+        by: str = "",
+        tenant: str = "default",
+        idempotency_key: str = "",
+    ) -> None:
+        """Say something more to a live run; under an `idempotency_key` once, however often it is asked.
+
+        Raises `NotFound`, and `Conflict` if it is over or the key was used for something else.
+        """
+        message = ev.MessageAdded(by=by, parts=input_parts(text))
+        digest = digest_of_request("message", run, message) if idempotency_key else ""
+        await self._post(tenant, run, "message", message, idempotency_key, digest)
 
     async def cancel(self, run: str, *, by: str = "", reason: str = "", tenant: str = "default") -> None:
         """Stop a run: nothing new begins, effects under way are awaited. Raises `NotFound`, `Conflict` if it is over."""
@@ -499,8 +513,8 @@ class Runtime:
         await self._desk.decide(tenant, run, row.agent, call, asked)
         self._hint(tenant, run)
 
-    async def _post(self, tenant: str, run: str, kind: str, event: ev.Event) -> None:
-        await self.store.post(tenant, run, kind, msgspec.json.encode(event))
+    async def _post(self, tenant: str, run: str, kind: str, event: ev.Event, key: str = "", digest: str = "") -> None:
+        await self.store.post(tenant, run, kind, msgspec.json.encode(event), key=key, digest=digest)
         self._hint(tenant, run)
 
     def _hint(self, tenant: str, run: str) -> None:
@@ -572,6 +586,33 @@ class Runtime:
     async def drop_quota(self, name: str) -> bool:
         """Forget a shared limit. False: there is none."""
         return await self.store.quotas.drop_quota(name)
+
+    async def export(
+        self,
+        out: str | Path | BinaryIO,
+        wanted: Selection,
+        *,
+        tenant: str = "default",
+        live: bool = False,
+        budgets: bool = False,
+        force: bool = False,
+        progress: Progress = no_progress,
+    ) -> Exported:
+        """Write sessions into a file or a stream that `restore` takes into any store, chains and all.
+
+        `live`: also what is not over, which is then parked here for ever. Raises `NotFound`, `Conflict`, `InputError` (file).
+        """
+        how = Exporting(live=live, budgets=budgets, force=force)
+        return await moving.export(self.store, tenant, out, wanted, how, progress)
+
+    async def restore(
+        self, file: str | Path | BinaryIO, *, tenant: str = "", back: bool = False, progress: Progress = no_progress
+    ) -> Restored:
+        """Take the sessions of an export into this store: verified first, each whole or not at all, nothing twice.
+
+        `back`: drive here again what was let go here. Raises `InputError` (file, tenant), `BrokenChain`, `Conflict`.
+        """
+        return await moving.restore(self.store, file, tenant=tenant, back=back, progress=progress)
 
     async def erase(self, subject: str, *, tenant: str = "default") -> bool:
         """Destroy the content of a user (or of a session without one) for ever. The chains still verify."""
