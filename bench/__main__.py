@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.imports import imports
 from bench.measure import Size, append, budget, first_token, live, loop, recordings, turn, waiting
+from bench.queued import queued
 from bench.relay import relay
 from bench.report import machine, table
 
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[Size, Path], Awaitable[dict[str, Any]]]] = {
     "first_token": first_token,
     "live": live,
     "waiting": waiting,
+    "queued": queued,
     "budget": budget,
     "recordings": recordings,
     "relay": relay,

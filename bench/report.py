@@ -136,6 +136,28 @@ def _waiting(r: dict[str, Any]) -> Iterator[Row]:
     yield Row("idle CPU in all (a look for other processes' rows every 0.5 s)", f"{r['idle_cpu_percent']:g} %")
 
 
+def _queued(r: dict[str, Any]) -> Iterator[Row]:
+    names = {
+        "open_ms": "opening a store", "list_ms": "a page of 50 runs", "list_waiting_ms": "a page of 50 that wait",
+        "pick_ms": "a look for what goes next (100)", "next_wake_ms": "a look for what is due next",
+        "place_ms": "the place of the last in the queue", "first_ms": "another tenant's first: start to model call",
+        "wake_ms": "waking one that waits: message to model call",
+    }  # fmt: skip
+    for store in ("sqlite", "postgres"):
+        if f"{store}_full" not in r:
+            yield Row(f"{store}: queued and waiting runs", "not measured: no PostgreSQL here")
+            continue
+        full, empty = r[f"{store}_full"], r[f"{store}_empty"]
+        yield Row(f"{store}: beside {r['queued']:,} queued and {r['waiting']:,} waiting runs", "(in an empty store)")
+        for key, name in names.items():
+            beside = f" ({empty[key]:g} ms)" if key in empty else ""
+            yield Row(f"- {name}", f"{full[key]:g} ms{beside}")
+        cpu, server = full["idle_cpu_percent"], full["idle_server_cpu_percent"]
+        yield Row("- idle CPU of the worker", f"{cpu:g} % ({empty['idle_cpu_percent']:g} %)")
+        if store == "postgres":
+            yield Row("- idle CPU of the database", f"{server:g} % ({empty['idle_server_cpu_percent']:g} %)")
+
+
 def _budget(r: dict[str, Any]) -> Iterator[Row]:
     spent = r["spent_usd"]
     yield Row(
@@ -183,6 +205,7 @@ _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "append": _append,
     "live": _live,
     "waiting": _waiting,
+    "queued": _queued,
     "first_token": _first_token,
     "imports": _imports,
     "budget": _budget,

@@ -16,6 +16,7 @@ import uvloop
 
 from bench.cost import Spec, cpu_s, rss_bytes
 from bench.parts import bare, journal, loop, wire
+from bench.queued import beside, fill
 from bench.runs import budget, serve, turns
 from bench.waiting import idle, multiply, wait_here
 
@@ -28,7 +29,7 @@ async def empty(_: Spec) -> dict[str, Any]:
 
 ACTIVITIES: dict[str, Callable[[Spec], Coroutine[Any, Any, dict[str, Any]]]] = {
     activity.__name__: activity
-    for activity in (empty, bare, wire, journal, loop, turns, serve, budget, wait_here, multiply, idle)
+    for activity in (empty, bare, wire, journal, loop, turns, serve, budget, wait_here, multiply, idle, fill, beside)
 }
 
 

@@ -196,8 +196,8 @@ class PostgresStore:
         rows = await self._reader.rows("renew_all", tenants, runs, epochs, lease_ms)
         return {(row[0], row[1]) for row in rows}
 
-    async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
-        return await self._write(tenant, run, WritePost(tenant, run, kind, body), 256 + len(body))
+    async def post(self, tenant: str, run: str, kind: str, body: bytes, *, key: str = "", digest: str = "") -> int:
+        return await self._write(tenant, run, WritePost(tenant, run, kind, body, key, digest), 256 + len(body))
 
     async def _write(self, tenant: str, run: str, write: Write, weight: int) -> Any:
         lane = self._lanes[zlib.crc32(f"{tenant}/{run}".encode()) % len(self._lanes)]
@@ -349,7 +349,8 @@ async def _pool(address: Address, size: int) -> asyncpg.Pool:
         max_size=size,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=COMMAND_TIMEOUT_S,
-        server_settings=server_settings(address, "reader"),
+        # As in a lane: what is read has an index, and a plan made by old statistics must not go past it.
+        server_settings=server_settings(address, "reader") | {"enable_seqscan": "off"},
         init=harden,
     )
 
