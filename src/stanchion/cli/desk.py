@@ -162,8 +162,8 @@ class FileDesk:
     """The desk over a data file."""
 
     def __init__(self, runtime: Runtime, tenant: str) -> None:
-        self._runtime = runtime
-        self._tenant = tenant
+        self.runtime = self._runtime = runtime
+        self.tenant = self._tenant = tenant
 
     async def start(self, ask: Ask) -> str:
         started = await self._runtime.start(
@@ -299,9 +299,7 @@ def share_json(share: Any) -> Json:
     }
 
 
-def merged(
-    rows: Sequence[Json], tenant: str, scope: str, changes: Mapping[str, int | None]
-) -> dict[str, int | None]:
+def merged(rows: Sequence[Json], tenant: str, scope: str, changes: Mapping[str, int | None]) -> dict[str, int | None]:
     """Give the values of a share as it is, with what is to change."""
     found = next((row for row in rows if (row["tenant"], row["scope"]) == (tenant, scope)), None)
     values: dict[str, int | None] = {name: found[name] if found else None for name in SHARE_FIELDS}

@@ -15,14 +15,17 @@ from stanchion.cli import (
     dlq,
     doctor,
     keys,
+    move,
     prices,
     run,
     runs,
+    schedule,
     serve,
     shares,
     sim,
     verify,
     version,
+    webhooks,
     worker,
 )
 from stanchion.cli.errors import ExitCode, report, say_error
@@ -58,11 +61,15 @@ app.add_typer(runs.app)
 app.add_typer(dlq.app)
 app.command()(decide.decide)
 app.command()(verify.verify)
+app.command()(move.export)
+app.command(name="import")(move.import_)
 app.command()(sim.sim)
 app.command()(doctor.doctor)
 app.add_typer(keys.app)
 app.add_typer(budgets.app)
 app.add_typer(shares.app)
+app.add_typer(schedule.app)
+app.add_typer(webhooks.app)
 app.add_typer(shares.workers)
 app.command()(prices.prices)
 app.command()(version.version)

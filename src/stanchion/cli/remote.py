@@ -6,6 +6,7 @@ An event stream that breaks off is attached again where it was. Errors of the se
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -22,6 +23,8 @@ from stanchion.core.errors import ConfigError, Conflict, InputError, NotFound, S
 POLL_S = (0.05, 1.0)
 """How often a run that is waited for is looked at: at first, and at most."""
 RECONNECTS = 10
+ONCE_TRIES = 4
+"""How often a request under a key is made while the server is away."""
 AWAY = ("draining", "unreachable")
 """Codes of a server that may be back in a moment."""
 MAX_EVENT_BYTES = 64_000_000
@@ -49,7 +52,7 @@ class Remote:
         body: dict[str, Any] = {"agent": ask.agent, "input": ask.input, "session": ask.session, "user": ask.user}
         body |= {"dry_run": ask.dry_run} | ({"limits": {"usd": ask.usd}} if ask.usd else {})
         body |= {"priority": ask.priority} if ask.priority else {}
-        return (await self._call("POST", "/v1/runs", body))["run"]
+        return (await self._call_once("/v1/runs", body))["run"]
 
     async def view(self, run: str) -> Json:
         return await self._call("GET", f"/v1/runs/{_segment(run)}")
@@ -138,7 +141,7 @@ class Remote:
         return (await self._call("GET", "/v1/workers"))["workers"]
 
     async def send(self, run: str, text: str, *, by: str) -> None:
-        await self._call("POST", f"/v1/runs/{_segment(run)}/messages", {"input": text, "by": by})
+        await self._call_once(f"/v1/runs/{_segment(run)}/messages", {"input": text, "by": by})
 
     async def cancel(self, run: str, *, by: str, reason: str) -> None:
         await self._call("POST", f"/v1/runs/{_segment(run)}/cancel", {"by": by, "reason": reason})
@@ -192,11 +195,47 @@ class Remote:
     async def revoke_key(self, id: str) -> bool:
         raise _keys_are_local()
 
-    async def _call(
+    async def _call_once(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Post under a key of its own: a request whose answer was lost is asked again and is done once."""
+        key = {"idempotency-key": f"cli-{secrets.token_urlsafe(18)}"}
+        for tries in range(1, ONCE_TRIES):
+            try:
+                return await self._call("POST", path, body, more=key)
+            except StanchionError as error:
+                if error.code not in AWAY:
+                    raise
+                if tries == 1 and await self._never_reached():
+                    raise
+            await asyncio.sleep(_pause_s(tries))
+        return await self._call("POST", path, body, more=key)
+
+    async def _never_reached(self) -> bool:
+        """Say whether nothing listens at the address: then there is nothing to try again."""
+        try:
+            async with self._session.get(f"{self._url}/health"):
+                return False
+        except aiohttp.ClientConnectorError:
+            return True
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Mapping[str, str] | None = None
     ) -> Any:
+        """Call the server; give the JSON that it answers."""
+        return await self._call(method, path, body, query=query)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> Any:
         data = None if body is None else msgspec.json.encode(body)
-        headers = {} if data is None else {"content-type": "application/json"}
+        headers = {**({} if data is None else {"content-type": "application/json"}), **(more or {})}
         try:
             async with self._session.request(
                 method, self._url + path, data=data, headers=headers, params=query

@@ -211,7 +211,7 @@ class Deliverer:
         except (aiohttp.ClientError, OSError) as error:
             text = str(error) or type(error).__name__
             if FORBIDDEN in text:
-                return self._given_up(claimed, f"{text[:300]} (--webhook-allow-private allows it)")
+                return self._given_up(claimed, f"{text[:300]} (STANCHION_WEBHOOK_ALLOW_PRIVATE=1 allows it)")
             return self._failed(claimed, f"no connection: {text[:300]}")
 
     async def _answered(self, claimed: Claimed, status: int, retry_after: str) -> Settled:

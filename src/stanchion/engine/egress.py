@@ -52,10 +52,10 @@ def check_url(url: str, *, allow_private: bool, field: str = "url") -> str:
         return url
     if parts.scheme != "https":
         raise InputError(
-            "must begin with https:// (the operator may allow others: --webhook-allow-private)", field=field
+            "must begin with https:// (the operator may allow others: STANCHION_WEBHOOK_ALLOW_PRIVATE=1)", field=field
         )
     if host == "localhost" or host.endswith(".localhost") or (_is_address(host) and not is_public(host)):
-        text = f"{host} {FORBIDDEN}; the operator may allow such receivers: --webhook-allow-private"
+        text = f"{host} {FORBIDDEN}; the operator may allow such receivers: STANCHION_WEBHOOK_ALLOW_PRIVATE=1"
         raise InputError(text, field=field)
     return url
 
