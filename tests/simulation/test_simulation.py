@@ -16,13 +16,8 @@ from tests.simulation.sweep import shrink, sweep
 SHORT = 60
 """Seeds played by the tests; `make chaos` plays more."""
 
-FOUND = (
-    (64, "watchers_miss_takeovers"),
-    (77, "first_answer_settles"),
-    (18, "no_lease_check"),
-    (3, "keeps_lost_runs"),
-)
-"""Seeds on which bugs of the product were found, and the mutation that brings each back."""
+WITHIN = 400
+"""Seeds within which a mutant must be found. The first that finds it moves with every change of the code."""
 
 
 def test_seeds_hold() -> None:
@@ -32,13 +27,6 @@ def test_seeds_hold() -> None:
     assert report.events > 2_000
     for what in ("kill", "freeze", "crash", "jump", "drain", "decide", "reconciled", "done"):
         assert report.counts[what] > 0, f"no simulation saw a {what}"
-
-
-@pytest.mark.parametrize(("seed", "bug"), FOUND)
-def test_what_was_found_once(seed: int, bug: str) -> None:
-    """A seed that once failed holds now, and fails again when its bug comes back."""
-    assert simulate(Plan.of(seed)).problem == ""
-    assert simulate(Plan.of(seed, mutation=bug)).problem != ""
 
 
 def test_a_seed_replays_bit_for_bit() -> None:
@@ -63,10 +51,10 @@ def test_a_seed_replays_in_another_process(hash_seed: str) -> None:
     assert made.stdout.split() == [simulate(Plan.of(seed)).digest for seed in (3, 17, 212)]
 
 
-@pytest.mark.parametrize("name", sorted({*MUTATIONS} - {bug for _, bug in FOUND}))
+@pytest.mark.parametrize("name", sorted(MUTATIONS))
 def test_what_is_broken_on_purpose_is_found(name: str) -> None:
-    """The simulation bites: each mutant is found within a few dozen seeds."""
-    for seed in range(200):
+    """The simulation bites: each mutant is found, those that bring back a bug it once found in the product among them."""
+    for seed in range(WITHIN):
         outcome = simulate(Plan.of(seed, mutation=name))
         if outcome.problem:
             assert not outcome.problem.startswith("simulation"), outcome.problem
