@@ -20,6 +20,8 @@ LEASE_S = 2.5
 """Of a worker on PostgreSQL; a process is frozen for longer than this."""
 LONG_HOLE_S = (41.0, 47.0)
 """Longer than any timeout of the store (a command's is 40 s)."""
+GRACE_S = 14.0
+"""A process's own is 10 s; the rest is the machine's."""
 AIM_S = 2.0
 POINTS = ("claim", "claimed", "append", "appended")
 """Of a process's store; see `tests.chaos.member`."""
@@ -74,6 +76,7 @@ class Trouble:
             (5 * drives, self._freeze_at_point),
             (5 * drives, self._freeze_at_call),
             (7, self._hole),
+            (6, self._drain),
         ]
         short: list[tuple[int, Callable[[Member], Awaitable[None]]]] = [
             (14, self._cut),
@@ -152,6 +155,23 @@ class Trouble:
                 member.expected = False
                 return 0.0
         return time.time()
+
+    async def _drain(self, member: Member) -> None:
+        """Ask a process to go, as a deployment does; it must, within its grace and with exit code 0."""
+        held = await self._held(member)
+        self._note("sigterm", member.name, held, self._send(member, signal.SIGTERM))
+        member.expected = True
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await member.gone.wait()
+        except TimeoutError:
+            member.problems.append(f"{member.name} did not end within {GRACE_S:.0f} s of SIGTERM; see {member.log}")
+            self._send(member, signal.SIGKILL)
+            await member.gone.wait()
+        else:
+            if member.code:
+                member.problems.append(f"{member.name} ended with exit code {member.code} on SIGTERM; see {member.log}")
+        await member.up.wait()
 
     # --- SIGSTOP ---------------------------------------------------------------------------------------------------------
 

@@ -115,6 +115,8 @@ class Member:
         self.gone = asyncio.Event()
         self.burnt = asyncio.Event()
         self.starts = 0
+        self.code = 0
+        """With which the last process ended."""
         self.problems: list[str] = []
         self.log = folder / f"{name}.log"
         self._environment = environment
@@ -172,7 +174,7 @@ class Member:
         self.starts += 1
         self.order(command=words, skew_s=self.skew_s)
         await self._attend(process)
-        code = await process.wait()
+        code = self.code = await process.wait()
         was_up, self.worker, self.url = self.up.is_set(), "", ""
         self.up.clear()
         self.gone.set()

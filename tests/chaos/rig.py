@@ -257,21 +257,27 @@ def repeated_in_doubt(events: list[dict[str, Any]]) -> list[str]:
     """Find keyless effects that were started again without a person's word or the tool's."""
     problems: list[str] = []
     tools: dict[str, str] = {}
-    free: set[str] = set()
+    modes: dict[str, str] = {}
+    doubtful: set[str] = set()
+    """Calls of which an attempt is under way, or may have been done."""
     for event in events:
         call = event.get("call", "")
         match event["type"]:
             case "tool_call_judged":
                 tools[call] = event["tool"]
             case "call_decided" if event["decision"] == "retry":
-                free.add(call)
+                doubtful.discard(call)
             case "tool_call_reconciled" if event["answer"] == "not_done":
-                free.add(call)
-            case "tool_call_started" if event["mode"] == "run":
-                keyless = tools.get(call) in ("note", "wire", "wire_reconciled", "purge")
-                if event["attempt"] > 1 and keyless and call not in free:
+                doubtful.discard(call)
+            case "tool_call_failed" if not event["in_doubt"] and modes[call] == "run":  # the tool itself said so
+                doubtful.discard(call)
+            case "tool_call_started" if event["mode"] != "run":
+                modes[call] = event["mode"]
+            case "tool_call_started":
+                modes[call] = "run"
+                if call in doubtful and tools.get(call) in ("note", "wire", "wire_reconciled", "purge"):
                     problems.append(f"{tools[call]} {call} was started again in doubt")
-                free.discard(call)
+                doubtful.add(call)
             case _:
                 pass
     return problems
