@@ -289,10 +289,10 @@ class Worker:
     async def drain(self, grace_s: float) -> None:
         """Let go of all runs: what is in flight may finish within the grace, then model calls and reads are stopped."""
         self.draining = True
-        await self._engine.aclose()
         for slot in self._slots.values():
             if slot.drive is not None:
                 slot.drive.drain()
+        await self._engine.aclose()
         await self._gone(grace_s * 0.7)
         for slot in self._slots.values():
             if slot.drive is not None:
