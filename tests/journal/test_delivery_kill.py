@@ -1,0 +1,127 @@
+"""Workers that are killed while they deliver or start what schedules say: nothing is lost, repetitions are known by id."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from stanchion import Runtime
+from tests.conftest import ROOT
+from tests.journal.delivery_worker import HOOKS
+from tests.runtime.receiver import Message, receiving
+
+WITHIN_S = 60.0
+
+
+@asynccontextmanager
+async def workers(data: str, *runs: int) -> AsyncIterator[list[Process]]:
+    """Start workers, each with so many runs; whoever is left is killed at the end."""
+    made = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.journal.delivery_worker", data, str(count), cwd=ROOT, stdout=PIPE
+        )
+        for count in runs
+    ]
+    try:
+        yield made
+    finally:
+        for process in made:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def ready(process: Process) -> list[str]:
+    """Wait until a worker has started its runs; give their ids."""
+    assert process.stdout is not None
+    runs: list[str] = []
+    async with asyncio.timeout(WITHIN_S):
+        while (line := (await process.stdout.readline()).decode().strip()) != "ready":
+            assert line, "the worker ended"
+            runs.append(line)
+    return runs
+
+
+@pytest.mark.parametrize("moment", ["before the answer", "after the answer"])
+async def test_a_worker_is_killed_between_the_post_and_its_note(dsn: str, moment: str) -> None:
+    """The receiver gets the message again from another worker under the same id, and every message at least once."""
+    async with receiving() as receiver, await Runtime.open(data=dsn, drive=False, webhooks=HOOKS) as desk:
+        _, secret = await desk.webhooks.add(receiver.url)
+        victims: list[Process] = []
+        killed: list[Message] = []
+
+        async def answer(message: Message) -> web.Response:
+            if victims and len(receiver.messages) >= 5:
+                killed.append(message)
+                victim = victims.pop()
+                if moment == "before the answer":
+                    victim.send_signal(signal.SIGKILL)
+                    await victim.wait()
+                else:  # about when the answer is on its way
+                    asyncio.get_running_loop().call_soon(victim.send_signal, signal.SIGKILL)
+            return web.Response(status=200)
+
+        receiver.answer = answer
+        async with workers(dsn, 0) as others, workers(dsn, 20) as killable:
+            await ready(others[0])
+            victims += killable
+            async with asyncio.timeout(WITHIN_S):
+                while not killed or len({m.id for m in receiver.messages}) < 20:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                while await desk.webhooks.deliveries(standing="pending", limit=200):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        rows = await desk.webhooks.deliveries(limit=200)
+        assert [row.standing for row in rows] == ["done"] * 20
+        assert {message.id for message in receiver.messages} == {row.id for row in rows}
+        if moment == "before the answer":
+            times = [message for message in receiver.messages if message.id == killed[0].id]
+            assert len(times) >= 2, "it was posted again, under the same id"
+        data = [message.verified(secret.secret)["data"] for message in receiver.messages]
+        assert {found["run"] for found in data} == {row.run for row in rows}
+
+
+async def test_schedules_of_workers_that_are_killed(dsn: str) -> None:
+    """Three workers, two of them killed while a schedule is made due again and again: one run for each time."""
+    async with await Runtime.open(data=dsn, drive=False, webhooks=HOOKS) as desk:
+        await desk.schedules.add("often", "@yearly", "desk", "Hi.")
+        due: list[int] = []
+        async with workers(dsn, 0, 0, 0) as processes:
+            for process in processes:
+                await ready(process)
+            for number in range(12):
+                view: Any = await desk.schedules.run("often")
+                due.append(view.next_ms[0])
+                if number in (3, 7):
+                    processes[number // 4].kill()
+                async with asyncio.timeout(WITHIN_S):
+                    while (view := await desk.schedules.show("often")).last_ms < due[-1]:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+            async with asyncio.timeout(WITHIN_S):
+                while any(row.status != "ended" for row in await desk.runs(limit=200)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        rows = await desk.runs(limit=200)
+        assert len(rows) == len(set(due)) == 12
+        assert len({row.session for row in rows}) == 12
+        assert {row.outcome for row in rows} == {"done"}
+
+
+async def test_an_outbox_of_the_database_tells_what_happened(dsn: str) -> None:
+    """What two workers did is told by either of them, once each where nobody dies."""
+    async with receiving() as receiver, await Runtime.open(data=dsn, drive=False, webhooks=HOOKS) as desk:
+        await desk.webhooks.add(receiver.url)
+        async with workers(dsn, 15, 15) as processes:
+            runs = [run for process in processes for run in await ready(process)]
+            messages = await receiver.until(30)
+            async with asyncio.timeout(WITHIN_S):
+                while await desk.webhooks.deliveries(standing="pending", limit=200):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        assert sorted(json.loads(message.body)["data"]["run"] for message in messages) == sorted(runs)
