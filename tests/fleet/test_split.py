@@ -75,6 +75,31 @@ def test_an_api_beside_the_worker_of_a_data_file(cli: Cli) -> None:
             assert (taken.returncode, "is in use" in taken.stderr) == (2, True)
 
 
+def test_what_a_client_repeats_is_done_once(cli: Cli) -> None:
+    """A message under a key is said once, however often the request comes; another body under it is refused."""
+    with started(keyless(cli), "api", "agent.py", "--port", "0") as api:
+        run = json.loads(post(f"{api.url}/v1/runs", {"agent": "support", "input": "hello"}, "a")[1])["run"]
+        where = f"{api.url}/v1/runs/{run}/messages"
+        assert [post(where, {"input": "more"}, "b")[0] for _ in range(3)] == [202] * 3
+        assert [post(where, {"input": text}, key)[0] for text, key in (("other", "b"), ("more", "a"))] == [422] * 2
+        with started(cli, "worker", "agent.py"):
+            tail = cli.call("runs", "tail", run, "-o", "json", "--url", api.url).stdout
+            assert tail.count('"message_added"') == 1
+        assert post(where, {"input": "more"}, "b")[0] == 202
+        assert post(where, {"input": "more"}, "c")[0] == 409
+
+
+def post(url: str, body: object, key: str) -> tuple[int, str]:
+    headers = {"content-type": "application/json", "idempotency-key": key}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10
+        ) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 def test_a_worker_needs_a_key_and_an_api_does_not(cli: Cli, tmp_path: Path) -> None:
     """What is missing is said before anything is opened; a password is not."""
     refused = keyless(cli).call("worker", "agent.py", "--data", str(tmp_path / "a.db"))

@@ -129,9 +129,8 @@ def _is_of_another_version(path: Path) -> bool:
 
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        marks = [
-            row[0] for pragma in ("application_id", "user_version") for row in connection.execute(f"PRAGMA {pragma}")
-        ]  # pyright: ignore[reportUnknownMemberType]
+        rows = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))  # pyright: ignore[reportUnknownMemberType]
+        marks = [row[0] for row in rows if row]
         return marks != [APPLICATION_ID, VERSION]
     except apsw.Error:  # no database
         return True

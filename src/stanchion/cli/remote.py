@@ -186,6 +186,15 @@ class Remote:
     async def set_budget(self, ledger: str, usd: str | None) -> Json:
         return await self._call("PUT", f"/v1/budgets/{quote(ledger, safe='/:')}", {"usd": usd})
 
+    async def quotas(self) -> Json:
+        return await self._call("GET", "/v1/quotas")
+
+    async def set_quota(self, name: str, counts: Mapping[str, float]) -> Json:
+        return await self._call("PUT", f"/v1/quotas/{quote(name, safe=':')}", dict(counts))
+
+    async def drop_quota(self, name: str) -> None:
+        await self._call("DELETE", f"/v1/quotas/{quote(name, safe=':')}")
+
     async def add_key(self, name: str) -> tuple[Json, str]:
         raise _keys_are_local()
 

@@ -196,6 +196,7 @@ def _at_server(wanted: Wanted) -> bool:
 
 def _conclude(wanted: Wanted, view: Json, *, live: bool, simulated: bool) -> None:
     """Print what the run came to."""
+    from stanchion.cli.serve import program
     from stanchion.cli.show import how_to_decide, summary
 
     if wanted.as_json:
@@ -210,7 +211,8 @@ def _conclude(wanted: Wanted, view: Json, *, live: bool, simulated: bool) -> Non
             say("and it goes on when the agent is served (or run) on this data file")
     elif view["status"] == "parked":
         say(
-            f"it is parked ({view['parked']}); mend that, then: stanchion runs revive {view['run']}{there(wanted.where)}"
+            f"it is parked ({view['parked']}); mend that, then: "
+            f"{program()} runs revive {view['run']}{there(wanted.where)}"
         )
 
 

@@ -255,7 +255,9 @@ NEEDS = {"edit": " --arguments JSON", "record": " --result TEXT", "reject": " --
 
 def how_to_decide(run: str, waiting: Sequence[Json], where: str) -> str:
     """Say which command decides on the first call that waits."""
-    first = waiting[0]
+    from stanchion.cli.serve import program
+
+    stanchion, first = program(), waiting[0]
     words = f"{run} {first['call']}" if len(waiting) > 1 else run
     said = (f"{decision}{NEEDS.get(decision, '')}" for decision in first["decisions"])
-    return "\n".join(f"    stanchion decide {words} {each}{where}" for each in said)
+    return "\n".join(f"    {stanchion} decide {words} {each}{where}" for each in said)

@@ -70,6 +70,14 @@ class Head:
             self.worker, self.lease_until_ms, self.changed = worker, until_ms, True
 
 
+def is_known(found: tuple[str, str] | None, digest: str) -> bool:
+    """Say whether something was posted before, by what is kept under its key: digest and run. Raises `Conflict`."""
+    if found is not None and found[0] != digest:
+        text = f"this Idempotency-Key was used with another body, for {found[1]}"
+        raise Conflict(text, code="idempotency_mismatch")
+    return found is not None
+
+
 def check_append(append: Append, head: Head) -> None:
     """Raise `StaleAppend` unless the append's driver still has the run and knows its last event."""
     if head.epoch != append.epoch:

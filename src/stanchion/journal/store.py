@@ -420,10 +420,12 @@ class Store(Protocol):
         """When the next waiting run is due or the next lease of a runnable run ends; 0: none."""
         ...
 
-    async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
+    async def post(self, tenant: str, run: str, kind: str, body: bytes, *, key: str = "", digest: str = "") -> int:
         """Put something into a run's inbox and make it runnable (a parked run only by kinds "revive" and "cancel").
 
-        Raises `NotFound`, and `Conflict` if the run is over.
+        Under a `key`, which is one with the keys of starts, it is put there once: 0 says that it was before, live or ended;
+        with another digest that is a `Conflict` of code "idempotency_mismatch". Raises `NotFound`, and `Conflict` if the
+        run is over.
         """
         ...
 

@@ -11,6 +11,7 @@ import msgspec
 from stanchion.core.errors import JournalError, UnknownEvent
 from stanchion.core.fold import fold
 from stanchion.engine.taking import LIVE_MS
+from stanchion.journal.head import MOVED
 from stanchion.journal.store import RunRow, Store
 from stanchion.runtime.opening import open_store
 
@@ -73,8 +74,13 @@ async def survey_of(store: Store, *, idle_ms: int = IDLE_MS) -> Survey:
         never_woken=never,
         unreadable=unreadable,
         looked_at=looked_at,
-        parked=dict(Counter(row.outcome or "unknown" for row in await store.parked(limit=FOUND))),
+        parked=dict(Counter(row.outcome or "unknown" for row in await store.parked(limit=FOUND) if not _has_left(row))),
     )
+
+
+def _has_left(row: RunRow) -> bool:
+    """Whether a run was moved to another store: it stands here for good."""
+    return row.outcome.startswith(MOVED)
 
 
 def _by_agent(rows: Sequence[RunRow]) -> dict[str, int]:

@@ -175,7 +175,7 @@ class LetterItem(BaseModel):
     session: str
     user: str
     agent: str
-    reason: Literal["dead_letter", "bundle_changed", "agent_missing", ""]
+    reason: str = Field(examples=["dead_letter", "bundle_changed", "agent_missing"])
     attempts: int = Field(description="Claims without progress until it was parked.")
     seq: int
     usd: str
@@ -281,6 +281,49 @@ class AgentsModel(BaseModel):
     """The agents of this server."""
 
     agents: list[AgentItem]
+
+
+class QuotaModel(BaseModel):
+    """A limit of a provider, or of one of its models, for one key; null: no limit of this kind."""
+
+    name: str
+    rpm: int | None
+    tpm: int | None
+    itpm: int | None
+    otpm: int | None
+    window_s: float
+
+
+class QuotaUsageModel(BaseModel):
+    """What counts against a limit now."""
+
+    limit: str = Field(description="The provider, a fingerprint of the key, and what is counted.")
+    amount: int
+    workers: int
+
+
+class ClosedModel(BaseModel):
+    """A provider's key and model that rest, because the provider said so."""
+
+    name: str
+    for_s: float
+
+
+class BreakerModel(BaseModel):
+    """A tool's circuit breaker that is not closed."""
+
+    tool: str
+    state: Literal["open", "half_open"]
+    for_s: float
+
+
+class QuotasModel(BaseModel):
+    """Limits that all workers share."""
+
+    quotas: list[QuotaModel]
+    usage: list[QuotaUsageModel]
+    closed: list[ClosedModel]
+    breakers: list[BreakerModel]
 
 
 class LedgerModel(BaseModel):

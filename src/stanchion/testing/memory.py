@@ -30,7 +30,6 @@ from stanchion.journal.store import (
     Ledger,
     RawRecord,
     Refused,
-    RunRef,
     RunRow,
     SessionBusy,
     SessionMoved,
@@ -146,7 +145,11 @@ class MemoryStore:
             }
         )
 
-    async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
+    async def post(self, tenant: str, run: str, kind: str, body: bytes, *, key: str = "", digest: str = "") -> int:
+        if key:
+            return await self.write(
+                lambda tables, now_ms: tables.post_once(tenant, run, kind, body, key, digest, now_ms)
+            )
         return await self.write(lambda tables, now_ms: tables.post(tenant, run, kind, body, now_ms))
 
     async def runnable(
@@ -190,7 +193,13 @@ class MemoryStore:
         return await self.read_rows(lambda tables: tables.listed(tenant, *wanted, before, limit))
 
     async def parked(
-        self, *, tenant: str = "", agent: str = "", reason: str = "", before: tuple[str, str] = ("", ""), limit: int = 50
+        self,
+        *,
+        tenant: str = "",
+        agent: str = "",
+        reason: str = "",
+        before: tuple[str, str] = ("", ""),
+        limit: int = 50,
     ) -> Sequence[RunRow]:
         return await self.read_rows(lambda tables: tables.parked(tenant, agent, reason, before, limit))
 

@@ -14,7 +14,7 @@ import msgspec
 
 from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
-from stanchion.journal.head import check_post
+from stanchion.journal.head import check_post, is_known
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.share import NoPlace
@@ -249,6 +249,14 @@ class Tables:
             return False
         found.lease_until_ms, found.updated_ms = now_ms + lease_ms, now_ms
         return True
+
+    def post_once(self, tenant: str, run: str, kind: str, body: bytes, key: str, digest: str, now_ms: int) -> int:
+        self._run(tenant, run)
+        if is_known(self.idempotency.get((tenant, key)), digest):
+            return 0
+        item = self.post(tenant, run, kind, body, now_ms)
+        self.idempotency[tenant, key] = (digest, run)
+        return item
 
     def post(self, tenant: str, run: str, kind: str, body: bytes, now_ms: int) -> int:
         found = self._run(tenant, run)

@@ -206,6 +206,23 @@ async def a_post_is_never_lost_to_waiting(store: Store) -> None:
         same((await driver.row()).status, "runnable", driver.run)
 
 
+async def a_post_under_a_key_is_made_once(store: Store) -> None:
+    """The same key and digest is one row of the inbox, at once or after the run's end; another digest is refused."""
+    driver = await Driver.driving(store, "r1", idempotency_key="start", idempotency_digest="d")
+    posts = (store.post(TENANT, "r1", "message", b"x", key="k", digest="d") for _ in range(8))
+    numbers = await asyncio.gather(*posts)
+    same(sum(number > 0 for number in numbers), 1, f"posted: {numbers}")
+    items = await store.inbox(TENANT, "r1")
+    same([item.id for item in items], [max(numbers)], "inbox")
+    for key, digest in (("k", "e"), ("start", "e")):
+        error = await raises(Conflict, store.post(TENANT, "r1", "message", b"x", key=key, digest=digest), key)
+        same(error.code, "idempotency_mismatch", "code")
+    true(await store.post(TENANT, "r1", "message", b"x", key="other", digest="d") > 0, "another key")
+    await driver.end(inbox_done=tuple(item.id for item in await store.inbox(TENANT, "r1")))
+    same(await store.post(TENANT, "r1", "message", b"x", key="k", digest="d"), 0, "after the end")
+    await raises(Conflict, store.post(TENANT, "r1", "message", b"x", key="new", digest="d"), "a new one after the end")
+
+
 async def a_run_does_not_end_over_its_inbox(store: Store) -> None:
     """What was accepted for a run is taken in before it ends; the append that would end it is refused whole."""
     driver = await Driver.driving(store, "r1")
@@ -342,6 +359,7 @@ CHECKS = (
     attempts_count_until_progress,
     waiting_ends_by_the_inbox,
     a_post_is_never_lost_to_waiting,
+    a_post_under_a_key_is_made_once,
     a_run_does_not_end_over_its_inbox,
     a_wake_time_makes_runnable,
     a_due_run_is_listed_when_its_lease_has_ended,

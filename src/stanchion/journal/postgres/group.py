@@ -15,7 +15,7 @@ import msgspec
 
 from stanchion.core.errors import Conflict, NotFound, UnreadInbox
 from stanchion.core.event import Base
-from stanchion.journal.head import Head, check_append, check_post
+from stanchion.journal.head import Head, check_append, check_post, is_known
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.announce import add_endpoint, announce
 from stanchion.journal.postgres.money import Money
@@ -72,6 +72,8 @@ class WritePost(msgspec.Struct, frozen=True):
     run: str
     kind: str
     body: bytes
+    key: str = ""
+    digest: str = ""
 
 
 Write: TypeAlias = WriteAppend | WriteStart | WriteClaim | WritePost
@@ -173,6 +175,7 @@ class Group:
                 head = self._heads.setdefault((row[0], row[1]), Head(*row[2:]))
                 self._session(row[0], head.session).queue.append((row[1], head))
         keys = {(start.tenant, start.idempotency_key) for start in starts if start.idempotency_key}
+        keys |= {(write.tenant, write.key) for write in writes if isinstance(write, WritePost) and write.key}
         if keys:
             for row in await connection.fetch(SQL["idempotency"], *_columns(keys, 2)):
                 self._idempotency[row[0], row[1]] = (row[2], row[3])
@@ -236,9 +239,14 @@ class Group:
         self._touch(head)
         return Claim(write.tenant, write.run, head.epoch, head.seq, head.attempts)
 
-    def _post(self, write: WritePost) -> Posted:
+    def _post(self, write: WritePost) -> Posted | int:
         head = self._head(write.tenant, write.run)
+        if write.key and is_known(self._idempotency.get((write.tenant, write.key)), write.digest):
+            return 0
         check_post(write.run, head.status, head.outcome)
+        if write.key:
+            self._idempotency[write.tenant, write.key] = (write.digest, write.run)
+            self._new_keys.append((write.tenant, write.key, write.digest, write.run))
         posted = Posted(head, write.kind, write.body)
         self._posts.append(posted)
         if head.status == "waiting":

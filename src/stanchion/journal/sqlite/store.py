@@ -35,7 +35,6 @@ from stanchion.journal.store import (
     Ledger,
     RawRecord,
     Refused,
-    RunRef,
     RunRow,
     SessionBusy,
     SessionMoved,
@@ -144,8 +143,8 @@ class SqliteStore:
             64 * len(held),
         )
 
-    async def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
-        return await self._writer.write(lambda unit: unit.post(tenant, run, kind, body), 256 + len(body))
+    async def post(self, tenant: str, run: str, kind: str, body: bytes, *, key: str = "", digest: str = "") -> int:
+        return await self._writer.write(lambda unit: unit.post(tenant, run, kind, body, key, digest), 256 + len(body))
 
     async def runnable(
         self, *, limit: int, batch: int = -1, agents: Collection[str] | None = None, ahead: Ahead = NOBODY

@@ -14,7 +14,7 @@ import msgspec
 
 from stanchion.core.errors import Conflict, UnreadInbox
 from stanchion.core.event import Base
-from stanchion.journal.head import Head, check_append, check_post
+from stanchion.journal.head import Head, check_append, check_post, is_known
 from stanchion.journal.queries import named
 from stanchion.journal.share import NoPlace
 from stanchion.journal.sqlite import multi
@@ -176,9 +176,13 @@ class UnitOfWork:
         self.connection.execute(_SQL["void_claims"], (self.now_ms, worker))
         self.connection.execute(_SQL["void_leases"], (worker,))
 
-    def post(self, tenant: str, run: str, kind: str, body: bytes) -> int:
+    def post(self, tenant: str, run: str, kind: str, body: bytes, key: str = "", digest: str = "") -> int:
         head = self._heads.get(tenant, run)
+        if key and is_known(self._row(_SQL["idempotency"], (tenant, key)), digest):
+            return 0
         check_post(run, head.status, head.outcome)
+        if key:
+            self.connection.execute(_SQL["insert_idempotency"], (tenant, key, digest, run))
         self.connection.execute(_SQL["insert_inbox"], (head.no, kind, body, self.now_ms))
         item = self.connection.last_insert_rowid()
         if head.status == "waiting":

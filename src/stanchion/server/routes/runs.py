@@ -176,10 +176,23 @@ async def decide_call(
 
 @router.post("/runs/{run}/messages", status_code=202, response_model=AcceptedModel, openapi_extra=described(Say))
 async def send_message(
-    run: RunId, edge: EdgeOf, tenant: TenantOf, given: Annotated[Given[Say], Depends(json_body(Say))]
+    run: RunId,
+    edge: EdgeOf,
+    tenant: TenantOf,
+    given: Annotated[Given[Say], Depends(json_body(Say))],
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            max_length=255,
+            pattern="^[!-~]+$",
+            description="The same key and body is said once; the same key with another body is 422.",
+        ),
+    ] = None,
 ) -> Response:
     """Say something more to a live run. 409 if it is over: start another in its session."""
-    await edge.runtime.send(run, said(given.body.input), by=given.body.by, tenant=tenant)
+    await edge.runtime.send(
+        run, said(given.body.input), by=given.body.by, tenant=tenant, idempotency_key=idempotency_key or ""
+    )
     return accepted(run)
 
 
