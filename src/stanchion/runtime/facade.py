@@ -231,7 +231,8 @@ class Runtime:
         while rows := await self.store.parked(before=before, limit=200):
             for row in rows:
                 if row.agent in self._bound and await self._was_missing(row):
-                    await self.revive(row.run, by="runtime", tenant=row.tenant)
+                    with contextlib.suppress(Conflict):  # another worker that starts was faster
+                        await self.revive(row.run, by="runtime", tenant=row.tenant)
             before = (rows[-1].tenant, rows[-1].run)
 
     async def _was_missing(self, row: RunRow) -> bool:
