@@ -27,7 +27,7 @@ ANSWER_S = 4.0
 """After so long without an answer a customer asks elsewhere."""
 SILENT_S = 4.0
 """After so long without an event, too: the server may be cut off from the database."""
-PATIENCE_S = 150.0
+PATIENCE_S = 300.0
 BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, asyncio.IncompleteReadError)
 
 
