@@ -331,7 +331,7 @@ class Play:
         refused: ev.BudgetRefused | None = None
         while True:
             decision = self._decide()
-            acts = [e for e in decision.effects if not isinstance(e, Abort)]
+            acts = [e for e in decision.effects if isinstance(e, CallModel | CallTool)]
             if not decision.events:
                 aborts = [e for e in decision.effects if isinstance(e, Abort)]
                 break

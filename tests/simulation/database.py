@@ -20,11 +20,8 @@ from stanchion.journal.store import (
     Change,
     Claim,
     Heard,
-    IdempotencyMismatch,
     Key,
     Refused,
-    SessionBusy,
-    SessionMoved,
     Start,
     Started,
 )
@@ -55,7 +52,7 @@ class AuditedTables(Tables):
         self.touched[tenant, run] = None
         return item
 
-    def start(self, start: Start, now_ms: int) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused:
+    def start(self, start: Start, now_ms: int) -> Any:
         said = super().start(start, now_ms)
         if isinstance(said, Started) and not said.existing:
             self._check_caps(start.tenant)
