@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from stanchion.runtime import Runtime, RunView
     from stanchion.toolbox.answer import Done, Inject, Partial, Result, ToolContext, Undone, Unknown
     from stanchion.toolbox.function import tool
+    from stanchion.toolbox.options import Breaker
 
 _HOMES = {
     "Agent": "stanchion.agent",
     "Approve": "stanchion.agent",
+    "Breaker": "stanchion.toolbox.options",
     "ConfigError": "stanchion.core.errors",
     "Done": "stanchion.toolbox.answer",
     "Inject": "stanchion.toolbox.answer",
@@ -51,6 +53,7 @@ __all__ = [  # noqa: RUF022 - sorted by what a reader meets first
     "LoopRules",
     "price_usd",
     "tool",
+    "Breaker",
     "ToolContext",
     "Inject",
     "Result",

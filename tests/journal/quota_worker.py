@@ -14,9 +14,8 @@ import sys
 import aiohttp
 import msgspec
 
-from stanchion import Agent, Model, NotDone, Runtime, tool
+from stanchion import Agent, Breaker, Model, NotDone, Runtime, tool
 from stanchion.core.bundle import RetryPolicy
-from stanchion.toolbox.options import Breaker
 
 
 class Config(msgspec.Struct):

@@ -109,6 +109,9 @@ class Desk(Protocol):
     async def shares(self) -> Sequence[Json]: ...
     async def set_share(self, scope: str, changes: Mapping[str, int | None], *, every: bool) -> Json: ...
     async def workers(self) -> Sequence[Json]: ...
+    async def quotas(self) -> Json: ...
+    async def set_quota(self, name: str, counts: Mapping[str, float]) -> Json: ...
+    async def drop_quota(self, name: str) -> None: ...
     async def add_key(self, name: str) -> tuple[Json, str]: ...
     async def keys(self) -> Sequence[Json]: ...
     async def revoke_key(self, id: str) -> bool: ...
@@ -264,6 +267,21 @@ class FileDesk:
         ago = [round(max(now_ms - row["seen_ms"], 0) / 1000, 1) for row in rows]
         return [row | {"begun_per_s": row.pop("rate"), "seen_s_ago": s} for row, s in zip(rows, ago, strict=True)]
 
+    async def quotas(self) -> Json:
+        from stanchion.runtime.quotas import quotas_json
+
+        return quotas_json(await self._runtime.quotas())
+
+    async def set_quota(self, name: str, counts: Mapping[str, float]) -> Json:
+        from stanchion.runtime.quotas import quota_json
+
+        words = [f"{count}={value!r}" for count, value in counts.items()]
+        return quota_json(await self._runtime.set_quota(" ".join([name, *words])))
+
+    async def drop_quota(self, name: str) -> None:
+        if not await self._runtime.drop_quota(name):
+            raise NotFound(f"there is no limit for {name!r}; `stanchion quotas ls` lists what there is")
+
     async def add_key(self, name: str) -> tuple[Json, str]:
         key, secret = await self._runtime.add_key(self._tenant, name)
         return _key(plain(key)), secret
@@ -291,7 +309,7 @@ def _listed(row: Json) -> Json:
 
 def share_json(share: Any) -> Json:
     """Give a share; None is what is not set."""
-    row = plain(share)
+    row = dict(plain(share))
     return row | {
         "weight": row["weight"] or None,
         "max_running": None if row["max_running"] < 0 else row["max_running"],

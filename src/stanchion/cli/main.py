@@ -17,6 +17,7 @@ from stanchion.cli import (
     keys,
     move,
     prices,
+    quotas,
     run,
     runs,
     schedule,
@@ -68,6 +69,7 @@ app.command()(doctor.doctor)
 app.add_typer(keys.app)
 app.add_typer(budgets.app)
 app.add_typer(shares.app)
+app.add_typer(quotas.app)
 app.add_typer(schedule.app)
 app.add_typer(webhooks.app)
 app.add_typer(shares.workers)

@@ -42,6 +42,15 @@ MaxActive = Annotated[
         min=1,
     ),
 ]
+Quotas = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quota",
+        metavar="LIMIT",
+        help='What all workers together may ask of a provider: "anthropic rpm=50 tpm=40000"; may be repeated, also in '
+        "STANCHION_QUOTAS (with ;). See `stanchion quotas`.",
+    ),
+]
 AccessLog = Annotated[bool, typer.Option("--access-log", help="Write a line per request to stderr.")]
 
 
@@ -52,6 +61,7 @@ def serve(
     data: Data = "",
     grace_s: Grace = 10.0,
     max_active: MaxActive = 4_000,
+    quota: Quotas = None,
     access_log: AccessLog = False,
     model: Model = "",
     simulated: Simulated = False,
@@ -81,7 +91,7 @@ def serve(
     """
     where = Where(data=data).in_a_file()
     settings = http_settings(host, port, grace_s, access_log=access_log)
-    answering = Answering(model, simulated, simulated_if_no_key, sim_script, max_active)
+    answering = Answering(model, simulated, simulated_if_no_key, sim_script, max_active, quota or ())
     run_loop(serve_http(files, where, answering, settings, said=try_ or (), as_json=output == "json"))
 
 
@@ -135,6 +145,8 @@ class Answering:
     script: str = ""
     max_active: int = 0
     """How many runs are driven at once."""
+    quotas: Sequence[str] = ()
+    """Limits of providers that all workers share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +191,10 @@ async def hosted(
             environment, simulated = provider.environment, provider.simulated
         drives = answering is not None
         most = answering.max_active if answering else 0
-        runtime = await Runtime.open(*agents, data=where.data, environment=environment, drive=drives, max_active=most)
+        quotas = answering.quotas if answering else ()
+        runtime = await Runtime.open(
+            *agents, data=where.data, environment=environment, drive=drives, max_active=most, quotas=quotas
+        )
         stack.push_async_callback(runtime.aclose, grace_s=0)
         yield Hosted(runtime, agents, shown(where.data), simulated, drives)
 

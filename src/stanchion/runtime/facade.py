@@ -55,7 +55,7 @@ from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
 from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
-from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, read_quotas
+from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, quota_name, read_quotas
 from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
 from stanchion.runtime.shape import Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
@@ -586,7 +586,7 @@ class Runtime:
 
     async def drop_quota(self, name: str) -> bool:
         """Forget a shared limit. False: there is none."""
-        return await self.store.quotas.drop_quota(name)
+        return await self.store.quotas.drop_quota(quota_name(name))
 
     async def export(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,29 @@ class QuotasView(msgspec.Struct, frozen=True):
     usage: tuple[Usage, ...]
     pauses: tuple[Pause, ...]
     breakers: tuple[BreakerRow, ...]
+
+
+def quotas_json(view: QuotasView) -> dict[str, Any]:
+    """Give the view as surfaces show it: times in seconds, a breaker by its tool and state."""
+    return {
+        "quotas": [quota_json(quota) for quota in view.quotas],
+        "usage": [msgspec.to_builtins(row) for row in view.usage],
+        "closed": [{"name": pause.name, "for_s": round(pause.for_ms / 1000, 1)} for pause in view.pauses],
+        "breakers": [
+            {
+                "tool": row.name.removeprefix("tool:"),
+                "state": "open" if row.for_ms > 0 else "half_open",
+                "for_s": round(max(row.for_ms, 0) / 1000, 1),
+            }
+            for row in view.breakers
+        ],
+    }
+
+
+def quota_json(quota: Quota) -> dict[str, Any]:
+    """Give a limit; null is what is not limited."""
+    counts = {name: getattr(quota, name) or None for name in _COUNTS}
+    return {"name": quota.name, **counts, "window_s": quota.window_s}
 
 
 def read_quotas(given: Sequence[str | Quota], environment: Mapping[str, str]) -> tuple[Quota, ...]:
@@ -72,7 +96,13 @@ def checked_quota(quota: Quota, field: str) -> Quota:
         raise InputError(f"{quota.name!r}: tpm={quota.tpm} is less than any call takes", field=field)
     if not 1 <= quota.window_s <= MAX_WINDOW_S:
         raise InputError(f"{quota.name!r}: window_s={quota.window_s:g} must be from 1 to {MAX_WINDOW_S:g}", field=field)
-    return msgspec.structs.replace(quota, name=f"{family(provider)}{colon}{model}")
+    return msgspec.structs.replace(quota, name=quota_name(quota.name))
+
+
+def quota_name(name: str) -> str:
+    """Name a limit as it is counted: providers that take one key have one."""
+    provider, colon, model = name.partition(":")
+    return f"{family(provider) if provider in PROVIDERS else provider}{colon}{model}"
 
 
 def _number(value: str, word: str, field: str) -> float:

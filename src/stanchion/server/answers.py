@@ -294,6 +294,12 @@ class QuotaModel(BaseModel):
     window_s: float
 
 
+class DroppedModel(BaseModel):
+    """What was taken away."""
+
+    name: str
+
+
 class QuotaUsageModel(BaseModel):
     """What counts against a limit now."""
 

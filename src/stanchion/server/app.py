@@ -18,8 +18,8 @@ from stanchion.server.answers import ErrorBody
 from stanchion.server.body import REFERENCE
 from stanchion.server.edge import Edge
 from stanchion.server.guard import Guard
-from stanchion.server.models import Cancel, Decide, Replay, Revive, Say, SetBudget, SetShare, StartRun
-from stanchion.server.routes import admin, dlq, health, runs, schedules, sessions, shares, starting, webhooks
+from stanchion.server.models import Cancel, Decide, Replay, Revive, Say, SetBudget, SetQuota, SetShare, StartRun
+from stanchion.server.routes import admin, dlq, health, quotas, runs, schedules, sessions, shares, starting, webhooks
 from stanchion.server.settings import Settings
 
 DESCRIPTION = """
@@ -28,7 +28,18 @@ event it saw, and a request that was repeated under its `Idempotency-Key` is the
 
 Every error is `{"error": {"code", "message", "field", "retryable"}}`, and `id` where the fault is the server's.
 """
-BODIES: tuple[type[BaseModel], ...] = (StartRun, Cancel, Decide, Say, Revive, Replay, SetBudget, SetShare, *delivery.BODIES)
+BODIES: tuple[type[BaseModel], ...] = (
+    StartRun,
+    Cancel,
+    Decide,
+    Say,
+    Revive,
+    Replay,
+    SetBudget,
+    SetShare,
+    SetQuota,
+    *delivery.BODIES,
+)
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": what}
     for status, what in {
@@ -63,7 +74,11 @@ def create_app(runtime: Runtime, settings: Settings | None = None) -> FastAPI:
     failure.install(app)
     app.add_middleware(Guard, edge=edge)
     app.include_router(health.router)
-    app.include_router(_versioned((starting.router, runs.router, sessions.router, dlq.router, shares.router, admin.router)))
+    app.include_router(
+        _versioned(
+            (starting.router, runs.router, sessions.router, dlq.router, shares.router, quotas.router, admin.router)
+        )
+    )
     app.include_router(_versioned((schedules.router, webhooks.router)))
     return app
 

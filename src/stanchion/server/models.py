@@ -163,7 +163,8 @@ class StartRun(Body):
         "Used where there is one, and where deadline and limits leave a day.",
     )
     priority: Literal["", "interactive", "batch"] = Field(
-        "", description="Who goes first when runs wait for a worker: interactive before batch. The agent's own if left out."
+        "",
+        description="Who goes first when runs wait for a worker: interactive before batch. The agent's own if left out.",
     )
     webhook: CallbackBody | None = Field(
         None, description="Whom to tell, with a message that is signed with the secret of `GET /v1/webhooks/secret`."
@@ -231,6 +232,16 @@ class SetBudget(Body):
     """A budget's limit; null takes it away. Setting one opens a budget that an overrun had closed."""
 
     usd: Usd | None
+
+
+class SetQuota(Body):
+    """What may be asked of a provider with one key, by all workers together; null: no limit of this kind."""
+
+    rpm: Count | None = Field(None, description="Requests in a window.")
+    tpm: Count | None = Field(None, description="Tokens in a window, input and output.")
+    itpm: Count | None = Field(None, description="Input tokens in a window.")
+    otpm: Count | None = Field(None, description="Output tokens in a window.")
+    window_s: Annotated[float, Field(ge=1, le=86_400)] = Field(60.0, description="The window, in seconds.")
 
 
 # --- queries ------------------------------------------------------------------------------------------------------------
