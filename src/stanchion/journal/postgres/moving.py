@@ -128,14 +128,15 @@ class _Taking:
 
     async def _add(self, planned: Plan, envelopes: dict[tuple[str, int], bytes]) -> None:
         keys = await self._keys()
+        rows: list[tuple[int, str, RawRecord]] = []
         for run, records in planned.events():
             no = await (self._insert(run.row) if run in planned.add else self._grow(run.row))
             await self._inbox(no, run)
-            for start in range(0, len(records), _EVENTS):
-                part = records[start : start + _EVENTS]
-                await self._events(no, run.row.run, part, envelopes)
-                await self._contents(part, keys)
-        await self._rest()
+            rows += [(no, run.row.run, record) for record in records]
+        for start in range(0, len(rows), _EVENTS):
+            await self._events(rows[start : start + _EVENTS], keys, envelopes)
+        await self._use_keys()
+        await self._put_session()
 
     async def _keys(self) -> dict[str, Key]:
         """Add the keys that are not here and were not destroyed here; give all that there are."""
@@ -172,21 +173,25 @@ class _Taking:
             await self._connection.execute(SQL["insert_inbox"], no, *zip(*rows, strict=True))
 
     async def _events(
-        self, no: int, run: str, records: Sequence[RawRecord], envelopes: dict[tuple[str, int], bytes]
+        self, part: list[tuple[int, str, RawRecord]], keys: dict[str, Key], envelopes: dict[tuple[str, int], bytes]
     ) -> None:
-        rows = [(record.seq, record.hash, envelopes[run, record.seq]) for record in records]
-        await self._connection.execute(SQL["insert_events"], no, *zip(*rows, strict=True))
+        rows = [(no, record.seq, record.hash, envelopes[run, record.seq]) for no, run, record in part]
+        await self._connection.execute(SQL["insert_events"], *zip(*rows, strict=True))
+        found = moved_contents((record for _, _, record in part), keys)
+        contents = [(key.id, commit, self._cipher.seal(key, content)) for key, commit, content in found]
+        if contents:
+            await self._connection.execute(SQL["insert_contents"], self._tenant, *zip(*contents, strict=True))
 
-    async def _contents(self, records: Sequence[RawRecord], keys: dict[str, Key]) -> None:
-        found = moved_contents(records, keys)
-        rows = [(key.id, commit, self._cipher.seal(key, content)) for key, commit, content in found]
-        if rows:
-            await self._connection.execute(SQL["insert_contents"], self._tenant, *zip(*rows, strict=True))
+    async def _use_keys(self) -> None:
+        if not self._moved.used:
+            return
+        columns = tuple(zip(*((used.key, used.digest, used.run) for used in self._moved.used), strict=True))
+        await self._connection.execute(SQL["insert_used"], self._tenant, *columns)
+        other = await self._connection.fetchval(SQL["foreign_used"], self._tenant, *columns)
+        if other is not None:
+            raise Conflict(f"the idempotency key {other!r} is used here for another run")
 
-    async def _rest(self) -> None:
-        for used in self._moved.used:
-            if not await self._connection.fetchval(SQL["insert_used"], self._tenant, used.key, used.digest, used.run):
-                raise Conflict(f"the idempotency key {used.key!r} is used here for another run than {used.run!r}")
+    async def _put_session(self) -> None:
         row = self._moved.row
         if row is not None:
             head: tuple[Any, ...] = (row.head.run, row.head.seq, row.head.hash) if row.head else ("", 0, "")

@@ -59,7 +59,8 @@ SELECT $1, v.kind, v.body, v.at_ms FROM unnest($2::text[], $3::bytea[], $4::bigi
     AS v (kind, body, at_ms, place) ORDER BY v.place
 
 -- name: insert_events
-INSERT INTO events (run, seq, hash, envelope) SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[])
+INSERT INTO events (run, seq, hash, envelope)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])
 
 -- name: insert_contents
 INSERT INTO contents (key, hash, blob)
@@ -67,8 +68,12 @@ SELECT k.no, v.hash, v.blob FROM unnest($2::text[], $3::bytea[], $4::bytea[]) AS
 JOIN keys k ON k.tenant = $1 AND k.id = v.key ORDER BY 1, 2 ON CONFLICT DO NOTHING
 
 -- name: insert_used
-INSERT INTO idempotency (tenant, key, digest, run) VALUES ($1, $2, $3, $4)
-ON CONFLICT (tenant, key) DO UPDATE SET key = excluded.key RETURNING digest = $3 AND run = $4
+INSERT INTO idempotency (tenant, key, digest, run)
+SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ORDER BY 2 ON CONFLICT DO NOTHING
+
+-- name: foreign_used
+SELECT v.key FROM unnest($2::text[], $3::text[], $4::text[]) AS v (key, digest, run)
+JOIN idempotency i ON i.tenant = $1 AND i.key = v.key WHERE (i.digest, i.run) <> (v.digest, v.run) LIMIT 1
 
 -- name: put_session
 INSERT INTO sessions (tenant, session, agent, "user", head_run, head_seq, head_hash, live, runs, created_ms, updated_ms)
