@@ -332,7 +332,7 @@ async def test_five_thousand_deliveries() -> None:
             body = json.dumps({"type": "run.asked", "timestamp": "", "data": {"seq": seq}}).encode()
             said = Announcement("run.asked", seq, "desk", body)
             endpoint = store.tables.outbox.endpoints["t", f"e{number % 3}"]
-            store.tables.outbox.add_delivery(endpoint, run, said, 0)
+            store.tables.outbox.add_delivery(endpoint, run, said, 1)
         deliverer = Deliverer(store, SystemClock(), LOCAL)
         deliverer.open()
         rows = store.tables.outbox.deliveries

@@ -115,8 +115,9 @@ class Deliverer:
         while True:
             self._wake.clear()
             try:
-                await self._begin_lanes()
                 due_ms = await self._outbox.next_due_ms()
+                if due_ms:
+                    await self._begin_lanes()
                 await self._prune()
             except JournalError as error:
                 log.error("the outbox could not be read: %s", error)

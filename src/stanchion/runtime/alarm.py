@@ -66,8 +66,9 @@ class Alarm:
         while True:
             self._wake.clear()
             try:
-                await self._fire_due()
                 due_ms = await self._store.schedules.next_due_ms()
+                if due_ms and await self._fire_due():
+                    due_ms = await self._store.schedules.next_due_ms()
             except JournalError as error:
                 log.error("the schedules could not be read: %s", error)
                 due_ms = 0
@@ -82,15 +83,18 @@ class Alarm:
             async with asyncio.timeout(min(left_s, POLL_S) if left_s > 0 else POLL_S):
                 await self._wake.wait()
 
-    async def _fire_due(self) -> None:
-        after = ("", "")
+    async def _fire_due(self) -> bool:
+        """Start what is due; say whether anything was."""
+        fired, after = False, ("", "")
         while due := await self._store.schedules.due(limit=PAGE, after=after):
             mine = [schedule for schedule in due if self._serves(schedule.agent)]
+            fired = fired or bool(mine)
             if mine:
                 await asyncio.sleep(self._clock.draw() * SPREAD_S)
             for schedule in mine:
                 await self._fire(schedule)
             after = (due[-1].tenant, due[-1].name)
+        return fired
 
     async def _fire(self, seen: Schedule) -> None:
         """Start the run of a schedule that was seen due, unless another has done it."""
