@@ -37,8 +37,10 @@ NUMBERS = {
 }  # fmt: skip
 STEADY = ("cpu", "first", "memory")
 """What one warm process shows, in one go."""
-FEWER = {"crowd": 3, "bytes": 1, "kill": 3, "kill-other": 3, "spend": 3, "streams": 1}
-"""Repeats of what takes long or is a count of many: 30 runs are killed, 100 readers cut, and bytes do not vary."""
+FEWER = {"memory": 5, "crowd": 1, "bytes": 1, "kill": 3, "kill-other": 3, "spend": 2, "streams": 1}
+"""Repeats of what takes long or is a count of many, unless all are asked for: 1,000 runs are one cell's crowd, 30 are killed,
+100 readers are cut, and bytes do not vary."""
+GROUPS = ("steady", "crowd", "bytes", "kill", "kill-other", "spend", "streams")
 USUAL_S = {
     "steady": 36.0, "crowd": 75.0, "bytes": 70.0, "kill": 13.0, "kill-other": 14.0, "spend": 35.0, "streams": 14.0,
 }  # fmt: skip
@@ -61,19 +63,17 @@ class Task:
         return f"{part}/{self.peer.name}/{self.repeat}"
 
 
-def plan(parts: set[str], peers: list[Peer], repeats: int, results: Results) -> list[Task]:
+def plan(parts: set[str], peers: list[Peer], repeats: int, results: Results, *, every: bool = False) -> list[Task]:
     """List what is to be done: repeats outermost, so that all frameworks meet the same hour."""
+    fewer = {} if every else FEWER
     tasks: list[Task] = []
     for repeat in range(repeats):
         turned = peers[repeat % len(peers) :] + peers[: repeat % len(peers)]
-        for group in ("steady", *FEWER):
-            if group != "steady" and repeat >= FEWER[group]:
-                continue
+        for group in GROUPS:
+            asked = [part for part in (STEADY if group == "steady" else (group,)) if repeat < fewer.get(part, repeats)]
             for peer in turned:
-                asked = STEADY if group == "steady" else (group,)
-                mine = tuple(part for part in asked if part in parts and _has(peer, part))
-                task = Task(group, mine, peer, repeat)
-                if mine := tuple(part for part in mine if not results.has(task.key(part))):
+                wanted = (part for part in asked if part in parts and _has(peer, part))
+                if mine := tuple(part for part in wanted if not results.has(f"{part}/{peer.name}/{repeat}")):
                     tasks.append(Task(group, mine, peer, repeat))
     return tasks
 
@@ -144,7 +144,7 @@ def main() -> None:
         results.versions[peer.name] = peer.versions()
     results.machine = machine()
     repeats = given.repeats or (1 if given.short else 10)
-    tasks = plan(parts, given.peers, repeats, results)
+    tasks = plan(parts, given.peers, repeats, results, every=given.every)
     asyncio.run(measure(tasks, SHORT if given.short else FULL, results, path))
     print(page(results))
     sys.exit(any("/stanchion/" in key for key in results.errors()))
@@ -160,6 +160,7 @@ def _parsed() -> argparse.Namespace:
     )
     parser.add_argument("--peers", type=_peers, default=list(PEERS), metavar="NAME,..", help=", ".join(BY_NAME))
     parser.add_argument("--repeats", type=int, metavar="N", help="repeats (default: 10; 1 with --short)")
+    parser.add_argument("--every", action="store_true", help="so many repeats of everything: hours instead of one")
     parser.add_argument("--missing", action="store_true", help="keep the cells that are there, and measure the others")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the set's file (default: .peers/results.json)")
     parser.add_argument("--publish", action="store_true", help="measure nothing; write tables and plots from the set")

@@ -44,8 +44,8 @@ class Size:
 
 
 FULL = Size(
-    at_once={1: 3, 10: 20, 100: 100}, turns=3, crowd=1_000, crowd_turns=2, live=100, live_turns=2,
-    steps=(10, 100, 1_000), steps_cap_s=100, kills=5, offered={5: 20, 20: 10, 50: 6, 200: 3}, samples=10,
+    at_once={1: 3, 10: 10, 100: 100}, turns=3, crowd=1_000, crowd_turns=2, live=100, live_turns=1,
+    steps=(10, 100, 1_000), steps_cap_s=240, kills=5, offered={5: 20, 20: 10, 50: 6, 200: 3}, samples=10,
     readers=20, disconnects=100,
 )  # fmt: skip
 SHORT = Size(
@@ -139,15 +139,16 @@ async def stored(world: World, peer: Peer, size: Size) -> Figures:
             try:
                 cost = await running.ask("runs", timeout_s=size.steps_cap_s, names=["r"], at_once=1)
             except SubjectFailed as error:
+                await running.kill()
                 calls = (await world.bill())["requests"]
-                found[str(steps)] = {
-                    "gave_up": str(error)[:200],
-                    "calls": calls,
-                    "bytes": await world.stored_bytes(dsn),
-                }
+                size_now = await world.stored_bytes(dsn)
+                found[str(steps)] = {"gave_up": str(error)[:200], "calls": calls, "bytes": size_now, "empty": empty}
                 break
             if cost["failed"]:
                 raise SubjectFailed(str(cost["failures"]))
+            calls = (await world.bill())["requests"]
+            if calls != steps:
+                raise SubjectFailed(f"a run of {steps} steps made {calls} model calls")
             size_now = await world.stored_bytes(dsn)
             found[str(steps)] = {
                 "bytes": size_now, "empty": empty, "per_step": size_now / steps, "wall_s": time.monotonic() - began

@@ -10,6 +10,7 @@ from line import OnText, Spec, Subject, main
 from tools import IDENTITY, MAX_OUTPUT_TOKENS, MODEL, look_up, pay_back, write_note
 
 from stanchion import Agent, Limits, Model, Runtime, tool
+from stanchion.core.bundle import LoopRules
 from stanchion.core.event import Entry
 from stanchion.core.message import Text
 from stanchion.server.serve import serve
@@ -50,8 +51,9 @@ class Stanchion(Subject):
             name="support",
             identity=IDENTITY,
             tools=[lookup, refund, note],
-            model=Model(f"anthropic:{MODEL}", max_output_tokens=MAX_OUTPUT_TOKENS),
+            model=Model(f"anthropic:{MODEL}", max_output_tokens=MAX_OUTPUT_TOKENS, context_tokens=2_000_000),
             limits=Limits(turns=10_000, budget_wait_s=20),
+            loop=LoopRules(calls_per_minute=0),  # a run of 1,000 steps in seconds is what is asked for here
         )
         self.runtime = await Runtime.open(agent, data=self.spec["dsn"])
         if usd := self.spec.get("limit_usd"):
