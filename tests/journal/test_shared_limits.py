@@ -27,7 +27,9 @@ WINDOW_S = 5.0
 SCRIPT = Script(
     rules=(
         Rule(when=When(after="tool"), reply=Reply(text="Done: ${tool}")),
-        Rule(when=When(user="work"), reply=Reply(calls=tuple(ReplyCall(name="work", arguments={"n": n}) for n in (1, 2)))),
+        Rule(
+            when=When(user="work"), reply=Reply(calls=tuple(ReplyCall(name="work", arguments={"n": n}) for n in (1, 2)))
+        ),
         Rule(when=When(user="flaky"), reply=Reply(calls=(ReplyCall(name="flaky", arguments={"n": 1}),))),
     ),
     default=Reply(text="Hello.", usage=UsageOverride(input_tokens=700)),
@@ -112,7 +114,9 @@ async def test_tenants_have_their_weights_in_what_is_scarce(dsn: str) -> None:
         async with looking(config) as runtime:
             await runtime.set_share("tenant", tenant="one", weight=1)
             await runtime.set_share("tenant", tenant="three", weight=3)
-            starts = [runtime.start("talker", "hello", tenant=tenant) for _ in range(150) for tenant in ("one", "three")]
+            starts = [
+                runtime.start("talker", "hello", tenant=tenant) for _ in range(150) for tenant in ("one", "three")
+            ]
             await asyncio.gather(*starts)
             async with fleet(config):
                 await until(lambda: counted(sim).requests.total >= 4 * limit)
