@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
@@ -22,7 +22,7 @@ class Slots:
         self.free = slots
         self.busy: list[tuple[float, str, float]] = []
         self.runs: Counter[str] = Counter()
-        self.time: Counter[str] = Counter()
+        self.time: defaultdict[str, float] = defaultdict(float)
         self.order: list[str] = []
         self._no = Counter({tenant: number for number, tenant in enumerate(weights)})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from stanchion.agent import Agent
 from stanchion.core import event as ev
 from stanchion.core.errors import ConfigError, InputError, QueueFull
 from stanchion.journal.share import BATCH, Place
+from stanchion.model.client import ModelClient
 from stanchion.runtime.admission import retry_after_s
 from tests.engine.rig import HeldModel, agent, once, over, running, until, until_event
 
@@ -111,12 +113,13 @@ async def test_a_cap_makes_runs_wait(tmp_path: Path) -> None:
     async with running(tmp_path, once("refund", order="A", cents=5)) as runtime:
         await runtime.set_share("user:*", max_running=1)
         model = HeldModel()
-        runtime._bound["desk"].clients[0], quick = model, runtime._bound["desk"].clients[0]
+        clients = cast("list[ModelClient]", runtime._bound["desk"].clients)
+        quick, clients[0] = clients[0], model
         first = await runtime.start("desk", "Hello", user="ann")
         second = await runtime.start("desk", "Hello", user="ann")
         other = await runtime.start("desk", "Hello", user="ben")
         assert (first.queued, second.queued, other.queued) == (False, True, False)
-        runtime._bound["desk"].clients[0] = quick
+        clients[0] = quick
         model.gate.set()
         await over(runtime, first.run)
         await until_event(runtime, second.run, ev.ToolCallJudged)  # (it asks for approval now, and holds no place)

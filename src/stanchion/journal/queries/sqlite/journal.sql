@@ -14,7 +14,7 @@ INSERT INTO claims (run, epoch, worker, ended_ms)
 SELECT no, epoch, worker, ? FROM runs WHERE lease_until_ms > 0 AND worker <> ? AND attempts > 0 ON CONFLICT DO NOTHING
 
 -- name: void_leases
-UPDATE runs SET lease_until_ms = 0, worker = '' WHERE lease_until_ms > 0 AND worker <> ?
+UPDATE runs INDEXED BY runs_driven SET lease_until_ms = 0, worker = '' WHERE worker <> '' AND worker <> ?
 
 -- name: next_queued
 SELECT run FROM runs WHERE tenant = ? AND session = ? AND status = 'queued' ORDER BY no LIMIT 1

@@ -11,6 +11,9 @@ CREATE INDEX runs_driven ON runs (tenant, agent, user, status, lease_until_ms) W
 -- Runs behind their session's live run, to be counted with those that wait to begin.
 CREATE INDEX runs_behind ON runs (tenant) WHERE status = 'queued';
 
+-- A tenant's runs, the newest first, are listed without sorting them all.
+CREATE INDEX runs_by_tenant ON runs (tenant, no);
+
 CREATE TABLE shares (
     tenant TEXT NOT NULL,
     scope TEXT NOT NULL,
