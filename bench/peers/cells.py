@@ -34,6 +34,8 @@ class Size:
     live_turns: int
     steps: tuple[int, ...]
     steps_cap_s: float
+    many: int
+    """Runs of ten steps each, whose bytes are shared out: what a table costs before its first row no longer shows."""
     kills: int
     """Runs of each kind of write that one kill meets."""
     offered: dict[int, int]
@@ -45,12 +47,12 @@ class Size:
 
 FULL = Size(
     at_once={1: 3, 10: 10, 100: 100}, turns=3, crowd=1_000, crowd_turns=2, live=100, live_turns=1,
-    steps=(10, 100, 1_000), steps_cap_s=240, kills=5, offered={5: 20, 20: 10, 50: 6, 200: 3}, samples=10,
+    steps=(10, 100, 1_000), steps_cap_s=240, many=100, kills=5, offered={5: 20, 20: 10, 50: 6, 200: 3}, samples=10,
     readers=20, disconnects=100,
 )  # fmt: skip
 SHORT = Size(
     at_once={1: 1, 10: 10, 100: 20}, turns=2, crowd=100, crowd_turns=1, live=20, live_turns=1, steps=(10, 50),
-    steps_cap_s=30, kills=2, offered={5: 20, 20: 10}, samples=3, readers=4, disconnects=12,
+    steps_cap_s=30, many=20, kills=2, offered={5: 20, 20: 10}, samples=3, readers=4, disconnects=12,
 )  # fmt: skip
 
 
@@ -130,7 +132,7 @@ async def _first(world: World, running: Running, samples: int) -> Figures:
 
 async def stored(world: World, peer: Peer, size: Size) -> Figures:
     """Measure what runs of so many steps leave in the database; give up on a run that takes too long, and say so."""
-    found: Figures = {}
+    found: Figures = {"many": await _many(world, peer, size.many)}
     for steps in size.steps:
         await world.play(script(steps, gap_s=0, events=4))
         async with world.subject(peer) as (running, dsn):
@@ -154,6 +156,16 @@ async def stored(world: World, peer: Peer, size: Size) -> Figures:
                 "bytes": size_now, "empty": empty, "per_step": size_now / steps, "wall_s": time.monotonic() - began
             }  # fmt: skip
     return found
+
+
+async def _many(world: World, peer: Peer, runs: int) -> Figures:
+    """Measure what a run of ten steps stores where it is one of many."""
+    await world.play(script(10, gap_s=0, events=4))
+    async with world.subject(peer) as (running, dsn):
+        cost = await running.ask("runs", names=[f"b-{number}" for number in range(runs)], at_once=10)
+        if cost["failed"]:
+            raise SubjectFailed(str(cost["failures"]))
+        return {"runs": runs, "bytes_per_run": await world.stored_bytes(dsn) / runs}
 
 
 async def _calls_within(world: World, peer: Peer, usd: float, turns: int) -> int:

@@ -24,6 +24,7 @@ class Bar(NamedTuple):
 class Line(NamedTuple):
     label: str
     points: Sequence[tuple[float, float]]
+    colour: int = 0
 
 
 def number(value: float) -> str:
@@ -59,23 +60,23 @@ def bars(title: str, unit: str, rows: Sequence[Bar], mark: float | None = None) 
 
 def lines(title: str, x_name: str, y_name: str, series: Sequence[Line]) -> str:
     """Draw lines on two logarithmic axes."""
-    height, left, right = 400, 78, 236
+    height, left, right = 400, 78, 256
     points = [point for line in series for point in line.points]
     if not points:
         return _page(title, height, [])
     x_of = _axis([x for x, _ in points], left, WIDTH - right)
     y_of = _axis([y for _, y in points], height - 48, TOP + 8)
     parts: list[str] = []
-    for power in _powers([y for _, y in points]):
-        y = y_of(power)
+    for value in _marks([y for _, y in points]):
+        y = y_of(value)
         parts.append(f'<path d="M{left} {y:.1f}H{WIDTH - right}" stroke="{FAINT}"/>')
-        parts.append(_text(left - 6, y + 4, number(power), anchor="end"))
+        parts.append(_text(left - 6, y + 4, number(value), anchor="end"))
     parts += [_text(x_of(x), height - 30, number(x), anchor="middle") for x in sorted({x for x, _ in points})]
     parts.append(_text((left + WIDTH - right) / 2, height - 10, x_name, anchor="middle"))
     parts.append(_text(left - 6, TOP - 8, y_name, anchor="start"))
     ends = _apart([y_of(line.points[-1][1]) for line in series], 15)
-    for place, (line, end) in enumerate(zip(series, ends, strict=True)):
-        colour = COLOURS[place % len(COLOURS)]
+    for line, end in zip(series, ends, strict=True):
+        colour = COLOURS[line.colour % len(COLOURS)]
         spots = [(x_of(x), y_of(y)) for x, y in line.points]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
@@ -90,9 +91,12 @@ def _axis(values: Sequence[float], start: float, end: float) -> Callable[[float]
     return lambda value: start + (math.log10(value) - low) / span * (end - start)
 
 
-def _powers(values: Sequence[float]) -> list[float]:
-    low, high = math.ceil(math.log10(min(values))), math.floor(math.log10(max(values)))
-    return [10.0**power for power in range(low, high + 1)]
+def _marks(values: Sequence[float]) -> list[float]:
+    """Give round values between the least and the most: powers of ten, and their halves where there are few."""
+    low, high = min(values), max(values)
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    steps = (1,) if high / low > 1_000 else (1, 2, 5)
+    return [power * step for power in powers for step in steps if low <= power * step <= high]
 
 
 def _apart(places: Sequence[float], least: float) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.peers.peers import HERE, ROOT, Peer
+from bench.peers.peers import HERE, PEERS, ROOT, Peer
 from bench.peers.plot import Bar, Line, bars, lines
 from bench.peers.report import OURS, of, page
 from bench.peers.results import Results
@@ -61,9 +61,9 @@ def draw(results: Results) -> dict[str, str]:
         series = [line for peer in of(results, "bytes") if (line := _by_steps(results, peer)).points]
         drawn["bytes"] = lines("Bytes stored by one run", "steps", "KB", series)
     if of(results, "spend"):
-        drawn["spend"] = bars(
-            "Spent on a limit of $1.00 by 200 runs at once", "$", _bars(results, "spend", "200", "spent_usd"), mark=1.0
-        )
+        most = max((n for p in of(results, "spend") for cell in results.of("spend", p.name) for n in cell), key=int)
+        title = f"Spent on a limit of $1.00 by {most} runs at once"
+        drawn["spend"] = bars(title, "$", _bars(results, "spend", most, "spent_usd"), mark=1.0)
     if of(results, "first"):
         drawn["first-token"] = bars("Added time to the first token (ms)", "ms", _bars(results, "first", "added_ms"))
     if of(results, "memory"):
@@ -81,11 +81,11 @@ def _bars(results: Results, part: str, *path: str) -> list[Bar]:
 def _by_runs(results: Results, peer: Peer) -> Line:
     found = [(float(n), results.figure("cpu", peer.name, n, "cpu_ms")) for n in ("1", "10", "100")]
     found.append((1_000.0, results.figure("crowd", peer.name, "cpu_ms")))
-    return Line(peer.title, [(n, f.median) for n, f in found if f is not None])
+    return Line(peer.title, [(n, f.median) for n, f in found if f is not None], PEERS.index(peer))
 
 
 def _by_steps(results: Results, peer: Peer) -> Line:
-    steps = sorted({int(step) for cell in results.of("bytes", peer.name) for step in cell})
+    steps = sorted({int(step) for cell in results.of("bytes", peer.name) for step in cell if step.isdigit()})
     points: list[tuple[float, float]] = []
     for step in steps:
         found = results.figure("bytes", peer.name, str(step), "bytes")
@@ -94,4 +94,4 @@ def _by_steps(results: Results, peer: Peer) -> Line:
         ]
         if found is not None:
             points.append((float(given_up[0] if given_up else step), found.median / 1e3))
-    return Line(peer.title, points)
+    return Line(peer.title, points, PEERS.index(peer))

@@ -118,18 +118,33 @@ def _at_once(results: Results, part: str) -> str:
 
 def _bytes(results: Results) -> str:
     steps = sorted(
-        {int(step) for peer in of(results, "bytes") for found in results.of("bytes", peer.name) for step in found}
+        {
+            int(step)
+            for peer in of(results, "bytes")
+            for found in results.of("bytes", peer.name)
+            for step in found
+            if step.isdigit()
+        }
     )
     rows: list[list[str]] = []
     for peer in of(results, "bytes"):
-        row = [peer.title, cell(results.figure("bytes", peer.name, str(steps[0]), "empty"), 1e-3)]
+        row = [
+            peer.title,
+            cell(results.figure("bytes", peer.name, str(steps[0]), "empty"), 1e-3),
+            cell(results.figure("bytes", peer.name, "many", "bytes_per_run"), 1e-3),
+        ]
         for step in steps:
             found = results.figure("bytes", peer.name, str(step), "bytes")
             gave_up = [f for cells in results.of("bytes", peer.name) if (f := cells.get(str(step), {})).get("gave_up")]
             said = f" after {gave_up[0]['calls']:,} steps; given up" if gave_up else ""
             row.append(cell(found, 1e-3) + said)
         rows.append([*row, *_growth(results, peer, steps)])
-    heads = ("Framework", "empty tables, KB", *(f"{step:,} steps, KB" for step in steps))
+    heads = (
+        "Framework",
+        "empty tables, KB",
+        "10 steps, one run of many, KB",
+        *(f"{step:,} steps, KB" for step in steps),
+    )
     more = (f"a step, first {steps[1]:,}", f"a step, last {steps[-1] - steps[-2]:,}") if len(steps) > 2 else ()
     return table((*heads, *more), rows)
 
@@ -282,6 +297,7 @@ MEASURES = (
     *(Measure(f"the database's CPU of a turn, {n} at once", "ms", "cpu", (n, "database_cpu_ms")) for n in AT_ONCE),
     Measure("the database's CPU of a turn, 1,000 at once", "ms", "crowd", ("database_cpu_ms",)),
     Measure("empty tables", "KB", "bytes", ("10", "empty")),
+    Measure("bytes stored at 10 steps by one run of many", "KB", "bytes", ("many", "bytes_per_run")),
     *(Measure(f"bytes stored at {n:,} steps", "KB", "bytes", (str(n), "bytes")) for n in (10, 50, 100, 1_000)),
     Measure("added time to the first token", "ms", "first", ("added_ms",)),
     Measure("the process before any run", "MB", "memory", ("rss_before",)),
@@ -303,7 +319,7 @@ def _beaten(results: Results, measure: Measure) -> str:
     ours = results.figure(measure.part, OURS, *measure.path)
     if ours is None:
         return ""
-    scale = 1.0 if measure.path[-1].endswith("_per_run") else _SCALE.get(measure.unit, 1.0)
+    scale = 1.0 if measure.path[-1].endswith("kb_per_run") else _SCALE.get(measure.unit, 1.0)
     found: list[tuple[float, str]] = []
     for peer in PEERS:
         theirs = results.figure(measure.part, peer.name, *measure.path)

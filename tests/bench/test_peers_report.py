@@ -41,7 +41,10 @@ def some() -> Results:
         "first/agno/0": {"bare_ms": 20.0, "first_ms": 21.0, "added_ms": 1.0},
         "kill/stanchion/0": killed(repeated=0, waiting=1), "kill/agno/0": killed(repeated=1, itself=0),
         "spend/stanchion/0": {"200": {"spent_usd": 0.95}}, "spend/agno/0": {"200": {"spent_usd": 1.6}},
-        "bytes/stanchion/0": {n: {"bytes": 1000 * int(n), "empty": 500} for n in ("10", "100", "1000")},
+        "bytes/stanchion/0": {
+            **{n: {"bytes": 1000 * int(n), "empty": 500} for n in ("10", "100", "1000")},
+            "many": {"runs": 100, "bytes_per_run": 7_000.0},
+        },
         "bytes/agno/0": {
             "10": {"bytes": 9_000, "empty": 400},
             "100": {"bytes": 800_000, "empty": 400},
@@ -74,6 +77,7 @@ def test_the_tables_show_every_framework_and_what_could_not_be_measured() -> Non
     text = page(some())
     assert "| Agno, checkpoint=tool-batch | 22 (20 to 24) |" in text
     assert "50,000 after 612 steps; given up" in text
+    assert "| Stanchion | 0.5 | 7 | 10 | 100 | 1,000 |" in text
     assert "1 of 1" in text
     assert "**$1.600**" in text
     assert "by hand only" in text
