@@ -39,6 +39,12 @@ class Wanted(msgspec.Struct, frozen=True):
     events: bool
 
 
+Batch = Annotated[
+    bool, typer.Option("--batch", help="Let it wait behind interactive runs; it is taken up when there is room.")
+]
+Events = Annotated[bool, typer.Option("--events", help="With -o json: print each event as a line, then the run.")]
+
+
 def run(
     agent: Annotated[
         str, typer.Argument(metavar="AGENT", help="The agent's file (agent.py, agent.py:name); with --url its name.")
@@ -48,9 +54,7 @@ def run(
     user: Annotated[str, typer.Option(help="Who it is for: budgets go by it.")] = "",
     usd: Annotated[str, typer.Option(metavar="USD", help="What this run may cost at most, like 0.50.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read for real, only pretend to have effects.")] = False,
-    batch: Annotated[
-        bool, typer.Option("--batch", help="Let it wait behind interactive runs; take it up when there is room.")
-    ] = False,
+    batch: Batch = False,
     model: Model = "",
     simulated: Simulated = False,
     simulated_if_no_key: SimulatedIfNoKey = False,
@@ -65,9 +69,7 @@ def run(
         ),
     ] = None,
     by: By = "",
-    events: Annotated[
-        bool, typer.Option("--events", help="With -o json: print each event as a line, then the run.")
-    ] = False,
+    events: Events = False,
     data: Data = "",
     url: Url = "",
     api_key: ApiKey = "",
