@@ -136,8 +136,8 @@ async def test_tokens_are_taken_by_their_bound_and_settled(tmp_path: Path) -> No
         model.gate.set()
         assert (await runtime.wait(run, timeout_s=10)).outcome == "done"
         async with asyncio.timeout(10):
-            while await usage(runtime, "openai/tpm") != 15:
-                await asyncio.sleep(0.02)  # (the store is told within a second)
+            while await usage(runtime, "openai/tpm") != 15:  # noqa: ASYNC110  (the store is told within a second)
+                await asyncio.sleep(0.02)
 
 
 async def test_a_breaker_refuses_and_says_so(tmp_path: Path) -> None:

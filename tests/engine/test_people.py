@@ -286,7 +286,8 @@ async def test_waiting_runs_are_nothing_but_rows(tmp_path: Path) -> None:
         alive = [found for found in gc.get_objects() if isinstance(found, State | Drive)]
         assert alive == []
         names = sorted(task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task())
-        assert names == ["stanchion-leases", "stanchion-sweeper"]
+        assert len(names) == len(set(names)), "each is one of the process, and none of a run"
+        assert all(name.startswith("stanchion-") for name in names)
         view = await runtime.view(runs[50])
         await runtime.decide(runs[50], view.waiting[0].call, "approve")
         assert (await over(runtime, runs[50])).outcome == "done"

@@ -161,4 +161,4 @@ def test_an_ask_is_for_all_that_wait_and_for_what_is_to_come() -> None:
         lane.used(each, 0.0)
     ticket(lane)
     [(_, wish)] = lane.wishes(1.0)
-    assert wish.amount == 6
+    assert wish.amount == 5  # one waits; of five in a second about half come while the block is good, and some to spare

@@ -43,7 +43,7 @@ def agents(config: Config) -> tuple[Agent, ...]:
     @tool(effect="read", concurrency=2, repeatable=True, timeout_s=20, retries=0)
     async def work(n: int) -> str:
         """Work a little."""
-        return await ask("work")
+        return await ask("do")
 
     @tool(effect="read", repeatable=True, retries=0, breaker=Breaker(failures=3, open_s=1.0))
     async def flaky(n: int) -> str:

@@ -70,8 +70,8 @@ def counted(sim: SimServer) -> KeyView:
 async def until(met: Callable[[], bool], within_s: float = 40.0) -> None:
     """Wait until something was counted."""
     async with asyncio.timeout(within_s):
-        while not met():
-            await asyncio.sleep(0.02)  # (counters have no event)
+        while not met():  # noqa: ASYNC110  (counters have no event)
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.timeout(90)
@@ -178,7 +178,7 @@ async def witness() -> AsyncIterator[Witness]:
     """Serve a witness."""
     found = Witness()
     app = web.Application(handler_args={"handler_cancellation": True})
-    app.router.add_post("/work", found.work)
+    app.router.add_post("/do", found.work)
     app.router.add_post("/flaky", found.flaky)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -266,5 +266,5 @@ async def _closed(runtime: Runtime, refused: Callable[[], Awaitable[object | Non
 
 async def _until_true(met: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
     async with asyncio.timeout(within_s):
-        while not await met():
+        while not await met():  # noqa: ASYNC110  (nor has the store, for this)
             await asyncio.sleep(0.05)

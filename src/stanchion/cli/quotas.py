@@ -21,7 +21,6 @@ app = typer.Typer(
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A provider (anthropic), or one of its models (openai:gpt-5).")
 ]
-Count = Annotated[int | None, typer.Option(min=1, show_default=False)]
 
 COLUMNS: tuple[Column, ...] = (
     ("name", lambda row: row["name"]),
@@ -73,10 +72,10 @@ def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", output: Output = "t
 @app.command(name="set")
 def set_(
     name: Name,
-    rpm: Count = None,
-    tpm: Count = None,
-    itpm: Count = None,
-    otpm: Count = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests in a window.", min=1)] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens in a window, input and output together.", min=1)] = None,
+    itpm: Annotated[int | None, typer.Option(help="Input tokens in a window.", min=1)] = None,
+    otpm: Annotated[int | None, typer.Option(help="Output tokens in a window.", min=1)] = None,
     window_s: Annotated[float, typer.Option(help="The window, in seconds.", min=1, max=86_400)] = 60.0,
     data: Data = "",
     url: Url = "",

@@ -290,8 +290,9 @@ class Lane:
         """What calls that are still to come will want while the block is good."""
         if self.short or need.kind == "slot":
             return 0
-        hold_s = need.hold_ms / 1000
-        return int(self._spent.get(pool, 0) * hold_s / max(now_s - self.asked_s, hold_s))
+        good_s = need.hold_ms / 1000 * _USABLE
+        calls = self._spent.get(pool, 0) / need.amount * good_s / max(now_s - self.asked_s, good_s)
+        return int(calls + math.sqrt(calls)) * need.amount
 
     def take_in(self, wishes: Sequence[tuple[Need, Wish]], taken: Taken, asked_s: float) -> None:
         """Note what an ask gave. `asked_s` is from before it: the blocks are no older."""
