@@ -89,7 +89,9 @@ class MemorySharing:
         await self._store.write(lambda tables, _: tables.sharing.set(share))
 
     async def rows(self) -> Sequence[Share]:
-        return await self._store.read_rows(lambda tables: [tables.sharing.rows[at] for at in sorted(tables.sharing.rows)])
+        return await self._store.read_rows(
+            lambda tables: [tables.sharing.rows[at] for at in sorted(tables.sharing.rows)]
+        )
 
     async def shares(self) -> Shares:
         return await self._store.read_rows(lambda tables: tables.sharing.shares)
