@@ -8,10 +8,8 @@ group again, on what is there by then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, assert_never
-
-import msgspec
+from collections.abc import Sequence
+from typing import Any, assert_never
 
 from stanchion.core.errors import Conflict, NotFound, UnreadInbox
 from stanchion.core.event import Base
@@ -21,6 +19,19 @@ from stanchion.journal.postgres.announce import add_endpoint, announce
 from stanchion.journal.postgres.money import Money
 from stanchion.journal.postgres.places import Places
 from stanchion.journal.postgres.schema import lock_number
+from stanchion.journal.postgres.write import (
+    SQL,
+    Posted,
+    RunPlace,
+    Write,
+    WriteAppend,
+    WriteClaim,
+    WritePost,
+    WriteStart,
+    append_of,
+    columns_of,
+    place_of,
+)
 from stanchion.journal.queries import named
 from stanchion.journal.share import NoPlace
 from stanchion.journal.store import (
@@ -36,59 +47,7 @@ from stanchion.journal.store import (
 )
 from stanchion.journal.tray import TrayItem
 
-SQL = named("postgres/journal.sql")
 _HAND_IN = named("postgres/tray.sql")["insert"]
-RunPlace: TypeAlias = tuple[str, str]
-"""Tenant and run."""
-
-
-class WriteAppend(msgspec.Struct, frozen=True):
-    """An append, with its envelopes as they will lie in the database."""
-
-    append: Append
-    envelopes: tuple[bytes, ...]
-
-
-class WriteStart(msgspec.Struct, frozen=True):
-    """A start, with the envelopes of its first append."""
-
-    start: Start
-    envelopes: tuple[bytes, ...]
-
-
-class WriteClaim(msgspec.Struct, frozen=True):
-    """A claim."""
-
-    tenant: str
-    run: str
-    worker: str
-    lease_ms: int
-
-
-class WritePost(msgspec.Struct, frozen=True):
-    """A row for an inbox."""
-
-    tenant: str
-    run: str
-    kind: str
-    body: bytes
-    key: str = ""
-    digest: str = ""
-
-
-Write: TypeAlias = WriteAppend | WriteStart | WriteClaim | WritePost
-
-
-class Posted:
-    """The id of a post, once it is written."""
-
-    __slots__ = ("body", "head", "id", "kind")
-
-    def __init__(self, head: Head, kind: str, body: bytes) -> None:
-        self.head = head
-        self.kind = kind
-        self.body = body
-        self.id = 0
 
 
 class _Session:
@@ -136,22 +95,22 @@ class Group:
         """Lock and read all that the writes need."""
         await self._load_heads(connection, writes)
         driven = [write.start for write in writes if isinstance(write, WriteStart) and _is_driven(write.start)]
-        claims = {_place(write) for write in writes if isinstance(write, WriteClaim)}
+        claims = {place_of(write) for write in writes if isinstance(write, WriteClaim)}
         await self._places.load(connection, claims, {(start.tenant, start.agent, start.user) for start in driven})
         await self._load_sessions(connection, writes)
         await self._load_unread(connection, writes)
-        await self._money.load(connection, [append for write in writes if (append := _append_of(write))])
+        await self._money.load(connection, [append for write in writes if (append := append_of(write))])
 
     async def _load_heads(self, connection: Connection, writes: Sequence[Write]) -> None:
-        places = {_place(write) for write in writes}
+        places = {place_of(write) for write in writes}
         keys = {
             f"{append.tenant}/{content.key}"
             for write in writes
-            if (append := _append_of(write))
+            if (append := append_of(write))
             for record in append.records
             for content in record.contents
         }
-        rows = await connection.fetch(SQL["lock_heads"], sorted(map(lock_number, keys)), *_columns(places, 2))
+        rows = await connection.fetch(SQL["lock_heads"], sorted(map(lock_number, keys)), *columns_of(places, 2))
         self.now_ms = rows[0]["seq"]
         for row in rows[1:]:
             self._heads[row[0], row[1]] = Head(*row[2:])
@@ -160,24 +119,24 @@ class Group:
         starts = [write.start for write in writes if isinstance(write, WriteStart)]
         ending: set[tuple[str, str]] = set()
         for write in writes:
-            append = _append_of(write)
+            append = append_of(write)
             if append is not None and append.status == "ended":
                 head = self._heads.get((append.tenant, append.run))
                 session = head.session if head else write.start.session if isinstance(write, WriteStart) else ""
                 ending |= {(append.tenant, session)} if session else set()
         names = ending | {(start.tenant, start.session) for start in starts if start.session}
         if names:
-            for row in await connection.fetch(SQL["lock_sessions"], *_columns(names, 2)):
+            for row in await connection.fetch(SQL["lock_sessions"], *columns_of(names, 2)):
                 head = Base(row[3], row[4], row[5]) if row[3] else None
                 self._sessions[row[0], row[1]] = _Session(row[2], head, row[6], exists=True)
         if ending:
-            for row in await connection.fetch(SQL["lock_queued"], *_columns(ending, 2)):
+            for row in await connection.fetch(SQL["lock_queued"], *columns_of(ending, 2)):
                 head = self._heads.setdefault((row[0], row[1]), Head(*row[2:]))
                 self._session(row[0], head.session).queue.append((row[1], head))
         keys = {(start.tenant, start.idempotency_key) for start in starts if start.idempotency_key}
         keys |= {(write.tenant, write.key) for write in writes if isinstance(write, WritePost) and write.key}
         if keys:
-            for row in await connection.fetch(SQL["idempotency"], *_columns(keys, 2)):
+            for row in await connection.fetch(SQL["idempotency"], *columns_of(keys, 2)):
                 self._idempotency[row[0], row[1]] = (row[2], row[3])
 
     async def _load_unread(self, connection: Connection, writes: Sequence[Write]) -> None:
@@ -405,17 +364,17 @@ class Group:
             await self._flush_runs(connection)
         await self._flush_sessions(connection)
         if self._new_keys:
-            await connection.execute(SQL["insert_idempotency"], *_columns(self._new_keys, 4))
+            await connection.execute(SQL["insert_idempotency"], *columns_of(self._new_keys, 4))
         if self._vain:
-            await connection.execute(SQL["insert_claims"], *_columns(self._vain, 3), self.now_ms)
+            await connection.execute(SQL["insert_claims"], *columns_of(self._vain, 3), self.now_ms)
         if self._posts:
             rows = [(post.head.no, post.kind, post.body) for post in self._posts]
-            ids = await connection.fetch(SQL["insert_inbox"], *_columns(rows, 3), self.now_ms)
+            ids = await connection.fetch(SQL["insert_inbox"], *columns_of(rows, 3), self.now_ms)
             for posted, item in zip(self._posts, sorted(row[0] for row in ids), strict=True):
                 posted.id = item
         if self._handed_in:
             rows = [(item.tenant, item.run, item.seq, item.lane) for item in self._handed_in]
-            await connection.execute(_HAND_IN, *_columns(rows, 4), self.now_ms)
+            await connection.execute(_HAND_IN, *columns_of(rows, 4), self.now_ms)
         if self._touched:
             await self._flush_heads(connection)
         if self._announcing:
@@ -429,7 +388,7 @@ class Group:
         for start, _ in self._new_runs:
             if start.callback is not None:
                 await add_endpoint(connection, start.callback)
-        found = await connection.fetch(SQL["insert_runs"], *_columns(rows, 10), self.now_ms)
+        found = await connection.fetch(SQL["insert_runs"], *columns_of(rows, 10), self.now_ms)
         for (_, head), no in zip(self._new_runs, sorted(row[0] for row in found), strict=True):
             head.no = no
 
@@ -444,9 +403,9 @@ class Group:
         ]  # fmt: skip
         heads.sort()
         read = [(head.no, item) for head, item in self._read]
-        columns = (*_columns(events, 4), *_columns(contents, 4), *_columns(heads, 11))
+        columns = (*columns_of(events, 4), *columns_of(contents, 4), *columns_of(heads, 11))
         await connection.execute(
-            SQL["write"], *columns, self.now_ms, *_columns(read, 2), *_columns(self._money.rows(), 9)
+            SQL["write"], *columns, self.now_ms, *columns_of(read, 2), *columns_of(self._money.rows(), 9)
         )
 
     async def _flush_sessions(self, connection: Connection) -> None:
@@ -462,36 +421,11 @@ class Group:
             elif session.start is not None:
                 new.append((tenant, name, session.start.agent, session.start.user, *state))
         if new:
-            await connection.execute(SQL["insert_sessions"], *_columns(new, 9), self.now_ms)
+            await connection.execute(SQL["insert_sessions"], *columns_of(new, 9), self.now_ms)
         if old:
-            await connection.execute(SQL["update_sessions"], *_columns(old, 7), self.now_ms)
+            await connection.execute(SQL["update_sessions"], *columns_of(old, 7), self.now_ms)
 
 
 def _is_driven(start: Start) -> bool:
     """Whether a start's run is driven from the start."""
     return bool(start.worker) and not start.queued
-
-
-def _append_of(write: Write) -> Append | None:
-    match write:
-        case WriteAppend():
-            return write.append
-        case WriteStart():
-            return write.start.first
-        case _:
-            return None
-
-
-def _place(write: Write) -> RunPlace:
-    match write:
-        case WriteAppend():
-            return write.append.tenant, write.append.run
-        case WriteStart():
-            return write.start.tenant, write.start.run
-        case _:
-            return write.tenant, write.run
-
-
-def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[tuple[Any, ...]]:
-    """Turn rows into columns."""
-    return list(zip(*rows, strict=True)) or [()] * width

@@ -20,9 +20,10 @@ from stanchion.core.errors import CommitUnknown, JournalError, StanchionError
 from stanchion.journal.ledger import Place
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.errors import AGAIN, LOST, WHOLE, translate
-from stanchion.journal.postgres.group import Group, Posted, RunPlace, Write
+from stanchion.journal.postgres.group import Group
 from stanchion.journal.postgres.money import Money, Short, Till
 from stanchion.journal.postgres.places import KnownShares, Places
+from stanchion.journal.postgres.write import Posted, RunPlace, Write
 from stanchion.journal.store import Change
 
 GROUP_JOBS = 256

@@ -23,7 +23,7 @@ import msgspec
 
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.errors import LOST
-from stanchion.journal.postgres.group import RunPlace
+from stanchion.journal.postgres.write import RunPlace
 from stanchion.journal.relay import Letter, Overheard
 from stanchion.journal.store import Change, Heard
 

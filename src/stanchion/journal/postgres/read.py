@@ -15,7 +15,7 @@ from stanchion.core.errors import BrokenChain, JournalError
 from stanchion.core.event import Base, Entry
 from stanchion.journal.postgres.address import Address, Connection
 from stanchion.journal.postgres.errors import LOST, translate
-from stanchion.journal.postgres.group import SQL
+from stanchion.journal.postgres.write import SQL
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
 from stanchion.journal.sqlite.packing import unpack
 from stanchion.journal.store import Key, RawRecord, RunRow, SessionRow

@@ -28,14 +28,6 @@ from stanchion.journal.postgres.address import (
     server_settings,
 )
 from stanchion.journal.postgres.errors import LOST, refused
-from stanchion.journal.postgres.group import (
-    SQL,
-    Write,
-    WriteAppend,
-    WriteClaim,
-    WritePost,
-    WriteStart,
-)
 from stanchion.journal.postgres.lane import Lane
 from stanchion.journal.postgres.line import Line
 from stanchion.journal.postgres.moving import PostgresMoving
@@ -47,6 +39,14 @@ from stanchion.journal.postgres.schedules import PostgresSchedules
 from stanchion.journal.postgres.schema import lock_number, prepare
 from stanchion.journal.postgres.share import PostgresSharing
 from stanchion.journal.postgres.tray import PostgresTray
+from stanchion.journal.postgres.write import (
+    SQL,
+    Write,
+    WriteAppend,
+    WriteClaim,
+    WritePost,
+    WriteStart,
+)
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard, Wire
 from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
