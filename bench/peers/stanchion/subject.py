@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import ctypes
+import json
+import signal
+import sys
+from pathlib import Path
 
 from line import OnText, Spec, Subject, main
 from tools import IDENTITY, MAX_OUTPUT_TOKENS, MODEL, look_up, pay_back, write_note
@@ -13,8 +17,6 @@ from stanchion import Agent, Limits, Model, Runtime, tool
 from stanchion.core.bundle import LoopRules
 from stanchion.core.event import Entry
 from stanchion.core.message import Text
-from stanchion.server.serve import serve
-from stanchion.server.settings import Settings
 
 
 @tool(effect="read")
@@ -35,6 +37,16 @@ async def note(order: str) -> str:
     return await write_note(order)
 
 
+agent = Agent(
+    name="support",
+    identity=IDENTITY,
+    tools=[lookup, refund, note],
+    model=Model(f"anthropic:{MODEL}", max_output_tokens=MAX_OUTPUT_TOKENS, context_tokens=2_000_000),
+    limits=Limits(turns=10_000, budget_wait_s=20),
+    loop=LoopRules(calls_per_minute=0),  # a run of 1,000 steps in seconds is what is asked for here
+)
+
+
 class Stanchion(Subject):
     """Every intent and outcome is synced before the next step."""
 
@@ -43,18 +55,10 @@ class Stanchion(Subject):
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.runs: dict[str, str] = {}
-        self.closing: list[asyncio.Task[Any]] = []
+        self.served: asyncio.subprocess.Process | None = None
 
     async def open(self) -> None:
         """Open the runtime; it goes on with what it finds."""
-        agent = Agent(
-            name="support",
-            identity=IDENTITY,
-            tools=[lookup, refund, note],
-            model=Model(f"anthropic:{MODEL}", max_output_tokens=MAX_OUTPUT_TOKENS, context_tokens=2_000_000),
-            limits=Limits(turns=10_000, budget_wait_s=20),
-            loop=LoopRules(calls_per_minute=0),  # a run of 1,000 steps in seconds is what is asked for here
-        )
         self.runtime = await Runtime.open(agent, data=self.spec["dsn"])
         if usd := self.spec.get("limit_usd"):
             await self.runtime.set_budget("tenant", usd)
@@ -85,18 +89,25 @@ class Stanchion(Subject):
         return self.runs[name]
 
     async def serve(self) -> str:
-        """Serve as `stanchion serve` does."""
-        ready = asyncio.get_running_loop().create_future()
-        settings = Settings(port=0, log="off")
-        self.closing.append(
-            asyncio.create_task(serve(self.runtime, settings=settings, ready_callback=ready.set_result))
-        )
-        return await ready
+        """Leave the database to `stanchion serve`, which ends with this process; give its address."""
+        await self.runtime.aclose(grace_s=1)
+        command = Path(sys.executable).with_name("stanchion")
+        self.served = await asyncio.create_subprocess_exec(
+            command, "serve", __file__, "--port", "0", "--data", self.spec["dsn"], "-o", "json",
+            stdout=asyncio.subprocess.PIPE, preexec_fn=_end_with_parent,
+        )  # fmt: skip
+        assert self.served.stdout is not None
+        return json.loads(await self.served.stdout.readline())["url"]
 
     async def close(self) -> None:
         """Let go of all runs."""
-        if not self.closing:
+        if self.served is None:
             await self.runtime.aclose(grace_s=1)
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it is gone, however it went."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 if __name__ == "__main__":
