@@ -217,6 +217,10 @@ def _part(part: Json) -> str:
 def state_of(view: Json) -> str:
     """Say how a run stands: its outcome and why, or its status."""
     state = view.get("outcome") or view["status"]
+    queue: Json = view.get("queue") or {}
+    if queue.get("position"):
+        soon = f", about {queue['estimated_wait_s']:g} s" if queue.get("estimated_wait_s") else ""
+        return f"{state} (number {queue['position']:,} in the queue{soon})"
     return f"{state} ({view['reason']})" if view.get("reason") else state
 
 

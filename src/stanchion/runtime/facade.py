@@ -123,7 +123,8 @@ class Runtime:
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Calls that may wait for a
         provider's batch API do so for `batch_gather_s` before their batch is handed in. `quotas` are limits that all workers
         share ("anthropic rpm=50 tpm=40000"); they go before those of the store. `engine` makes another engine than the one
-        that needs nothing but the store. Raises `ConfigError`.
+        that needs nothing but the store. `max_active` runs are driven here at once (0: 4,000), a tenth of it kept free of
+        batch runs; others wait their turn. Raises `ConfigError`.
         """
         environment = os.environ if environment is None else environment
         bound = bind_agents(agents, clients or {}, environment, drive=drive)

@@ -74,7 +74,7 @@ def _ready(runs: Collection[Run], now_ms: int) -> Iterator[Ready]:
         start = run.start
         due = run.status == "waiting" and 0 < run.wake_at_ms <= now_ms
         if run.lease_until_ms <= now_ms and (run.status == "runnable" or due):
-            begun, lost = run.epoch > 0, bool(run.worker) and not due
+            begun, lost = run.epoch > 0, bool(run.worker)
             yield Ready(start.priority, start.tenant, start.agent, start.user, begun, no, start.run, lost)
 
 

@@ -142,7 +142,11 @@ async def a_lost_run_holds_its_place(store: Store) -> None:
     await pass_ms(store, 2)
     same(await order(store), "r1", "what goes next")
     same(await store.claim("a", "r2", worker="w2", lease_ms=9_000), None, "another in its place")
-    true(await store.claim("a", "r1", worker="w2", lease_ms=9_000), "take-over")
+    true(await store.claim("a", "r1", worker="w2", lease_ms=1), "take-over")
+    await store.append(lost.of([], 1, 2, status="waiting", wake_at_ms=await store.now_ms() + 1))
+    await pass_ms(store, 3)
+    same(await order(store), "r1", "lost while it lingered, and due")
+    true(await store.claim("a", "r1", worker="w3", lease_ms=9_000), "its take-over")
 
 
 async def a_cap_is_exact(store: Store) -> None:

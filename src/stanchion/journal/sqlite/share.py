@@ -41,9 +41,9 @@ _Queue = tuple[int, str, str]
 """Class, tenant, agent."""
 
 
-def _ready(row: Any, *, lost: bool = False) -> Ready:
-    priority, tenant, agent, user, begun, no, run = row
-    return Ready(priority, tenant, agent, user, bool(begun), no, run, lost)
+def _ready(row: Any) -> Ready:
+    priority, tenant, agent, user, begun, no, run, lost = row
+    return Ready(priority, tenant, agent, user, bool(begun), no, run, bool(lost))
 
 
 class SqliteSharing:
@@ -89,7 +89,7 @@ class SqliteSharing:
 
     def _due(self, connection: Connection, now_ms: int, limit: int, agents: Collection[str] | None) -> list[Ready]:
         due = map(_ready, connection.execute(SQL["due"], (now_ms,)))
-        lost = (_ready(row, lost=True) for row in connection.execute(SQL["lost"], (now_ms,)))
+        lost = map(_ready, connection.execute(SQL["lost"], (now_ms,)))
         found = [*islice((one for one in due if agents is None or one.agent in agents), limit)]
         return [*found, *islice((one for one in lost if agents is None or one.agent in agents), limit)]
 

@@ -32,7 +32,7 @@ UNION ALL
 SELECT -rank, tenant, agent, '', NULL, 0, '' FROM (SELECT * FROM seen OFFSET $4 - 1) last
 
 -- name: due
-SELECT priority, tenant, agent, "user", true, no, run, false FROM (
+SELECT priority, tenant, agent, "user", true, no, run, worker <> '' FROM (
     SELECT * FROM runs WHERE status = 'waiting' AND wake_at_ms > 0 AND wake_at_ms <= $1 AND lease_until_ms <= $1
         AND ($3::text[] IS NULL OR agent = ANY($3))
     ORDER BY wake_at_ms LIMIT $2

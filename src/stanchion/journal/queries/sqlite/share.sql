@@ -6,16 +6,16 @@ WHERE status = 'runnable' AND worker = '' AND (-priority, tenant, agent) > (?, ?
 ORDER BY -priority, tenant, agent LIMIT 1
 
 -- name: of_queue
-SELECT priority, tenant, agent, user, epoch > 0, no, run FROM runs
+SELECT priority, tenant, agent, user, epoch > 0, no, run, 0 FROM runs
 WHERE status = 'runnable' AND worker = '' AND -priority = ? AND tenant = ? AND agent = ?
 ORDER BY -priority, tenant, agent, epoch = 0, no
 
 -- name: due
-SELECT priority, tenant, agent, user, 1, no, run FROM runs
+SELECT priority, tenant, agent, user, 1, no, run, worker <> '' FROM runs
 WHERE status = 'waiting' AND wake_at_ms > 0 AND wake_at_ms <= ?1 AND lease_until_ms <= ?1 ORDER BY wake_at_ms
 
 -- name: lost
-SELECT priority, tenant, agent, user, 1, no, run FROM runs INDEXED BY runs_driven
+SELECT priority, tenant, agent, user, 1, no, run, 1 FROM runs INDEXED BY runs_driven
 WHERE worker <> '' AND status = 'runnable' AND lease_until_ms <= ?
 
 -- name: next_wake
