@@ -20,6 +20,7 @@ from typing import Any
 from bench.imports import imports
 from bench.measure import Size, append, budget, first_token, live, loop, recordings, turn, waiting
 from bench.queued import queued
+from bench.quota import quota
 from bench.relay import relay
 from bench.report import machine, table
 
@@ -43,6 +44,7 @@ PARTS: dict[str, Callable[[Size, Path], Awaitable[dict[str, Any]]]] = {
     "budget": budget,
     "recordings": recordings,
     "relay": relay,
+    "quota": quota,
 }
 
 _MOSTLY_WAIT = ("live", "waiting", "budget", "recordings")

@@ -199,6 +199,19 @@ def _relay(r: dict[str, Any]) -> Iterator[Row]:
     yield Row("a delta that nobody watches elsewhere", f"{r['unwatched_ns_per_delta']:g} ns", "nothing sent", True)
 
 
+def _quota(r: dict[str, Any]) -> Iterator[Row]:
+    free, scarce, tokens = r["free"], r["scarce"], r["tokens"]
+    each = f"{r['workers']} workers, {free['calls_per_s']:g} calls/s on one limit"
+    yield Row(
+        f"shared limit: {each}", f"{free['asks_per_s']:g} asks/s, {free['server_cpu']:.1%} of a core in the database"
+    )
+    yield Row(".. calls that had to ask", f"{free['had_to_ask']:.1%}, wait p95 {free['wait_ms_p95']:g} ms")
+    for name, found in (("requests", scarce), ("tokens", tokens)):
+        what = f".. ten times the limit of {name} offered ({r['window_s']:g} s windows)"
+        figure = f"{found['used']:.1%} used, {found['over']} above in any window, {found['asks_per_s']:g} asks/s"
+        yield Row(what, figure, "at least 90 % used, 0 above", found["used"] >= 0.9 and not found["over"])
+
+
 _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "turn": _turn,
     "loop": _loop,
@@ -211,4 +224,5 @@ _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "budget": _budget,
     "recordings": _recordings,
     "relay": _relay,
+    "quota": _quota,
 }
