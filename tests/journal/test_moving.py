@@ -203,6 +203,9 @@ async def test_a_run_that_waits_is_moved_and_done_once(tmp_path: Path, dsn: str)
             await here.decide(run, waiting[0].call, "approve")
         with pytest.raises(Conflict, match="moved to another store"):
             await here.revive(run)
+        for if_busy in ("reject", "queue"):
+            with pytest.raises(Conflict, match="session: it was moved to another store with its live run"):
+                await here.start("desk", "more", session="s", if_busy=if_busy)
         assert (await here.view(run)).status == "parked"
         again = await here.export(tmp_path / "again.stx", EVERYTHING, live=True)
         assert (again.let_go, again.runs) == ((), 1)

@@ -21,6 +21,7 @@ from stanchion.core.message import USER, Media, Part, Text
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.worker import Worker
+from stanchion.journal.head import is_moved
 from stanchion.journal.outbox import Endpoint
 from stanchion.journal.record import Identity, Recorder
 from stanchion.journal.share import INTERACTIVE, NoPlace
@@ -159,8 +160,10 @@ class Starter:
             if row is not None and self.is_expired(row):
                 return await self._known_of_expired(start, first)
             said, waits = await begin(start, first)
-            if isinstance(said, SessionBusy) and if_busy == "queue":
-                said, waits = await self._queue(start, first), True
+            if isinstance(said, SessionBusy):
+                await self._check_here(first.tenant, said.run)
+                if if_busy == "queue":
+                    said, waits = await self._queue(start, first), True
             match said:
                 case StoreStarted():
                     session = await self._session_of(first, said)
@@ -209,6 +212,13 @@ class Starter:
         if isinstance(said, StoreStarted) and self._worker is not None:
             self._worker.look()
         return said, True
+
+    async def _check_here(self, tenant: str, live: str) -> None:
+        """Refuse to wait for a run that was moved to another store: it does not end here."""
+        row = await self._store.run(tenant, live)
+        if row is not None and is_moved(row.status, row.outcome):
+            text = f"it was moved to another store with its live run {live} (`stanchion export --live`); go on there"
+            raise Conflict(text, field="session", code="session_moved")
 
     async def _queue(self, start: Start, first: ev.RunStarted) -> _Said:
         start = await self._admitted(start)
