@@ -54,6 +54,8 @@ def test_an_operator_lists_shows_and_replays(cli: Cli, data: str) -> None:
     assert [row["tenant"] for row in cli.json("dlq", "ls", "--all-tenants", *where)] == ["acme", "default"]
     assert cli.call("dlq", "ls", "-q", "--tenant", "acme", *where).stdout == f"{runs[1]}\n"
     assert [row["parked"] for row in cli.json("runs", "ls", *where)] == ["dead_letter"]
+    assert len(cli.json("runs", "ls", "--outcome", "dead_letter", *where)) == 1
+    assert cli.json("runs", "ls", "--outcome", "done", *where) == []
     shown = cli.json("dlq", "show", runs[0], *where)
     assert [(claim["epoch"], claim["worker"]) for claim in shown["claims"]] == [
         (number + 1, f"worker_{number}") for number in range(5)

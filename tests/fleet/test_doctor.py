@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def findings(cli: Cli, dsn: str) -> dict[str, tuple[str, str]]:
     return {finding["check"]: (finding["level"], finding["found"]) for finding in json.loads(said.stdout)["findings"]}
 
 
+async def make(dsn: str) -> None:
+    """Make the schema."""
+    await (await Runtime.open(data=dsn, drive=False)).aclose()
+
+
 def test_doctor_on_a_database(cli: Cli, dsn: str) -> None:
     """It asks the server, names the schema's version, warns that fsync is off; files are none of its concern there."""
     first = findings(cli, dsn)
@@ -43,11 +49,14 @@ def test_doctor_on_a_database(cli: Cli, dsn: str) -> None:
     assert "there is none" in first["schema"][1]
     assert first["durability"][0] == "fail"  # this server is for tests: it runs without fsync
     assert not {"data file", "disk space", "sqlite"} & set(first)
+    assert "runs" not in first  # looking at them would make the schema
+    asyncio.run(make(dsn))
     second = findings(cli, dsn)
     assert "this one knows" in second["schema"][1]
     assert second["runs"][0] == "ok"
     nowhere = findings(cli, "postgresql://ann:secret@127.0.0.1:1/none")
     assert nowhere["database"][0] == "fail"
+    assert "runs" not in nowhere
     assert "secret" not in str(nowhere)
 
 

@@ -6,8 +6,6 @@ A schema that is older than this program's is not touched: it is brought forward
 from __future__ import annotations
 
 import asyncio
-import statistics
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from stanchion.journal.postgres.address import Address, Connection
+    from stanchion.runtime.probing import DatabaseFacts
     from stanchion.runtime.survey import Survey
 
 Level = Literal["ok", "warn", "fail"]
@@ -32,110 +30,72 @@ class Finding(msgspec.Struct, frozen=True):
 
 def database(url: str) -> list[Finding]:
     """Try a PostgreSQL database: reach it, its schema, how it commits, what a durable write costs, how many may connect."""
-    return asyncio.run(_database(url))
-
-
-async def _database(url: str) -> list[Finding]:
     from stanchion.core.errors import StanchionError
-    from stanchion.runtime.opening import database_address
+    from stanchion.runtime.probing import probe_database
 
     try:
-        from stanchion.journal.postgres.address import first_connection
-
-        address = database_address(url)
-        connection = await first_connection(address)
-    except ImportError:
-        return [Finding("database", "fail", "asyncpg is not installed", 'pip install "stanchion[postgres]"')]
+        facts = asyncio.run(probe_database(url))
     except StanchionError as error:
         return [Finding("database", "fail", str(error), "check --data, and that the server runs and lets this user in")]
-    try:
-        return [
-            await _server(connection, address),
-            await _schema(connection, address),
-            await _commits(connection),
-            await _connections(connection),
-        ]
-    finally:
-        await connection.close()
+    return [_server(facts), _schema(facts), _commits(facts), _connections(facts)]
 
 
-async def _server(connection: Connection, address: Address) -> Finding:
-    version = str(await connection.fetchval("SHOW server_version"))
-    took_ms: list[float] = []
-    for _ in range(20):
-        began = time.perf_counter()
-        await connection.fetchval("SELECT 1")
-        took_ms.append((time.perf_counter() - began) * 1000)
-    found = f"{address.name}, PostgreSQL {version}, {statistics.median(took_ms):.1f} ms there and back"
-    if connection.get_server_version().major < 14:
+def _server(facts: DatabaseFacts) -> Finding:
+    found = f"{facts.name}, PostgreSQL {facts.version}, {facts.round_trip_ms:.1f} ms there and back"
+    if facts.major < 14:
         return Finding("database", "fail", found, "use PostgreSQL 14 or later")
-    if statistics.median(took_ms) > 10:
+    if facts.round_trip_ms > 10:
         return Finding(
             "database", "warn", found, "every step of a run takes four of these: put workers near the database"
         )
     return Finding("database", "ok", found)
 
 
-async def _schema(connection: Connection, address: Address) -> Finding:
-    from stanchion.journal.postgres.schema import VERSION, versions
-
-    found, needed = await versions(connection, address)
-    if not found:
-        return Finding("schema", "ok", f"there is none in {address.schema!r} yet; it is made on first use")
-    said = f"version {found}, of programs from {needed} on; this one knows {VERSION}"
-    if needed > VERSION:
+def _schema(facts: DatabaseFacts) -> Finding:
+    if not facts.schema:
+        return Finding("schema", "ok", "there is none yet; it is made on first use")
+    said = f"version {facts.schema}, of programs from {facts.usable_from} on; this one knows {facts.known}"
+    if facts.usable_from > facts.known:
         return Finding("schema", "fail", said, "upgrade Stanchion")
-    if found < VERSION:
+    if facts.schema < facts.known:
         return Finding("schema", "warn", said, "it is brought forward at the next start; read the upgrade page first")
     return Finding("schema", "ok", said)
 
 
-async def _commits(connection: Connection) -> Finding:
-    names = ("fsync", "full_page_writes", "synchronous_commit")
-    said = {name: str(await connection.fetchval("SELECT current_setting($1)", name)) for name in names}
-    found = ", ".join(f"{name}={value}" for name, value in said.items())
-    if "off" in (said["fsync"], said["full_page_writes"]):
+def _commits(facts: DatabaseFacts) -> Finding:
+    found = ", ".join(f"{name}={value}" for name, value in facts.settings.items())
+    if "off" in (facts.settings["fsync"], facts.settings["full_page_writes"]):
         return Finding(
             "durability", "fail", found, "turn both on: a crash of the server may lose or break what was written"
         )
     return Finding("durability", "ok", found)
 
 
-async def _connections(connection: Connection) -> Finding:
-    most = int(await connection.fetchval("SHOW max_connections"))
-    used = int(await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"))
-    found = f"{used} of {most}; each process of ours uses up to 6"
-    if most - used < 12:
+def _connections(facts: DatabaseFacts) -> Finding:
+    found = f"{facts.connections} of {facts.max_connections}; each process of ours uses up to 6"
+    if facts.max_connections - facts.connections < 12:
         return Finding("connections", "warn", found, "raise max_connections, or run fewer processes")
     return Finding("connections", "ok", found)
 
 
 def runs(data: str) -> list[Finding]:
     """Look for runs that nobody drives, that stand, and that can never wake."""
+    from stanchion.core.errors import StanchionError
     from stanchion.runtime.opening import is_database
+    from stanchion.runtime.probing import is_file_of_this_version, probe_database
     from stanchion.runtime.survey import survey
 
-    if not is_database(data):
-        path = Path(data.removeprefix("sqlite:///"))
-        if not path.exists() or not path.stat().st_size or _is_of_another_version(path):
-            return []  # (the check of the file says what there is to say)
+    if is_database(data):
+        try:
+            facts = asyncio.run(probe_database(data))
+        except StanchionError:
+            return []
+        untouched = facts.schema >= facts.known >= facts.usable_from
+    else:
+        untouched = is_file_of_this_version(Path(data.removeprefix("sqlite:///")))
+    if not untouched:
+        return []  # (to look at its runs would bring the schema forward; another check says what there is to say)
     return judged(asyncio.run(survey(data)), shared=is_database(data))
-
-
-def _is_of_another_version(path: Path) -> bool:
-    import apsw
-
-    from stanchion.journal.sqlite.schema import APPLICATION_ID, VERSION
-
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        rows = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))  # pyright: ignore[reportUnknownMemberType]
-        marks = [row[0] for row in rows if row]
-        return marks != [APPLICATION_ID, VERSION]
-    except apsw.Error:  # no database
-        return True
-    finally:
-        connection.close()
 
 
 def judged(found: Survey, *, shared: bool) -> list[Finding]:

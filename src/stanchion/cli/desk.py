@@ -96,7 +96,15 @@ class Desk(Protocol):
     async def decide(self, run: str, decided: Decided) -> None: ...
     async def revive(self, run: str, *, by: str) -> None: ...
     async def runs(
-        self, *, session: str = "", agent: str = "", user: str = "", status: str = "", before: str = "", limit: int = 50
+        self,
+        *,
+        session: str = "",
+        agent: str = "",
+        user: str = "",
+        status: str = "",
+        outcome: str = "",
+        before: str = "",
+        limit: int = 50,
     ) -> Sequence[Json]: ...
     async def letters(
         self, *, agent: str, reason: str, before: tuple[str, str], limit: int, all_tenants: bool = False
@@ -221,10 +229,25 @@ class FileDesk:
         await self._runtime.revive(run, by=by, tenant=self._tenant)
 
     async def runs(
-        self, *, session: str = "", agent: str = "", user: str = "", status: str = "", before: str = "", limit: int = 50
+        self,
+        *,
+        session: str = "",
+        agent: str = "",
+        user: str = "",
+        status: str = "",
+        outcome: str = "",
+        before: str = "",
+        limit: int = 50,
     ) -> Sequence[Json]:
         rows = await self._runtime.runs(
-            tenant=self._tenant, session=session, agent=agent, user=user, status=status, before=before, limit=limit
+            tenant=self._tenant,
+            session=session,
+            agent=agent,
+            user=user,
+            status=status,
+            outcome=outcome,
+            before=before,
+            limit=limit,
         )
         return [_listed(plain(row)) for row in rows]
 

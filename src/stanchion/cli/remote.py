@@ -154,9 +154,18 @@ class Remote:
         await self._call("POST", f"/v1/runs/{_segment(run)}/revive", {"by": by})
 
     async def runs(
-        self, *, session: str = "", agent: str = "", user: str = "", status: str = "", before: str = "", limit: int = 50
+        self,
+        *,
+        session: str = "",
+        agent: str = "",
+        user: str = "",
+        status: str = "",
+        outcome: str = "",
+        before: str = "",
+        limit: int = 50,
     ) -> Sequence[Json]:
         asked = {"session": session, "agent": agent, "user": user, "status": status, "before": before}
+        asked |= {"outcome": outcome}
         query = {name: value for name, value in asked.items() if value} | {"limit": str(min(limit, 200))}
         return (await self._call("GET", "/v1/runs", query=query))["runs"]
 

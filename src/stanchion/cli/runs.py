@@ -34,6 +34,10 @@ COLUMNS: tuple[Column, ...] = (
 @app.command()
 def ls(
     status: Annotated[Status | None, typer.Option(help="Only runs in this state.")] = None,
+    outcome: Annotated[
+        str,
+        typer.Option(help="Only runs that ended so (done, failed, halted, cancelled), or are parked for this reason."),
+    ] = "",
     agent: Annotated[str, typer.Option(help="Only runs of this agent.")] = "",
     session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
@@ -52,12 +56,14 @@ def ls(
     Examples:
         stanchion runs ls
         stanchion runs ls --status waiting
+        stanchion runs ls --outcome failed
         stanchion runs ls --agent support --limit 10 -o json
         stanchion runs show $(stanchion runs ls -q --limit 1)
     """
 
     async def work(desk: Desk) -> Any:
-        return await desk.runs(session=session, agent=agent, user=user, status=status or "", before=before, limit=limit)
+        asked = {"session": session, "agent": agent, "user": user, "status": status or "", "outcome": outcome}
+        return await desk.runs(**asked, before=before, limit=limit)
 
     rows = _at(Where(data, url, api_key, tenant), work)
     if output == "json":

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 from stanchion.agent import Agent, OutputCheck
 from stanchion.core.errors import ConfigError
@@ -20,9 +20,6 @@ from stanchion.journal.store import Store
 from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
 from stanchion.model.providers import account, family, has_batches, open_batches, open_client, resolve_endpoint
-
-if TYPE_CHECKING:
-    from stanchion.journal.postgres.address import Address
 
 SQLITE_APPLICATION_ID = APPLICATION_ID
 """By this a data file of ours is known."""
@@ -45,13 +42,6 @@ async def open_store(data: str | Path, clock: Clock | None) -> tuple[Store, Cloc
         return shared, clock or StoreClock(shared.clock_ms)
     clock = clock or SystemClock()
     return await SqliteStore.open(store_path(data), clock=clock.now_ms), clock
-
-
-def database_address(data: str) -> Address:
-    """Read a database's URL. Raises `ConfigError`."""
-    from stanchion.journal.postgres.address import parse
-
-    return parse(data)
 
 
 def store_path(data: str | Path) -> str | Path:
