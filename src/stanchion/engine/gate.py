@@ -48,6 +48,7 @@ class Gate:
         weight_of: Callable[[str], float] = lambda _: 1.0,
     ) -> None:
         self.breakers = Breakers(quotas, worker)
+        self._now_s = asyncio.get_running_loop().time  # (a drive may be closed when its loop does not run any more)
         self._quotas = quotas
         self._worker = worker
         self._clock = clock
@@ -82,9 +83,9 @@ class Gate:
         for lane in lanes:
             for hold in lane.holds.values():
                 hold.use_by_s = 0.0
-            lane.tidy(_now_s())
+            lane.tidy(self._now_s())
         with contextlib.suppress(JournalError):
-            await self._tell(lanes, _now_s())
+            await self._tell(lanes, self._now_s())
 
     # --- tickets -----------------------------------------------------------------------------------------------------
 
@@ -92,7 +93,7 @@ class Gate:
         self, account: str, model: str, tokens: tuple[int, int], *, tenant: str, rank: int, wake: Callable[[], None]
     ) -> Ticket | None:
         """Ask for a model call of so many tokens (in, out) at most. None: nothing limits it."""
-        self._used_s = now_s = _now_s()
+        self._used_s = now_s = self._now_s()
         name = f"{account}:{model}"
         if not self._settings and self._pauses.get(name, 0.0) <= now_s:
             return None
@@ -103,7 +104,7 @@ class Gate:
 
     def tool(self, limits: ToolLimits, tool: str, *, tenant: str, rank: int, wake: Callable[[], None]) -> Ticket | None:
         """Ask for a tool call. None: nothing limits it."""
-        self._used_s = _now_s()
+        self._used_s = self._now_s()
         needs: list[Need] = []
         if limits.concurrency:
             needs.append(Need(f"tool:{tool}/concurrency", "slot", 1, limits.concurrency))
@@ -115,7 +116,7 @@ class Gate:
         """Whether a call may leave now; permits that were not used in time are asked for again."""
         if ticket.state != "granted":
             return False
-        now_s = _now_s()
+        now_s = self._now_s()
         if ticket.fresh(now_s):
             return True
         ticket.lane.requeue(ticket, now_s)
@@ -133,12 +134,12 @@ class Gate:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await woken.wait()
-        ticket.lane.used(ticket, _now_s())
+        ticket.lane.used(ticket, self._now_s())
         return True
 
     def close(self, ticket: Ticket, usage: Usage | None = None, *, unsent: bool = False) -> None:
         """Say that a ticket is done with; without `usage` a call that left is counted as what it took."""
-        now_s = _now_s()
+        now_s = self._now_s()
         if unsent and ticket.state == "used":
             ticket.state = "granted"
         tokens = (usage.total_input_tokens, usage.output_tokens) if usage else (None, None)
@@ -148,7 +149,7 @@ class Gate:
     async def pause(self, account: str, model: str, for_s: float) -> None:
         """Close a model of a key for all workers: its provider said so."""
         name = f"{account}:{model}"
-        self._paused(name, _now_s() + for_s)
+        self._paused(name, self._now_s() + for_s)
         with contextlib.suppress(JournalError):  # (who does not hear of it is told by the provider)
             await self._quotas.pause(name, int(for_s * 1000))
 
@@ -185,7 +186,7 @@ class Gate:
         lane = self._lane(name)
         ticket = Ticket(lane, tenant, rank, needs, wake, size)
         lane.queue.push(ticket)
-        self._serve(lane, _now_s())
+        self._serve(lane, self._now_s())
         if ticket.state == "waiting":
             lane.waits += 1
         return ticket
@@ -208,19 +209,19 @@ class Gate:
         while True:
             self._wanted.clear()
             try:
-                now_s = _now_s()
+                now_s = self._now_s()
                 if now_s >= self._signals_s:
                     await self._hear()
                 lanes = list(self._lanes.values())
                 for lane in lanes:
-                    lane.tidy(_now_s())
-                    lane.serve(_now_s())
-                now_s = _now_s()
+                    lane.tidy(self._now_s())
+                    lane.serve(self._now_s())
+                now_s = self._now_s()
                 await self._tell([lane for lane in lanes if self._asks(lane, now_s) or lane.tells(now_s)], now_s)
                 for lane in lanes:
-                    if self._asks(lane, _now_s()):
+                    if self._asks(lane, self._now_s()):
                         await self._ask(lane)
-                wait_s = self._wait_s(_now_s())
+                wait_s = self._wait_s(self._now_s())
             except JournalError as error:
                 log.warning("the shared limits could not be read or told: %s", error)
                 wait_s = FAILED_S
@@ -232,13 +233,13 @@ class Gate:
 
     async def _sleep(self, wait_s: float) -> None:
         """Wait; somebody who begins to wait ends it, if a lane may be asked for already."""
-        end_s = _now_s() + wait_s
-        while (left_s := end_s - _now_s()) > 0:
+        end_s = self._now_s() + wait_s
+        while (left_s := end_s - self._now_s()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._wanted.wait()
             self._wanted.clear()
-            end_s = min(end_s, _now_s() + self._wait_s(_now_s()))
+            end_s = min(end_s, self._now_s() + self._wait_s(self._now_s()))
 
     def _wait_s(self, now_s: float) -> float:
         """How long until there is something to do."""
@@ -255,7 +256,7 @@ class Gate:
 
     async def _ask(self, lane: Lane) -> None:
         """Ask for what a lane's calls lack."""
-        now_s = _now_s()
+        now_s = self._now_s()
         wishes = lane.wishes(now_s)
         if not wishes:
             lane.serve(now_s)
@@ -264,7 +265,7 @@ class Gate:
         lane.next_ask_s = now_s + FAILED_S  # should it fail
         taken = await self._quotas.take(self._worker, [wish for _, wish in wishes], closed_by=lane.name)
         lane.take_in(wishes, taken, now_s)
-        now_s = _now_s()
+        now_s = self._now_s()
         lane.serve(now_s)
         lane.next_ask_s = now_s + self._gap_s(lane, taken, [need for need, _ in wishes])
 
@@ -299,7 +300,7 @@ class Gate:
 
     async def _hear(self) -> None:
         """Read settings, pauses and breakers."""
-        now_s = _now_s()
+        now_s = self._now_s()
         busy = now_s - self._used_s < 10.0
         self._signals_s = now_s + (SIGNALS_S if busy else IDLE_SIGNALS_S)
         signals = await self._quotas.signals()
@@ -324,7 +325,3 @@ class Gate:
                 for ticket in lane.queue.head(lane.queue.waiting):
                     lane.queue.drop(ticket)
                     ticket.wake()
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

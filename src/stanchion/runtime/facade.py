@@ -167,7 +167,6 @@ class Runtime:
         for agent in self._bound.values():
             await self._stack.enter_async_context(agent.registry)
         gate = Gate(self.store.quotas, settings.name, self._clock, settings=quotas, weight_of=self._weight_of)
-        self._stack.push_async_callback(gate.aclose)
         self._worker = Worker(
             store=self.store,
             cipher=Identity(),
