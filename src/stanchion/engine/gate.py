@@ -33,6 +33,7 @@ IDLE_SIGNALS_S = 5.0
 SLOT_ASK_S = 0.1
 """How often slots are asked for where all are taken."""
 FAILED_S = 0.5
+CLOSE_S = 1.0
 
 
 class Gate:
@@ -84,8 +85,9 @@ class Gate:
             for hold in lane.holds.values():
                 hold.use_by_s = 0.0
             lane.tidy(self._now_s())
-        with contextlib.suppress(JournalError):
-            await self._tell(lanes, self._now_s())
+        with contextlib.suppress(JournalError, TimeoutError):  # (what is not given back counts until its time)
+            async with asyncio.timeout(CLOSE_S):
+                await self._tell(lanes, self._now_s())
 
     # --- tickets -----------------------------------------------------------------------------------------------------
 

@@ -304,11 +304,11 @@ class Worker:
         left = [(*place, slot.epoch) for place, slot in self._slots.items() if slot.drive is not None]
         await self._gone(1.0)
         await _ended(self._renewer)
-        if self._gate is not None:
-            await self._gate.aclose()
         await self._hand_over(left)
         with contextlib.suppress(JournalError):
             await self.taking.leave()
+        if self._gate is not None:
+            await self._gate.aclose()
 
     async def _hand_over(self, left: Sequence[tuple[str, str, int]]) -> None:
         """End the leases of what was broken off, so that others need not wait for them."""
