@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 from hypothesis import given
@@ -19,10 +20,12 @@ from hypothesis import strategies as st
 from stanchion import Agent, Approve, Runtime, tool
 from stanchion.core.errors import BrokenChain, Conflict, InputError, NotFound, StanchionError
 from stanchion.core.message import text_of
+from stanchion.journal import queries
 from stanchion.journal.archive import ArchiveReader, check_session
 from stanchion.journal.moving import MovedSession
 from stanchion.journal.sqlite import SqliteStore
-from stanchion.journal.store import Ledger, Store
+from stanchion.journal.sqlite.schema import APPLICATION_ID
+from stanchion.journal.store import Key, Ledger, Store
 from stanchion.runtime.moving import Exported, Exporting, Left, Selection, export, restore
 from stanchion.runtime.opening import open_store
 from stanchion.testing import ScriptedModel, call
@@ -222,6 +225,66 @@ async def test_a_run_that_waits_is_moved_and_done_once(tmp_path: Path, dsn: str)
         later = await here.start("desk", "thanks", session="s")
         assert (await here.wait(later.run, timeout_s=20)).outcome == "done"
     assert len(WITNESS) == 1
+
+
+async def test_what_is_queued_behind_it_moves_too(tmp_path: Path, dsn: str) -> None:
+    """A run that waits and the one behind it move together; when the first is over the second begins, there."""
+    WITNESS.clear()
+    async with await Runtime.open(_agent(), data=tmp_path / "a.db", clients={"*": _model()}) as here:
+        first = (await here.start("desk", "book a room", session="s")).run
+        waiting = (await here.wait(first, timeout_s=20)).waiting
+        second = (await here.start("desk", "thanks", session="s", if_busy="queue")).run
+        told = await here.export(tmp_path / "runs.stx", Selection(session="s"), live=True)
+        assert set(told.let_go) == {first, second}
+    async with await Runtime.open(_agent(), data=dsn, clients={"*": _model()}) as there:
+        await there.restore(tmp_path / "runs.stx")
+        assert (await there.view(second)).status == "queued"
+        await there.decide(first, waiting[0].call, "approve")
+        assert [(await there.wait(run, timeout_s=20)).outcome for run in (first, second)] == ["done", "done"]
+        assert [found.error async for found in there.verify()] == ["", ""]
+    assert len(WITNESS) == 1
+
+
+async def test_runs_without_a_session(tmp_path: Path, dsn: str) -> None:
+    """A run that belongs to no session moves alone."""
+    async with opened(tmp_path / "a.db", dsn, tmp_path / "b.db") as (one, two, three):
+        for number in range(2):
+            driver = await Driver.make(one, f"r{number}")
+            driver.session = ""
+            await driver.start()
+            await driver.claim()
+            await driver.end()
+        data, told = await written(one)
+        assert (told.sessions, told.runs) == (2, 2)
+        for target in (two, three, MemoryStore()):
+            assert (await restore(target, io.BytesIO(data))).added == 2
+            assert (await restore(target, io.BytesIO(data))).known == 2
+            assert body((await written(target))[0]) == body(data)
+        assert len(held((await written(two, Selection(runs=("r1",))))[0])) == 1
+
+
+async def test_keys_of_an_older_file_are_kept(tmp_path: Path) -> None:
+    """A data file from before moves keeps its content keys and their numbers, and none is given twice."""
+    file = tmp_path / "old.db"
+    connection = apsw.Connection(str(file))
+    for version in (1, 2, 3, 4):
+        connection.execute(queries.migrations("sqlite")[version])
+    connection.execute(
+        """
+        INSERT INTO keys (no, tenant, subject, id, salt, secret) VALUES (7, 'acme', 'ann', 'k7', x'07', x''),
+            (9, 'acme', 'bob', 'k9', x'09', x'');
+        DELETE FROM keys WHERE no = 9;
+        PRAGMA user_version = 4
+        """
+    )
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.close()
+    async with opened(file) as (store,):
+        assert await store.key_for(TENANT, "ann") == Key("k7", b"\x07")
+        await store.key_for(TENANT, "carl")
+    connection = apsw.Connection(str(file))
+    assert connection.execute("SELECT no, subject FROM keys ORDER BY no").fetchall() == [(7, "ann"), (10, "carl")]
+    connection.close()
 
 
 async def test_a_move_is_taken_back(tmp_path: Path) -> None:
