@@ -107,7 +107,8 @@ class PostgresOutbox:
     async def deliveries(
         self, tenant: str, *, endpoint: str = "", run: str = "", standing: str = "", before: str = "", limit: int = 50
     ) -> Sequence[Delivery]:
-        rows = await self._rows("deliveries", tenant, before, endpoint, run, standing, limit)
+        name = "deliveries_of_run" if run else "deliveries_of_endpoint" if endpoint else "deliveries"
+        rows = await self._rows(name, tenant, before, endpoint, run, standing, limit)
         return [_delivery(tuple(row)) for row in rows]
 
     async def redeliver(self, tenant: str, *, id: str = "", endpoint: str = "") -> int:

@@ -92,7 +92,7 @@ WHERE tenant = ? AND id = ? AND standing = 'pending' AND attempts = ? RETURNING 
 
 -- name: defer_following
 UPDATE deliveries SET next_ms = ?1
-WHERE standing = 'pending' AND tenant = ?2 AND endpoint = ?3 AND run = ?4 AND no > ?5 AND next_ms < ?1
+WHERE standing = 'pending' AND tenant = ?2 AND endpoint = ?3 AND run = ?4 AND no > ?5 AND +next_ms < ?1
 
 -- name: delivery
 SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
@@ -101,6 +101,20 @@ FROM deliveries WHERE tenant = ? AND id = ?
 -- name: deliveries
 SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
 FROM deliveries WHERE tenant = ?1
+    AND no < coalesce((SELECT no FROM deliveries WHERE tenant = ?1 AND id = ?2), 9223372036854775807)
+    AND (?3 = '' OR endpoint = ?3) AND (?4 = '' OR run = ?4) AND (?5 = '' OR standing = ?5)
+ORDER BY no DESC LIMIT ?6
+
+-- name: deliveries_of_endpoint
+SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
+FROM deliveries WHERE tenant = ?1 AND endpoint = ?3
+    AND no < coalesce((SELECT no FROM deliveries WHERE tenant = ?1 AND id = ?2), 9223372036854775807)
+    AND (?3 = '' OR endpoint = ?3) AND (?4 = '' OR run = ?4) AND (?5 = '' OR standing = ?5)
+ORDER BY no DESC LIMIT ?6
+
+-- name: deliveries_of_run
+SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
+FROM deliveries WHERE tenant = ?1 AND run = ?4
     AND no < coalesce((SELECT no FROM deliveries WHERE tenant = ?1 AND id = ?2), 9223372036854775807)
     AND (?3 = '' OR endpoint = ?3) AND (?4 = '' OR run = ?4) AND (?5 = '' OR standing = ?5)
 ORDER BY no DESC LIMIT ?6

@@ -73,9 +73,10 @@ CREATE TABLE deliveries (
     UNIQUE (tenant, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
-CREATE INDEX deliveries_due ON deliveries (lane, next_ms) WHERE standing = 'pending';
+CREATE INDEX deliveries_due ON deliveries (lane, next_ms, no) WHERE standing = 'pending';
 CREATE INDEX deliveries_next ON deliveries (next_ms) WHERE standing = 'pending';
 CREATE INDEX deliveries_waiting ON deliveries (tenant, endpoint, run, no) WHERE standing = 'pending';
+CREATE INDEX deliveries_by_tenant ON deliveries (tenant, no);
 CREATE INDEX deliveries_by_endpoint ON deliveries (tenant, endpoint, no);
 CREATE INDEX deliveries_by_run ON deliveries (tenant, run, no);
 CREATE INDEX deliveries_settled ON deliveries (standing, settled_ms) WHERE standing <> 'pending';
