@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from stanchion.core.errors import CommitUnknown, JournalError, StanchionError, StoreFull
 from stanchion.journal.record import Identity
+from stanchion.journal.relay import Letter, Overheard, Wire
 from stanchion.journal.share import TENANT
 from stanchion.journal.store import (
     Append,
@@ -115,6 +116,7 @@ class Database:
         """Called where a process has just written something and does not know it yet."""
         self._group: list[_Job] = []
         self._syncing = False
+        self._names = 0
 
     def now_ms(self) -> int:
         return START_MS + int(self._loop.time() * 1000) + self.skew_ms
@@ -130,6 +132,25 @@ class Database:
             self._answer(future, CommitUnknown("the database went away"))
         for listener in self.listeners:
             listener.tell(None, self._faults.latency())
+            listener.hand(None, self._faults.latency())
+
+    def named(self) -> int:
+        """Count those that connect: each start of a process has a name of its own."""
+        self._names += 1
+        return self._names
+
+    async def send(self, letters: Sequence[Letter]) -> bool:
+        """Take letters, and hand them on."""
+        await asyncio.sleep(self._faults.latency())
+        if not self.up or self._faults.strikes(self._faults.plan.read_fault):
+            return False
+        for listener in self.listeners:
+            mine = [letter.text for letter in letters if letter.to in ("", listener.name)]
+            if mine and self._faults.strikes(self._faults.plan.hint_fault):
+                mine = [*mine[: self._rng.randint(0, len(mine))], None]
+            for text in mine:
+                listener.hand(text, self._faults.latency())
+        return True
 
     def write(self, call: Callable[[Tables, int], Any], future: asyncio.Future[Any], writer: Connection) -> None:
         """A write leaves its worker."""
@@ -210,6 +231,12 @@ class Connection(MemoryStore):
         self._loop = loop
         self.domain = DOMAIN.get()
         self._heard: list[Heard] = []
+        self._overheard: Overheard | None = None
+        self._letter_at_s = 0.0
+        self.name = f"{self.domain.name}/{database.named()}"
+
+    limit_bytes = 300
+    """Short, so that much is cut."""
 
     def listen(self, heard: Heard) -> bool:
         if not self._database.listens:
@@ -219,8 +246,28 @@ class Connection(MemoryStore):
         self._heard.append(heard)
         return True
 
+    def relay(self, overheard: Overheard) -> Wire | None:
+        if not self._database.listens:
+            return None
+        self._overheard = overheard
+        return self
+
+    async def send(self, letters: Sequence[Letter]) -> bool:
+        """Send letters; some may be lost on the way, with the line of who should have heard them, or with ours."""
+        return await self._database.send(letters)
+
+    def hand(self, text: str | None, after_s: float) -> None:
+        """Hand a letter to the worker, behind those that are under way; None: its line was lost."""
+        self._letter_at_s = max(self._letter_at_s, self._loop.time() + after_s)
+        self._loop.call_at(self._letter_at_s, self._handed, text, context=self.domain.context.copy())
+
+    def _handed(self, text: str | None) -> None:
+        if self._overheard is not None:
+            self._overheard(text)
+
     async def aclose(self) -> None:
         self._heard.clear()
+        self._overheard = None
         if self in self._database.listeners:
             self._database.listeners.remove(self)
 

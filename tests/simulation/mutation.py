@@ -16,7 +16,7 @@ from stanchion.core import event as ev
 from stanchion.core.errors import CommitUnknown
 from stanchion.engine import drive as driving
 from stanchion.engine.drive import Drive
-from stanchion.engine.live import Live
+from stanchion.engine.live import Live, Watch
 from stanchion.engine.rows import RowsEngine
 from stanchion.guard.judge import Verdict
 from stanchion.loop import decide as deciding
@@ -149,6 +149,15 @@ def _releases_in_flight() -> list[tuple[Any, str, Any]]:
     return [(Drive, "_let_go", lambda self, decision: not self._poll_budget)]
 
 
+def _words_after_the_end() -> list[tuple[Any, str, Any]]:
+    return [(Watch, "passed", lambda self, entry: None)]
+
+
+def _words_before_their_event() -> list[tuple[Any, str, Any]]:
+    deltas = Watch.deltas
+    return [(Watch, "deltas", lambda self, after: deltas(self, after + 100))]
+
+
 IN_ENGINE: dict[str, Callable[[], list[tuple[Any, str, Any]]]] = {
     "act_before_durable": _act_before_durable,
     "no_lease_check": _no_lease_check,
@@ -164,6 +173,8 @@ IN_ENGINE: dict[str, Callable[[], list[tuple[Any, str, Any]]]] = {
     "keeps_lost_runs": _keeps_lost_runs,
     "unknown_is_taken_for_made": _unknown_is_retried,
     "releases_in_flight": _releases_in_flight,
+    "words_after_the_end": _words_after_the_end,
+    "words_before_their_event": _words_before_their_event,
 }
 MUTATIONS = (*IN_STORE, *IN_ENGINE)
 

@@ -224,6 +224,8 @@ class _Reader:
         self._fail = cluster.fail
         self._seen = 0
         self._texts: dict[tuple[int, int, int], str] = defaultdict(str)
+        self._attempt = 0, 0
+        """Turn and attempt of the call that is under way, as the events say that were read."""
 
     async def read(self) -> None:
         """Read until the end."""
@@ -258,6 +260,8 @@ class _Reader:
     def _take(self, item: ev.Entry | LiveDelta) -> None:
         if isinstance(item, LiveDelta):
             place = (item.turn, item.attempt, item.index)
+            if self._attempt != place[:2]:
+                self._fail("I10", f"{self._request.run}: a delta of {place} while {self._attempt} is under way")
             if item.offset != len(self._texts[place]):
                 have = len(self._texts[place])
                 self._fail("I10", f"{self._request.run}: a delta of {place} at {item.offset}, and {have} were had")
@@ -266,6 +270,10 @@ class _Reader:
         if item.seq != self._seen + 1:
             self._fail("I10", f"{self._request.run}: event {item.seq} came after {self._seen}")
         self._seen = item.seq
+        if isinstance(item.event, ev.ModelCallStarted):
+            self._attempt = item.event.turn, item.event.attempt
+        elif isinstance(item.event, ev.ModelCallFinished | ev.ModelCallFailed):
+            self._attempt = 0, 0
         if isinstance(item.event, ev.ModelCallFinished):
             for (turn, attempt, index), text in self._texts.items():
                 if (turn, attempt) == (item.event.turn, item.event.attempt):

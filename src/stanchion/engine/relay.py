@@ -34,6 +34,8 @@ TTL_S = 3 * RENEW_S
 """A watch stands so long without being renewed: its process may be gone."""
 ASK_S = 1.0
 """How often the text so far is asked for again, at most."""
+_NOW_S = 1e-4
+"""What is due so soon is due: a clock may not tell less apart."""
 BURST = 64
 """Messages that are sent in one piece."""
 
@@ -76,7 +78,7 @@ class Relay:
         self._wire: Wire | None = None
         self._ears: dict[Place, dict[str, _Ear]] = {}
         self._eyes: dict[Place, _Eye] = {}
-        self._grown: set[Place] = set()
+        self._grown: dict[Place, None] = {}
         self._left: list[Place] = []
         self._drives = False
         self._curious = False
@@ -131,7 +133,7 @@ class Relay:
     def grown(self, place: Place) -> None:
         """Hear that there is more of a run that is driven here."""
         if place in self._ears and place not in self._grown:
-            self._grown.add(place)
+            self._grown[place] = None
             draft = self._live.draft(place)
             begins = draft is not None and any(ear.seq != draft.seq for ear in self._ears[place].values())
             self._by(SOON_S if begins else GAP_S)
@@ -194,7 +196,7 @@ class Relay:
             if ask:
                 ear.forget()
             if not ear.sent and self._live.draft(place) is not None:
-                self._grown.add(place)
+                self._grown[place] = None
                 self._by(SOON_S)
 
     def _purge(self, now_s: float) -> None:
@@ -211,7 +213,7 @@ class Relay:
         ears.pop(name, None)
         if not ears:
             self._ears.pop(place, None)
-            self._grown.discard(place)
+            self._grown.pop(place, None)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ class Relay:
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
-        while (left_s := min(self._at_s, self._renew_s) - loop.time()) > 0:
+        while (left_s := min(self._at_s, self._renew_s) - loop.time()) > _NOW_S:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if left_s == math.inf else left_s):
@@ -254,7 +256,7 @@ class Relay:
         for place, ears in self._ears.items():
             for ear in ears.values():
                 ear.forget()
-            self._grown.add(place)
+            self._grown[place] = None
         self._curious = self._drives
         for eye in self._eyes.values():
             eye.ask = True
@@ -263,11 +265,11 @@ class Relay:
 
     def _own(self, wire: Wire, now_s: float) -> list[Letter]:
         """Say what is watched here: what is new, or all of it if it is time to renew or somebody asked."""
-        all_of_it = self._asked or now_s >= self._renew_s
+        all_of_it = self._asked or now_s >= self._renew_s - _NOW_S
         self._asked = False
         runs: list[tuple[str, str, bool]] = []
         for place, eye in self._eyes.items():
-            ask = eye.ask and now_s - eye.asked_s >= ASK_S
+            ask = eye.ask and now_s - eye.asked_s >= ASK_S - _NOW_S
             if ask:
                 eye.asked_s, eye.ask = now_s, False
             if all_of_it or ask:

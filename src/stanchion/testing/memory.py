@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
-from stanchion.journal.relay import Overheard
+from stanchion.journal.relay import Overheard, Wire
 from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
 from stanchion.journal.store import (
     ApiKey,
@@ -110,7 +110,7 @@ class MemoryStore:
     def listen(self, heard: Heard) -> bool:
         return False
 
-    def relay(self, overheard: Overheard) -> None:
+    def relay(self, overheard: Overheard) -> Wire | None:
         return None
 
     async def seize(self, worker: str) -> bool:

@@ -352,7 +352,12 @@ async def _pool(address: Address, size: int) -> asyncpg.Pool:
         # As in a lane: what is read has an index, and a plan made by old statistics must not go past it.
         server_settings=server_settings(address, "reader") | {"enable_seqscan": "off"},
         init=harden,
+        reset=_as_it_is,
     )
+
+
+async def _as_it_is(connection: Connection) -> None:
+    """Reset nothing: readers leave nothing in a session, and each reset would be a round trip more than the read."""
 
 
 def _packed(append: Append) -> tuple[bytes, ...]:
