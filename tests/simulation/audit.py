@@ -63,6 +63,8 @@ class Audit:
     """The account of a whole simulation."""
 
     def __init__(self, bundles: dict[str, Bundle], fail: Any, trace: Any) -> None:
+        self.model_calls: list[float] = []
+        """When each arrived at the provider."""
         self.runs: dict[tuple[str, str], RunAudit] = {}
         self.bundles = bundles
         self.settled: dict[tuple[str, str], int] = defaultdict(int)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from stanchion.core.errors import StanchionError
 from stanchion.core.prices import load_prices
 from stanchion.engine.bound import BoundAgent, bind
+from stanchion.journal.quota import Quota
 from stanchion.runtime import Runtime
 from tests.simulation.audit import Audit
 from tests.simulation.batches import BatchProvider, BatchThinker
@@ -20,7 +21,7 @@ from tests.simulation.database import Connection, Database
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimLoop
 from tests.simulation.sources import SkewedClock
-from tests.simulation.thinker import Thinker
+from tests.simulation.thinker import WINDOW_S, Thinker
 from tests.simulation.world import AGENTS
 
 T = TypeVar("T")
@@ -83,7 +84,9 @@ class Machine:
                 store, bound, {agent.name: agent for agent in AGENTS}, self.clock, drive=True
             )
             try:
-                await runtime._drive(adopt=True, max_active=cluster.faults.plan.slots)
+                plan = cluster.faults.plan
+                quotas = [Quota("openai", rpm=plan.rpm, tpm=60_000, window_s=WINDOW_S)] if plan.rpm else []
+                await runtime._drive(adopt=True, max_active=plan.slots, quotas=quotas)
             except StanchionError:
                 await runtime.aclose(grace_s=0)
                 await asyncio.sleep(1.0)

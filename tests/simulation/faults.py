@@ -50,6 +50,8 @@ class Plan:
     """Runs that a machine drives at once; 0: as many as it likes."""
     cap: int = 0
     """Runs of a tenant that are driven at once; 0: as many as there are."""
+    rpm: int = 0
+    """Model calls of all machines in any 20 s; 0: any number."""
     mutation: str = ""
 
     @classmethod
@@ -87,6 +89,7 @@ class Plan:
         plan.queue = some(0.0, 0.0, 0.5, 1.0)
         plan.slots = some(0, 0, 2)
         plan.cap = some(0, 0, 1, 2)
+        plan.rpm = some(0, 0, 4, 8)
         for name, value in fixed.items():
             setattr(plan, name, value)
         return plan

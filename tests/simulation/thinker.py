@@ -62,6 +62,10 @@ def plan_of(request: ModelRequest) -> tuple[str, int]:
     raise AssertionError("a request without a plan")
 
 
+WINDOW_S = 20.0
+"""Of the provider's limit, where there is one."""
+
+
 class Thinker:
     """A model client of one machine."""
 
@@ -77,11 +81,25 @@ class Thinker:
         """Make a call, within its time."""
         plan, turn = plan_of(request)
         self._check(request, plan)
+        arrived_s = self._count()
         try:
             async with asyncio.timeout(timeouts.total_s):
                 return await self._call(request, reply(plan, turn), on_deltas)
+        except ModelError as error:
+            if not error.sent:  # it was never there
+                self._audit.model_calls.remove(arrived_s)
+            raise
         except TimeoutError:
             raise ModelError("too slow", code="timeout_total", retryable=True) from None
+
+    def _count(self) -> float:
+        """Count a request; no window holds more than the limit that the machines keep to."""
+        now_s, rpm = asyncio.get_running_loop().time(), self._faults.plan.rpm
+        self._audit.model_calls.append(now_s)
+        within = sum(at_s > now_s - WINDOW_S for at_s in self._audit.model_calls)
+        if rpm and within > rpm:
+            self._fail("quota", f"{within} model calls within {WINDOW_S:g} s, and {rpm} are allowed")
+        return now_s
 
     async def _call(self, request: ModelRequest, parts: tuple[Part, ...], on_deltas: OnDeltas | None) -> ModelResponse:
         rng, faults = self._rng, self._faults

@@ -16,6 +16,7 @@ from typing import Any
 from stanchion import (
     Agent,
     Approve,
+    Breaker,
     Done,
     Limits,
     LoopRules,
@@ -161,7 +162,7 @@ async def _settled(context: ToolContext) -> Done | Undone | Unknown:
     return await World.current.settled(context)
 
 
-@tool(effect="read", timeout_s=4)
+@tool(effect="read", timeout_s=4, concurrency=3, rate="30/min")
 async def look(text: str, context: ToolContext) -> str:
     """Look something up."""
     return await World.current.look(context, text)
@@ -185,7 +186,7 @@ async def mail(text: str, context: ToolContext) -> str:
     return await World.current.act("mail", context, text)
 
 
-@tool(effect="irreversible", timeout_s=6, reconcile=_settled)
+@tool(effect="irreversible", timeout_s=6, reconcile=_settled, concurrency=1, breaker=Breaker(failures=2, open_s=5))
 async def pay(text: str, context: ToolContext, *, key: str) -> str:
     """Pay something, under a key, that can be looked up afterwards."""
     return await World.current.act("pay", context, text, key)
