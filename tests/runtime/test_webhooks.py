@@ -378,3 +378,38 @@ async def test_what_a_worker_left_is_posted_when_its_lease_ends(tmp_path: Path) 
             assert message.id == trial.id
             message.verified(secret.secret)
             assert (await settled(runtime, trial.id)).attempts == 2
+
+
+async def test_a_callback_of_a_run_that_waits_for_its_session(tmp_path: Path) -> None:
+    """It is kept with the run that is queued, and told when that one ends."""
+    held = HeldModel()
+    async with told(tmp_path, held) as (runtime, receiver):
+        first = await runtime.start("desk", "hi", session="s")
+        await held.began.wait()
+        callback = Callback(receiver.url, ("run.finished", "run.asked"))
+        second = await runtime.start("desk", "then", session="s", if_busy="queue", webhook=callback)
+        assert not receiver.messages
+        held.gate.set()
+        for started in (first, second):
+            await over(runtime, started.run)
+        (message,) = await receiver.until(1)
+        assert json.loads(message.body)["data"]["run"] == second.run
+
+
+async def test_a_tenant_sees_nothing_of_another(tmp_path: Path) -> None:
+    """Endpoints, deliveries and secrets are each tenant's own."""
+    async with told(tmp_path, echo()) as (runtime, receiver):
+        endpoint, _ = await runtime.webhooks.add(receiver.url, tenant="one")
+        trial = await runtime.webhooks.test(endpoint.id, tenant="one")
+        assert not await runtime.webhooks.deliveries(tenant="two")
+        secrets = {(await runtime.webhooks.secret(tenant=tenant)).secret for tenant in ("one", "two")}
+        assert len(secrets) == 2
+        for call in (
+            runtime.webhooks.show(endpoint.id, tenant="two"),
+            runtime.webhooks.rotate(endpoint.id, tenant="two"),
+            runtime.webhooks.remove(endpoint.id, tenant="two"),
+            runtime.webhooks.delivery(trial.id, tenant="two"),
+            runtime.webhooks.redeliver(trial.id, tenant="two"),
+        ):
+            with pytest.raises(NotFound):
+                await call

@@ -35,6 +35,8 @@ DRAIN_BYTES = 16_384
 """Of a receiver's answer that is read, for the sake of its connection. It is not kept."""
 BATCHES = 16
 """Of one lane, before others that wait have a turn."""
+TRIALS = 3
+"""Attempts of a trial message: who tries an endpoint out is there to see what comes of it."""
 SETTLE_TRIES = 3
 AGAIN_S = 0.25
 """How soon the outbox is looked at again while something is due that is being worked on."""
@@ -231,7 +233,8 @@ class Deliverer:
 
     def _failed(self, claimed: Claimed, note: str, status: int = 0, *, at_least_s: float = 0.0) -> Settled:
         delivery, settings = claimed.delivery, self._settings
-        if delivery.attempts >= settings.attempts:
+        most = min(settings.attempts, TRIALS) if delivery.kind == "webhook.test" else settings.attempts
+        if delivery.attempts >= most:
             return self._given_up(claimed, f"given up after {delivery.attempts} attempts; the last: {note}", status)
         pause_s = retry_pause_s(settings, delivery.attempts, self._clock.draw())
         pause_s = max(pause_s, min(at_least_s, settings.longest_retry_s))

@@ -164,7 +164,10 @@ class Outbox(Protocol):
         ...
 
     async def claim(self, lane: str, *, lease_ms: int, limit: int) -> Sequence[Claimed]:
-        """Take due deliveries of a lane, oldest first; of each run and endpoint only the first that is pending."""
+        """Take due deliveries of a lane, oldest first; of each run and endpoint only the first that is pending.
+
+        What is about no run is in no order.
+        """
         ...
 
     async def settle(self, settled: Sequence[Settled]) -> None:

@@ -82,7 +82,7 @@ class OutboxTables:
         free: list[Delivery] = []
         for place in self.pending.get(lane, {}):
             row = self.deliveries[place]
-            first = (row.tenant, row.endpoint, row.run) not in seen
+            first = not row.run or (row.tenant, row.endpoint, row.run) not in seen
             seen.add((row.tenant, row.endpoint, row.run))
             if first and row.next_ms <= now_ms:
                 free.append(row)
@@ -109,7 +109,7 @@ class OutboxTables:
         else:
             self._put(_edit(row, next_ms=said.retry_ms, status=said.status, note=said.note))
             for other in list(self._of(row.tenant, row.endpoint, "pending")):
-                if other.run == row.run and other.next_ms < said.retry_ms:
+                if row.run and other.run == row.run and other.next_ms < said.retry_ms:
                     self._put(_edit(other, next_ms=said.retry_ms))
 
     def lanes(self, limit: int, now_ms: int) -> Sequence[str]:

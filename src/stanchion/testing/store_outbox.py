@@ -210,6 +210,13 @@ async def an_endpoint_is_told_without_a_run(store: Store) -> None:
     same([(row.id, row.endpoint, row.kind, row.seq) for row in rows], [(told, "e1", "webhook.test", 7)], "deliveries")
     same(await store.outbox.delivery(TENANT, told or ""), rows[0], "read by itself")
     same(await store.outbox.delivery("other", told or ""), None, "of another tenant")
+    again = await store.outbox.tell(TENANT, "e1", Announcement("webhook.test", 8, "", b"{}"))
+    claimed = await _claim(store)
+    same({each.delivery.id for each in claimed}, {told, again}, "both at once: trials are in no order")
+    later_ms = await store.now_ms() + 60_000
+    await store.outbox.settle([Settled(TENANT, told or "", 1, "pending", 500, "busy", later_ms)])
+    third = await store.outbox.tell(TENANT, "e1", Announcement("webhook.test", 9, "", b"{}"))
+    same([each.delivery.id for each in await _claim(store)], [third], "a trial waits for no other")
     same(await store.outbox.tell(TENANT, "e9", Announcement("webhook.test", 7, "", b"{}")), None, "of nobody")
 
 

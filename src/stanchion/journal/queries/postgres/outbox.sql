@@ -78,10 +78,10 @@ SELECT coalesce(min(next_ms), 0) FROM deliveries WHERE standing = 'pending'
 -- name: claim
 WITH due AS (
     SELECT d.no FROM deliveries d
-    WHERE d.standing = 'pending' AND d.lane = $1 AND d.next_ms <= (SELECT now_ms()) AND NOT EXISTS (
+    WHERE d.standing = 'pending' AND d.lane = $1 AND d.next_ms <= (SELECT now_ms()) AND (d.run = '' OR NOT EXISTS (
         SELECT 1 FROM deliveries p
         WHERE p.standing = 'pending' AND p.tenant = d.tenant AND p.endpoint = d.endpoint AND p.run = d.run AND p.no < d.no
-    )
+    ))
     ORDER BY d.next_ms, d.no LIMIT $2 FOR UPDATE OF d SKIP LOCKED
 ), taken AS (
     UPDATE deliveries d SET attempts = d.attempts + 1, next_ms = now_ms() + $3 FROM due WHERE d.no = due.no RETURNING d.*
@@ -110,7 +110,7 @@ WHERE tenant = $1 AND id = $2 AND standing || '' = 'pending' AND attempts = $3 R
 
 -- name: defer_following
 UPDATE deliveries SET next_ms = $1
-WHERE standing = 'pending' AND tenant = $2 AND endpoint = $3 AND run = $4 AND no > $5 AND next_ms + 0 < $1
+WHERE standing = 'pending' AND tenant = $2 AND endpoint = $3 AND run = $4 AND run <> '' AND no > $5 AND next_ms + 0 < $1
 
 -- name: delivery
 SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms

@@ -62,10 +62,10 @@ SELECT coalesce(min(next_ms), 0) FROM deliveries WHERE standing = 'pending'
 
 -- name: claimable
 SELECT d.no FROM deliveries d
-WHERE d.standing = 'pending' AND d.lane = ?1 AND d.next_ms <= ?2 AND NOT EXISTS (
+WHERE d.standing = 'pending' AND d.lane = ?1 AND d.next_ms <= ?2 AND (d.run = '' OR NOT EXISTS (
     SELECT 1 FROM deliveries p
     WHERE p.standing = 'pending' AND p.tenant = d.tenant AND p.endpoint = d.endpoint AND p.run = d.run AND p.no < d.no
-)
+))
 ORDER BY d.next_ms, d.no LIMIT ?3
 
 -- name: claim
@@ -92,7 +92,7 @@ WHERE tenant = ? AND id = ? AND standing = 'pending' AND attempts = ? RETURNING 
 
 -- name: defer_following
 UPDATE deliveries SET next_ms = ?1
-WHERE standing = 'pending' AND tenant = ?2 AND endpoint = ?3 AND run = ?4 AND no > ?5 AND +next_ms < ?1
+WHERE standing = 'pending' AND tenant = ?2 AND endpoint = ?3 AND run = ?4 AND run <> '' AND no > ?5 AND +next_ms < ?1
 
 -- name: delivery
 SELECT tenant, id, endpoint, kind, run, seq, body, standing, attempts, next_ms, status, note, created_ms, settled_ms
