@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stanchion.journal import queries
 from stanchion.journal.postgres import PostgresStore
+from stanchion.journal.postgres.address import connect, parse
 from stanchion.journal.postgres.money import SHARDS, Shard, share_out
 from stanchion.journal.store import Ledger, Refused, Reserve, Settle
 from stanchion.loop.limit import windowed
@@ -163,6 +164,13 @@ async def test_a_limit_holds_and_is_used_by_many_processes(dsn: str) -> None:
         assert limit - amount < spent <= limit
         assert [(row.settled, row.reserved) for row in await stores[0].ledgers(TENANT)] == [(spent, 0)]
         assert await connection.fetchval("SELECT shards FROM ledgers") == WRITERS
+
+
+async def test_locked_rows_are_read_as_they_are_now(dsn: str) -> None:
+    """Whatever isolation the URL asks for, a statement sees what was committed before it: who holds all shards sees them all."""
+    connection = await connect(parse(f"{dsn}&default_transaction_isolation=repeatable%20read"), role="writer")
+    assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
+    await connection.close()
 
 
 async def test_settled_by_another_process(dsn: str) -> None:

@@ -95,6 +95,8 @@ def server_settings(address: Address, role: str) -> dict[str, str]:
         "lock_timeout": str(LOCK_TIMEOUT_MS),
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
         "jit": "off",
+        # Rows are read after their locks were had, by a statement that sees what was committed until then.
+        "default_transaction_isolation": "read committed",
     }
 
 
