@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 from collections import Counter, defaultdict
 
 import pytest
@@ -49,7 +50,7 @@ class Slots:
                 self._no[tenant] += len(self.weights)
                 heapq.heappush(self.busy, (now_s + self.length_s[tenant], tenant, self.length_s[tenant]))
             now_s, tenant, took_s = heapq.heappop(self.busy)
-            self.turns.end(0, tenant, self.weights[tenant], took_s)
+            self.turns.end(0, tenant, took_s)
             self.free += 1
             self.runs[tenant] += 1
             self.time[tenant] += took_s
@@ -67,11 +68,22 @@ def test_shares_follow_the_weights(slots: int, weights: dict[str, int]) -> None:
         assert play.runs[tenant] / total == pytest.approx(weight / sum(weights.values()), rel=0.04)
 
 
-def test_shares_are_of_time() -> None:
-    """A tenant whose runs take six times as long gets the same slot time as another, not six times as much."""
-    play = Slots(10, {"long": 1, "short": 1}, {"long": 6.0, "short": 1.0})
-    play.play(2_000)
-    assert play.time["long"] / sum(play.time.values()) == pytest.approx(0.5, abs=0.05)
+def test_long_runs_take_fewer_turns() -> None:
+    """A tenant whose runs take ten times as long gets about the same slot time as another, not ten times as much."""
+    play = Slots(10, {"long": 1, "short": 1}, {"long": 10.0, "short": 1.0})
+    play.play(3_000)
+    assert play.time["long"] / sum(play.time.values()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_chance_does_not_move_shares() -> None:
+    """Runs of very different lengths, the same for both tenants, and stalls: runs go by weight all the same."""
+    chance = random.Random(7)
+    play = Slots(6, {"a": 1, "b": 3}, {"a": 1.0, "b": 1.0})
+    now_s = 0.0
+    for _ in range(60):
+        play.length_s = dict.fromkeys("ab", chance.expovariate(1.0) * (20 if chance.random() < 0.1 else 1))
+        now_s = play.play(now_s + 2, now_s)
+    assert play.runs["b"] / sum(play.runs.values()) == pytest.approx(0.75, rel=0.05)
 
 
 def test_a_newcomer_waits_one_turn_at_most() -> None:
@@ -102,8 +114,7 @@ def test_what_was_not_used_is_not_given_back() -> None:
 def test_a_run_that_was_not_had_costs_nothing() -> None:
     """Another worker claimed it first."""
     turns = Turns()
-    turns.begin(0, "a", 1)
-    turns.undo(0, "a", 1)
+    turns.undo(0, "a", turns.begin(0, "a", 1))
     assert turns.ahead() == {}
     turns.begin(0, "a", 2)
     assert turns.ahead() == {(0, "a"): 0.5}

@@ -56,7 +56,7 @@ class Held:
 
     priority: int
     tenant: str
-    weight: int
+    charge: float
     begun: bool
     """It had begun before."""
     since_s: float
@@ -131,9 +131,8 @@ class Taking:
 
     def hold(self, priority: int, tenant: str, *, begun: bool) -> Held:
         """Count a run that takes a slot."""
-        held = Held(priority, tenant, self._shares.weight_of(tenant), begun, asyncio.get_running_loop().time())
-        self._turns.begin(priority, tenant, held.weight)
-        return held
+        charge = self._turns.begin(priority, tenant, self._shares.weight_of(tenant))
+        return Held(priority, tenant, charge, begun, asyncio.get_running_loop().time())
 
     def drives(self, held: Held) -> None:
         """Count a run that is driven from now on."""
@@ -144,9 +143,9 @@ class Taking:
         """Count a run that leaves its slot. `had`: it was driven."""
         if had:
             held_s = asyncio.get_running_loop().time() - held.since_s
-            self._turns.end(held.priority, held.tenant, held.weight, held_s)
+            self._turns.end(held.priority, held.tenant, held_s)
         else:
-            self._turns.undo(held.priority, held.tenant, held.weight)
+            self._turns.undo(held.priority, held.tenant, held.charge)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
