@@ -13,7 +13,7 @@ import pytest
 from stanchion import Runtime
 from stanchion.core import event as ev
 from stanchion.core.errors import Conflict, NotFound
-from tests.engine.rig import HeldModel, agent, echo, events, kinds, over, running, until_event
+from tests.engine.rig import HeldModel, World, agent, echo, events, kinds, once, over, running, until_event
 
 
 @asynccontextmanager
@@ -106,3 +106,18 @@ async def test_a_driver_may_leave_a_run_to_whoever_has_time(tmp_path: Path) -> N
         row = await runtime.store.run("default", said.run)
         assert row is not None
         assert (row.epoch, row.priority) == (1, 3)
+
+
+async def test_a_drain_that_breaks_off_an_effect_leaves_no_lease(tmp_path: Path) -> None:
+    """An effect that outlives the grace is cut off and in doubt, and the run is free for others at once."""
+    world = World()
+    async with running(tmp_path, once("slow_note", text="hi"), agent(world)) as runtime:
+        run = (await runtime.start("desk", "Note it.")).run
+        await world.began.wait()
+    async with taking(tmp_path) as looking:
+        row = await looking.store.run("default", run)
+        assert row is not None
+        assert row.status == "runnable"
+        assert row.lease_until_ms <= await looking.store.now_ms()
+    async with running(tmp_path, once("note", text="hi")) as runtime:
+        assert [waiting.kind for waiting in (await runtime.wait(run, timeout_s=20)).waiting] == ["in_doubt"]
