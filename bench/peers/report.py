@@ -343,7 +343,7 @@ def _spent_more(results: Results) -> list[str]:
         found = [
             f"{peer.title} ${theirs.median:.3f}"
             for peer in PEERS
-            if ours and (theirs := results.figure("spend", peer.name, n, "spent_usd")) and ours.median + 5e-4 < theirs.median
+            if ours and (theirs := results.figure("spend", peer.name, n, "spent_usd")) and ours.median + 1e-3 < theirs.median
             and theirs.high <= 1
         ]  # fmt: skip
         if ours and found:
