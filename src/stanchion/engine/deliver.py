@@ -96,7 +96,7 @@ class Deliverer:
         self._pruned_s = asyncio.get_running_loop().time()
         self._main = asyncio.create_task(self._run(), name="stanchion-deliverer")
 
-    async def aclose(self, *, grace_s: float = 2.0) -> None:
+    async def aclose(self, *, grace_s: float = 1.0) -> None:
         """Take nothing new; what is being posted may finish within the grace, the rest is another's when its lease ends."""
         self._draining = True
         if self._main is not None:

@@ -186,14 +186,14 @@ class Runtime:
         self._relay.drives()
         await gate.open()
         await self._worker.open()
-        self._deliver()
+        self._deliver(adopt=adopt)
 
-    def _deliver(self) -> None:
-        """Begin to start what schedules say, and to tell others what happens."""
+    def _deliver(self, *, adopt: bool) -> None:
+        """Begin to tell others what happens and, where this is more than a command's own runs, to start what schedules say."""
         deliverer = Deliverer(self.store, self._clock, self._webhook_settings)
         alarm = Alarm(self.store, self._clock, self._start_scheduled, self._bound.__contains__)
         self.schedules.told = alarm.wake
-        for task in (deliverer, alarm):
+        for task in (deliverer, alarm) if adopt else (deliverer,):
             task.open()
             self._stack.push_async_callback(task.aclose)
 
