@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from stanchion import InputError, Runtime
+from stanchion.core import event as ev
 from stanchion.core.errors import Conflict, NotFound, Unauthorized
 from stanchion.engine.clock import SystemClock
 from stanchion.engine.deliver import Deliverer, WebhookSettings, retry_pause_s
@@ -413,3 +414,36 @@ async def test_a_tenant_sees_nothing_of_another(tmp_path: Path) -> None:
         ):
             with pytest.raises(NotFound):
                 await call
+
+
+async def test_what_is_told_is_what_is_journaled(tmp_path: Path) -> None:
+    """Over ends, cancels, asks, a drain and a restart: a delivery for each event of the journals that is told, and no other."""
+    model = once("refund", order="A1", cents=5)
+    kinds = {ev.RunFinished: "run.finished", ev.RunParked: "run.parked", ev.ToolCallJudged: "run.asked"}
+    async with receiving() as receiver:
+        async with running(tmp_path, model, webhooks=LOCAL) as runtime:
+            await runtime.webhooks.add(receiver.url)
+            runs = [(await runtime.start("desk", f"Refund {number}.")).run for number in range(12)]
+            await receiver.until(12)
+            for run in runs[:3]:
+                await runtime.cancel(run)
+            for run in runs[3:6]:
+                await runtime.decide(run, (await runtime.view(run)).waiting[0].call, "approve")
+        async with running(tmp_path, model, agent(name="another"), webhooks=LOCAL) as runtime:
+            for run in runs[6:8]:
+                await runtime.cancel(run)
+                await over(runtime, run)
+        async with running(tmp_path, model, webhooks=LOCAL) as runtime:
+            for run in runs[8:]:
+                await runtime.decide(run, (await runtime.view(run)).waiting[0].call, "reject")
+            journaled: set[tuple[str, int, str]] = set()
+            for run in runs:
+                await over(runtime, run)
+                for entry in await runtime.store.read("default", run):
+                    if type(entry.event) in kinds and getattr(entry.event, "action", "ask") == "ask":
+                        journaled.add((run, entry.seq, kinds[type(entry.event)]))
+            rows = await runtime.webhooks.deliveries(limit=500)
+            assert len(rows) == len(journaled)
+            assert {(row.run, row.seq, row.type) for row in rows} == journaled
+            for row in rows:
+                await settled(runtime, row.id)
