@@ -27,7 +27,8 @@ ANSWER_S = 4.0
 """After so long without an answer a customer asks elsewhere."""
 SILENT_S = 4.0
 """After so long without an event, too: the server may be cut off from the database."""
-PATIENCE_S = 300.0
+PATIENCE_S = 120.0
+"""After the last fault; a run that is not over then is lost."""
 BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, asyncio.IncompleteReadError)
 
 
@@ -56,23 +57,29 @@ class Case:
 class Customer:
     """One run from its start to its end."""
 
-    def __init__(self, fleet: Fleet, case: Case, chance: random.Random, *, deltas: bool) -> None:
+    def __init__(self, fleet: Fleet, case: Case, chance: random.Random, *, deltas: bool, calm: asyncio.Event) -> None:
         self.case = case
         self._fleet = fleet
         self._chance = chance
         self._deltas = deltas
+        self._calm = calm
+        """Set when there will be no more faults."""
         self._desk: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def play(self) -> Case:
         """Start the run, follow it to its end, and judge it."""
         case, began_s = self.case, time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._start()
-                while not await self._follow():
-                    pass
+            async with asyncio.timeout(None) as limit:
+                patience = asyncio.create_task(self._lose_patience(limit))
+                try:
+                    await self._start()
+                    while not await self._follow():
+                        pass
+                finally:
+                    patience.cancel()
         except TimeoutError:
-            case.problems.append(f"lost: not over after {PATIENCE_S:.0f} s; last event {case.lines[-1:]}")
+            case.problems.append(f"lost: not over {PATIENCE_S:.0f} s after the last fault: {case.lines[-1:]}")
         except Refused as refused:
             case.problems.append(str(refused))
         finally:
@@ -83,6 +90,10 @@ class Customer:
         case.took_s = time.monotonic() - began_s
         await self._judge()
         return case
+
+    async def _lose_patience(self, limit: asyncio.Timeout) -> None:
+        await self._calm.wait()
+        limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
 
     async def _server(self) -> Member:
         """Choose a server, whatever state it is in."""

@@ -77,6 +77,7 @@ async def matrix(shape: Shape, tell: Any = print) -> dict[str, Any]:
         entries = await _read_back(fleet, played)
         _judge(trouble, played, entries)
         members = fleet.members
+    _write_timeline(folder, trouble, entries)
     played.problems += [problem for member in members for problem in member.problems]
     report = _report(shape, trouble, played, fault_s, time.monotonic() - began_s, _tracebacks(folder))
     report["kept"] = str(folder) if report["bad"] or shape.keep else ""
@@ -87,7 +88,7 @@ async def matrix(shape: Shape, tell: Any = print) -> dict[str, Any]:
 
 async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, tell: Any) -> None:
     """Start runs and deliver faults until there were enough; then let what is in flight come to its end."""
-    over = asyncio.Event()
+    over, calm = asyncio.Event(), asyncio.Event()
     numbers = iter(range(1 << 30))
 
     async def customers() -> None:
@@ -95,7 +96,8 @@ async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, te
             number = next(numbers)
             case = Case(f"{shape.seed}-{number}")
             played.cases.append(case)
-            await Customer(fleet, case, random.Random(f"{shape.seed}/{number}"), deltas=number % 4 == 0).play()
+            chance = random.Random(f"{shape.seed}/{number}")
+            await Customer(fleet, case, chance, deltas=number % 4 == 0, calm=calm).play()
 
     async def strikes(number: int) -> None:
         chance = random.Random(f"{shape.seed}/strikes/{number}")
@@ -128,6 +130,7 @@ async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, te
         await watch()
         striking[-1].cancel()
         await asyncio.gather(*striking, return_exceptions=True)
+        calm.set()
         await asyncio.gather(*living)
     finally:
         for task in (*striking, *living):
@@ -195,6 +198,20 @@ def _released(entries: list[Entry], epoch: int) -> tuple[set[str], set[str]]:
             case _:
                 pass
     return released, doubted & released
+
+
+def _write_timeline(folder: Path, trouble: Trouble, journals: dict[str, list[Entry]]) -> None:
+    """Write what was done when, and how long each run of a killed process was driven by nobody."""
+    with (folder / "faults.jsonl").open("w") as file:
+        for fault in trouble.faults:
+            taken = {held.run: _takeovers(Fault("", "", fault.at_s, [held]), journals) for held in fault.held}
+            line = {
+                "at_s": round(fault.at_s, 3),
+                "kind": fault.kind,
+                "member": fault.member,
+                "taken_over_after_s": taken,
+            }
+            file.write(json.dumps(line) + "\n")
 
 
 def _takeovers(fault: Fault, journals: dict[str, list[Entry]]) -> list[float]:

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from stanchion.sim import Pacing, Script, start_sim_process
 from stanchion.sim.script import Reply, ReplyCall, Rule, When
 from stanchion.testing.postgres import NoPostgres, PostgresServer
+from tests.server.serving import QUIET, served
 
 ROOT = Path(__file__).parents[2]
 RUNS = 24
@@ -180,6 +182,23 @@ async def test_sigterm_under_load_loses_nothing_and_tells_everybody(data: str, t
     assert told.count("draining") > RUNS // 2
     _whole(clients, tmp_path)
     assert "Traceback" not in first.log.read_text()
+
+
+async def test_a_request_that_hangs_is_told_that_the_server_goes(tmp_path: Path) -> None:
+    """The store does not answer, and the server waits no longer: 503 `draining`, to be asked again, and no bare 500."""
+    async with served(tmp_path, settings=msgspec.structs.replace(QUIET, grace_s=1.0)) as server:
+        asked = asyncio.Event()
+
+        async def silent(*_: object) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        server.runtime.store.run = silent  # type: ignore[method-assign, assignment]
+        asking = asyncio.create_task(server.call("GET", "/v1/runs/run_1"))
+        await asked.wait()
+        server.stop.set()
+        said = await asking
+        assert (said.status, said.error["code"], said.error["retryable"]) == (503, "draining", True)
 
 
 def _whole(clients: list[Client], folder: Path) -> None:

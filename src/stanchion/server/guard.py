@@ -5,12 +5,14 @@ Plain ASGI, because a middleware that wraps responses would buffer streams.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stanchion.runtime import Draining
 from stanchion.server.edge import Edge
 from stanchion.server.failure import failure_of
 
@@ -45,6 +47,11 @@ class Guard:
             if scope["path"] not in _UNCHECKED:
                 await self._edge.door.check_browser(scope["method"], Headers(scope=scope))
             await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if status or not self._edge.draining.is_set():
+                raise
+            # The server goes, and waits no longer for this request (the store may not answer): its client is told.
+            await failure_of(Draining(), at="")(scope, receive, note)
         except Exception as error:
             response = failure_of(error, at=f"{scope['method']} {scope['path']}")
             if not status:
