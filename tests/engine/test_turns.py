@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from stanchion.engine.taking import apart
 from stanchion.engine.turns import Turns
 from stanchion.journal.share import Ready, Running, Share, Shares, fair_order
 
@@ -120,3 +121,20 @@ def test_a_run_that_was_not_had_costs_nothing() -> None:
     assert turns.ahead() == {(0, "a"): 0.5}
     turns.forget()
     assert turns.ahead() == {}
+
+
+def test_workers_keep_apart_within_a_turn() -> None:
+    """Which tenants go next stays as it is, and how many of each; only which of a tenant's first runs is left to chance."""
+    found = [Ready(0, tenant, "a", "", begun, no, f"{tenant}{no}") for no, (tenant, begun) in enumerate(
+        [("a", True), ("b", False), ("a", False), ("b", False), ("a", False), ("b", False), ("b", False)]
+    )]  # fmt: skip
+    chance = random.Random(3)
+    seen: set[str] = set()
+    for _ in range(50):
+        chosen = apart(found, 4, chance.random)
+        assert [(one.tenant, one.begun) for one in chosen] == [(one.tenant, one.begun) for one in found[:4]]
+        assert len({one.run for one in chosen}) == 4
+        seen |= {one.run for one in chosen}
+    assert seen == {one.run for one in found}
+    assert apart(found, 9, lambda: 0.0) == found
+    assert apart([], 3, chance.random) == []

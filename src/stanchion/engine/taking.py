@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stanchion.engine.clock import Clock
@@ -32,6 +32,8 @@ MISSING_CHECK_S = 5.0
 MISSING_CHECK_ALONE_S = 1.0
 """How often agents that nobody serves are looked for: where others may come, and where this process is alone."""
 PARKED_AT_ONCE = 50
+MOST_APART = 8
+"""Among how many times as many runs as there is room for workers choose, so as not to choose the same."""
 RATE_OVER_S = 30.0
 """The time over which begun runs are counted."""
 
@@ -116,6 +118,8 @@ class Taking:
         self._beat_at_s = float("-inf")
         self._beat_active = -1
         self._checked_at_s = float("-inf")
+        self._others = 0
+        """Live workers beside this one, which look at the same runs."""
         self._missing: dict[str, float] = {}
         """Agents that no worker serves, and since when."""
 
@@ -157,11 +161,13 @@ class Taking:
             return ()
         await self._read_shares()
         batch = max(self._slots.for_batch - active, 0)
-        found = await self._store.runnable(limit=room, batch=batch, agents=self._agents, ahead=self._turns.ahead())
+        most = room * min(1 + self._others, MOST_APART)
+        found = await self._store.runnable(limit=most, batch=batch, agents=self._agents, ahead=self._turns.ahead())
         if not found:
             self._turns.forget()
         interactive = sum(one.priority >= INTERACTIVE for one in found)
         self._backlog = interactive >= room or (self._backlog and interactive > 0)
+        found = found if self._others == 0 else apart(found, room, self._clock.draw)
         return [*found, *await self._unserved(room - len(found))]
 
     def weight_of(self, tenant: str) -> float:
@@ -191,9 +197,11 @@ class Taking:
         return await self._store.runnable(limit=min(room, PARKED_AT_ONCE), agents=gone)
 
     async def _served_elsewhere(self) -> frozenset[str]:
-        now_ms = self._clock.now_ms()
-        live = [row for row in await self._store.sharing.workers() if row.seen_ms > now_ms - LIVE_MS]
-        return frozenset(agent for row in live for agent in row.agents)
+        return frozenset(agent for row in await self._live() for agent in row.agents)
+
+    async def _live(self) -> Sequence[WorkerRow]:
+        since_ms = self._clock.now_ms() - LIVE_MS
+        return [row for row in await self._store.sharing.workers() if row.seen_ms > since_ms]
 
     # --- being there ---------------------------------------------------------------------------------------------------
 
@@ -204,6 +212,9 @@ class Taking:
             return
         self._beat_at_s, self._beat_active = now_s, active
         self._started_ms = self._started_ms or self._clock.now_ms()
+        if self.shared:
+            names = {row.name for row in await self._live() if not self._agents.keys().isdisjoint(row.agents)}
+            self._others = len(names - {self._name})
         await self._store.sharing.beat(
             WorkerRow(
                 name=self._name,
@@ -222,3 +233,15 @@ class Taking:
     async def leave(self) -> None:
         """Say that this worker has ended. Raises `JournalError`."""
         await self._store.sharing.leave(self._name)
+
+
+def apart(found: Sequence[Ready], room: int, draw: Callable[[], float]) -> list[Ready]:
+    """Choose so many as there is room for: the turns as they are, and in each tenant's turn any of its first runs.
+
+    Workers that look at the same moment would else all claim the same runs, and all but one in vain.
+    """
+    pools: dict[tuple[int, str, bool, bool], list[Ready]] = {}
+    for one in found:
+        pools.setdefault((one.priority, one.tenant, one.begun, one.lost), []).append(one)
+    turns = (pools[one.priority, one.tenant, one.begun, one.lost] for one in found[:room])
+    return [pool.pop(int(draw() * len(pool))) for pool in turns]
