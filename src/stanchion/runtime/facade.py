@@ -581,7 +581,8 @@ class Runtime:
     async def set_quota(self, quota: str | Quota) -> Quota:
         """Keep a shared limit of a provider in the store; all workers hear of it within seconds. Raises `InputError`."""
         found = parse_quota(quota, field="quota") if isinstance(quota, str) else quota
-        await self.store.quotas.set_quota(checked_quota(found, "quota"))
+        found = checked_quota(found, "quota")
+        await self.store.quotas.set_quota(found)
         return found
 
     async def drop_quota(self, name: str) -> bool:
