@@ -6,7 +6,7 @@ where it is installed (`pip install "stanchion[dbos]"`), on the same kind of dat
 
     cpu_ms          of this process, per activation; `database_cpu_ms` of the PostgreSQL server
     hint_ms         from a hint to `activate`, one at a time
-    decided_ms      from a decision to the run's end, at one a 20 ms
+    decided_ms      from a decision to the run's end, at one a 50 ms
     idle            CPU and transactions while nothing happens, and threads
     takeover_ms     from the end of a dead worker's lease to the claim
 """
@@ -111,7 +111,7 @@ async def _one(name: str, data: str, url: str, runs: int, idle_s: float, server_
         counts, began, theirs = statements[0], cpu_s(), server_cpu_s_of(server_pid)
         tasks = waiting[40:]
         before = await _database(data)
-        decided = await spread(runs, runs * 0.02, lambda number: _decided(runtime, tasks[number]))
+        decided = await spread(runs, runs * 0.05, lambda number: _decided(runtime, tasks[number]))
         after = await _database(data)
         found["cpu_ms"] = round((cpu_s() - began) / runs * 1e3, 2)
         found["database_cpu_ms"] = round((server_cpu_s_of(server_pid) - theirs) / runs * 1e3, 2)
@@ -238,7 +238,7 @@ async def _measured(*words: str) -> dict[str, Any]:
 
 async def measure(*, short: bool) -> list[dict[str, Any]]:
     """Measure each engine on each kind of database."""
-    size = ("40", "4") if short else ("400", "20")
+    size = ("40", "4") if short else ("200", "20")
     names = ["rows", "dbos"] if util.find_spec("dbos") else ["rows"]
     results: list[dict[str, Any]] = []
     for name in names:
