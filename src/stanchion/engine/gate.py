@@ -56,7 +56,8 @@ class Gate:
         self._own = {quota.name: quota for quota in settings}
         self._settings = dict(self._own)
         self._pauses: dict[str, float] = {}
-        self._weight_of = weight_of
+        self.weight_of = weight_of
+        """A tenant's weight against others. (It must not lead to runs: an attempt that will not end holds its gate.)"""
         self._lanes: dict[str, Lane] = {}
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -196,7 +197,7 @@ class Gate:
     def _lane(self, name: str) -> Lane:
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(name, self._weight_of)
+            lane = self._lanes[name] = Lane(name, self.weight_of)
             lane.paused_until_s = self._pauses.get(name, 0.0)
         return lane
 

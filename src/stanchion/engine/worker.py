@@ -114,6 +114,8 @@ class Worker:
         self._gate = gate
         slots = Slots(settings.max_active, settings.reserved)
         self.taking = Taking(store, clock, settings.name, slots, served, adopt=settings.adopt, version=version)
+        if gate is not None:
+            gate.weight_of = self.taking.weight_of
         self.taking.shared = settings.shared
         self.draining = False
         self._store = store

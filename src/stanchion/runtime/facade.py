@@ -166,7 +166,7 @@ class Runtime:
             )
         for agent in self._bound.values():
             await self._stack.enter_async_context(agent.registry)
-        gate = Gate(self.store.quotas, settings.name, self._clock, settings=quotas, weight_of=self._weight_of)
+        gate = Gate(self.store.quotas, settings.name, self._clock, settings=quotas)
         self._worker = Worker(
             store=self.store,
             cipher=Identity(),
@@ -212,9 +212,6 @@ class Runtime:
             priority=priority_of(schedule),
         )
         return started.run
-
-    def _weight_of(self, tenant: str) -> float:
-        return self._worker.taking.weight_of(tenant) if self._worker else 1.0
 
     async def _serve_batches(self, clients: Mapping[str, BatchClient], gather_s: float) -> None:
         """Hand in the model calls that wait for a batch, and bring back their answers."""
