@@ -2,7 +2,7 @@
 
 Everything runs in processes of its own (`bench.subject`), with the simulated provider in another, and CPU is that of the
 process under test. A target that is missed is a finding, not a failure: the exit code is 1 only where something did not
-work. The full form takes about six minutes; the short one a bit over one, and its figures are rough.
+work. The full form takes about ten minutes; the short one a bit over one, and its figures are rough.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ async def measure_load(
 
 async def measure(dsn: str, server: PostgresServer | None, *, short: bool) -> dict[str, Any]:
     """Measure all of it."""
-    seconds, window_s = (15.0, 5.0) if short else (150.0, 60.0)
+    seconds, window_s = (15.0, 5.0) if short else (100.0, 60.0)
     minute = window_s / 60
     return {
         "bench": "quota",
