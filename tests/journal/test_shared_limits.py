@@ -137,7 +137,13 @@ async def test_a_worker_that_is_told_to_wait_tells_the_others(dsn: str) -> None:
         async with looking(config) as runtime, fleet(config):
             first = [await runtime.start("talker", "hello") for _ in range(12)]
             await until(lambda: counted(sim).refused > 0)
-            names = [pause.name for pause in (await runtime.quotas()).pauses]
+            names: list[str] = []
+
+            async def told() -> bool:
+                names[:] = [pause.name for pause in (await runtime.quotas()).pauses]
+                return bool(names)
+
+            await _until_true(told)
             assert len(names) == 1
             assert names[0].startswith("anthropic#")
             assert names[0].endswith(":claude-sonnet-4-6")
