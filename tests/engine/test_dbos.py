@@ -1,4 +1,4 @@
-"""The engine that brings hints by DBOS keeps the port's contract. DBOS is no part of the dev group: 60 MB, twelve packages."""
+"""The engine that brings hints by DBOS keeps the port's contract. DBOS is no part of the dev group: 60 MB, eleven packages."""
 
 from __future__ import annotations
 
