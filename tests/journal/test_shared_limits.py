@@ -112,8 +112,8 @@ async def test_tenants_have_their_weights_in_what_is_scarce(dsn: str) -> None:
         sim.limits.set(LimitSettings(window_s=WINDOW_S))
         config = Config(dsn, sim.base_url, [f"anthropic rpm={limit} window_s={WINDOW_S}"])
         async with looking(config) as runtime:
-            await runtime.set_share("tenant", tenant="one", weight=1)
-            await runtime.set_share("tenant", tenant="three", weight=3)
+            await runtime.shares.set("tenant", tenant="one", weight=1)
+            await runtime.shares.set("tenant", tenant="three", weight=3)
             starts = [
                 runtime.start("talker", "hello", tenant=tenant) for _ in range(150) for tenant in ("one", "three")
             ]
@@ -140,7 +140,7 @@ async def test_a_worker_that_is_told_to_wait_tells_the_others(dsn: str) -> None:
             names: list[str] = []
 
             async def told() -> bool:
-                names[:] = [pause.name for pause in (await runtime.quotas()).pauses]
+                names[:] = [pause.name for pause in (await runtime.quotas.view()).pauses]
                 return bool(names)
 
             await _until_true(told)
@@ -248,7 +248,7 @@ async def test_a_breaker_opens_for_all_and_closes_again(dsn: str, witness: Witne
                 return next((e for e in found if isinstance(e, ev.ToolCallFailed) and e.code == "breaker_open"), None)
 
             await _until_true(lambda: _is_set(refused))
-            assert [row.name for row in (await runtime.quotas()).breakers] == ["tool:flaky"]
+            assert [row.name for row in (await runtime.quotas.view()).breakers] == ["tool:flaky"]
             event = await refused()
             if event is not None:  # (a second may have passed, and this was the probe)
                 assert not event.in_doubt
@@ -267,7 +267,7 @@ async def _is_set(refused: Callable[[], Awaitable[object | None]]) -> bool:
 
 async def _closed(runtime: Runtime, refused: Callable[[], Awaitable[object | None]]) -> bool:
     await refused()
-    return not (await runtime.quotas()).breakers
+    return not (await runtime.quotas.view()).breakers
 
 
 async def _until_true(met: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
