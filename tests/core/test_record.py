@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from functools import cache
 from typing import Any, get_args
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from stanchion.core import chain, upcast
 from stanchion.core import event as ev
-from stanchion.core.errors import BrokenChain
+from stanchion.core.errors import BrokenChain, UnknownEvent
 from stanchion.core.fold import fold
 from stanchion.core.message import Erased, Label, Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from stanchion.journal.record import Identity, Recorder, kind_of, pack, read_entry, unpack, verify
@@ -188,10 +187,19 @@ def test_a_content_too_few_or_too_many_is_found() -> None:
             verify("t", "r1", records, SALTS)
 
 
+def refusal(record: RawRecord) -> BrokenChain | UnknownEvent | None:
+    try:
+        read_entry(record)
+    except (BrokenChain, UnknownEvent) as error:  # a type that was damaged is one that nobody knows
+        return error
+    return None
+
+
 def test_a_record_that_cannot_be_read_is_a_broken_chain() -> None:
-    """Whoever reads gets an error of ours with the place, whatever the damage."""
+    """Whoever reads gets an error of ours with the place, whatever the damage; `verify` tells it from a newer event."""
     good = journal()[2]
     chance = random.Random(7)
+    found = set[type[Exception]]()
     for _ in range(300):
         pieces = [good.envelope, *(c or b"" for c in good.contents)]
         which = chance.randrange(len(pieces))
@@ -199,8 +207,14 @@ def test_a_record_that_cannot_be_read_is_a_broken_chain() -> None:
         for _ in range(3):
             piece[chance.randrange(len(piece))] = chance.randrange(256)
         pieces[which] = bytes(piece)
-        with contextlib.suppress(BrokenChain):
-            read_entry(RawRecord(good.seq, pieces[0], good.hash, tuple(pieces[1:])))
+        damaged = RawRecord(good.seq, pieces[0], good.hash, tuple(pieces[1:]))
+        if error := refusal(damaged):
+            found.add(type(error))
+            assert error.seq == good.seq
+            with pytest.raises(BrokenChain) as broken:
+                verify("t", "r1", [*journal()[:2], damaged, *journal()[3:]], SALTS)
+            assert broken.value.seq == good.seq
+    assert found == {BrokenChain, UnknownEvent}
 
 
 def test_equal_content_is_committed_alike_under_one_key_only() -> None:
@@ -234,8 +248,10 @@ def test_an_event_of_a_newer_version_is_refused_with_the_way_out() -> None:
     """An older program does not guess what a newer one wrote."""
     body = chain.encode_event(ev.RunRevived(by="ann"))
     assert upcast.decode_event(body) == ev.RunRevived(by="ann")
-    with pytest.raises(msgspec.ValidationError, match="upgrade"):
+    with pytest.raises(UnknownEvent, match="upgrade"):
         upcast.decode_event(body, 2)
+    with pytest.raises(UnknownEvent, match="'remarked' was written by a newer"):
+        upcast.decode_event(b'{"type":"remarked"}')
 
 
 def test_an_event_of_an_older_version_is_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,10 @@ class UnknownEvent(JournalError):
 
     code = "unknown_event"
 
+    def __init__(self, message: str = "", *, seq: int = 0) -> None:
+        super().__init__(message)
+        self.seq = seq
+
 
 class StoreFull(JournalError):
     """The store takes no more data; free space on its disk, then the runs go on by themselves."""

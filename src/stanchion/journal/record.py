@@ -149,25 +149,31 @@ def content_ids(envelope: chain.Envelope) -> list[tuple[str, bytes]]:
 
 
 def read_entry(raw: RawRecord) -> Entry:
-    """Decode a record. Contents that were erased come as `Erased` parts. Raises `BrokenChain`, `UnknownEvent`."""
-    envelope = read_envelope(raw.envelope)
+    """Decode a record. Contents that were erased come as `Erased` parts. Raises `BrokenChain`, `UnknownEvent`.
+
+    Both name the event. One record alone does not tell a type that was damaged from one that is newer: `verify` does.
+    """
     try:
+        envelope = _decode_envelope(raw.envelope)
         event = decode_event(envelope.event, envelope.v)
         if envelope.parts:
-            for ref in envelope.parts:
-                if ref.kind not in _KINDS:
-                    raise UnknownEvent(
-                        f"a part of kind {ref.kind!r} was written by a newer Stanchion; upgrade to read it"
-                    )
-            pairs = zip(envelope.parts, raw.contents, strict=True)
-            parts = tuple(
-                Erased(ref.kind, ref.label) if content is None else unpack(ref.kind, ref.label, content)
-                for ref, content in pairs
-            )
-            event = msgspec.structs.replace(event, parts=parts)
+            event = msgspec.structs.replace(event, parts=_parts(envelope.parts, raw.contents))
+    except UnknownEvent as error:
+        error.seq = raw.seq
+        raise
     except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
         raise BrokenChain(f"event {raw.seq} cannot be read: {error}", seq=raw.seq) from error
     return Entry(envelope.seq, envelope.at_ms, envelope.epoch, event, raw.hash)
+
+
+def _parts(refs: Sequence[chain.PartRef], contents: Sequence[bytes | None]) -> tuple[Part, ...]:
+    for ref in refs:
+        if ref.kind not in _KINDS:
+            raise UnknownEvent(f"a part of kind {ref.kind!r} was written by a newer Stanchion; upgrade to read it")
+    return tuple(
+        Erased(ref.kind, ref.label) if content is None else unpack(ref.kind, ref.label, content)
+        for ref, content in zip(refs, contents, strict=True)
+    )
 
 
 class Verified(msgspec.Struct, frozen=True):
