@@ -31,6 +31,12 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def cut_all(self) -> int:
+        """Cut all connections now; say how many there were."""
+        for task in list(self._tasks):
+            task.cancel()
+        return len(self._tasks)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,11 @@ import aiohttp
 import asyncpg
 import pytest
 
+from stanchion import Runtime
+from stanchion.runtime import LiveDelta
 from stanchion.testing.postgres import PostgresServer
+from tests.engine.rig import HeldModel, agent, over, texts
+from tests.journal.proxy import Proxy
 
 AGENT = """
 from stanchion import Agent
@@ -190,6 +194,33 @@ async def test_lines_that_are_cut_heal(fleet: Fleet, postgres: PostgresServer) -
         for stream in streams:
             assert stream.answer == TEXT
             assert len(whole(stream)) > len(TEXT) * 0.5
+
+
+async def test_a_network_that_breaks_heals(dsn: str, postgres: PostgresServer) -> None:
+    """All connections of a server are cut at a proxy while the model speaks: its reader misses nothing of what was said."""
+    model = HeldModel("One")
+    async with Proxy(postgres.port) as proxy:
+        there = dsn.replace(f":{postgres.port}/", f":{proxy.port}/")
+        async with (
+            await Runtime.open(agent(), data=dsn, clients={"*": model}) as worker,
+            await Runtime.open(data=there, drive=False) as server,
+        ):
+            run = (await worker.start("desk", "Count.")).run
+            seen: list[LiveDelta] = []
+            async with asyncio.timeout(30), aclosing(server.tail(run)) as items:
+                async for item in items:
+                    if not isinstance(item, LiveDelta):
+                        continue
+                    assert item.offset == len(texts(seen))
+                    seen.append(item)
+                    if texts(seen) == "One":
+                        model.say(" two")
+                        assert proxy.cut_all() >= 2
+                        model.say(" three")
+                    if texts(seen) == "One two three":
+                        break
+            model.gate.set()
+            await over(worker, run)
 
 
 async def test_an_attempt_that_fails_is_void_on_the_other_server(fleet: Fleet) -> None:
