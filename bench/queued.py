@@ -105,7 +105,7 @@ async def beside(spec: Spec) -> dict[str, Any]:
     model, server = Thinker(), spec.get("server", 0)
     at, cpu = time.monotonic(), cpu_s()
     runtime = await Runtime.open(_agent(), data=spec["data"], clients={"*": model}, environment={})
-    await runtime.set_share(tenant=QUEUED, max_running=_CAP)
+    await runtime.shares.set(tenant=QUEUED, max_running=_CAP)
     opened = {"open_ms": _ms(at), "open_cpu_ms": round((cpu_s() - cpu) * 1e3, 1)}
     for _ in range(0 if spec["queued"] else 2 * _CAP):  # in the empty store: a few, for the same work
         await runtime.start("desk", QUEUED, tenant=QUEUED)

@@ -37,7 +37,7 @@ async def kinds(runtime: Runtime, run: str) -> list[str]:
 
 async def usage(runtime: Runtime, limit: str) -> int:
     """Read what counts against a limit."""
-    return next((row.amount for row in (await runtime.quotas()).usage if row.limit == limit), 0)
+    return next((row.amount for row in (await runtime.quotas.view()).usage if row.limit == limit), 0)
 
 
 @pytest.mark.parametrize("parallel", [True, False])
@@ -111,13 +111,13 @@ async def test_a_waiting_run_is_left_to_the_next_process(tmp_path: Path) -> None
 async def test_a_limit_that_is_set_and_dropped_while_runs_wait(tmp_path: Path) -> None:
     """The store's settings are heard of: a run that waits goes on when its limit is taken away."""
     async with running(tmp_path, echo()) as runtime:
-        await runtime.set_quota("openai rpm=1 window_s=600")
+        await runtime.quotas.set("openai rpm=1 window_s=600")
         async with asyncio.timeout(15):
             while True:
                 run = (await runtime.start("desk", "Hello.")).run
                 if (await runtime.wait(run, timeout_s=0.3)).status == "runnable":
                     break
-        assert await runtime.drop_quota("openai-chat") is True
+        assert await runtime.quotas.drop("openai-chat") is True
         assert (await runtime.wait(run, timeout_s=15)).outcome == "done"
 
 

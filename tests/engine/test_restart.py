@@ -173,7 +173,7 @@ async def test_agent_that_is_missing_and_comes_back(tmp_path: Path, tenant: str)
     world = World()
     model = once("refund", order="A", cents=5)
     async with running(tmp_path, model, agent(world)) as runtime:
-        await runtime.add_key("acme", "test")
+        await runtime.keys.add("acme", "test")
         run = (await runtime.start("desk", "Refund.", tenant=tenant)).run
         waiting = (await runtime.wait(run, tenant=tenant, timeout_s=10)).waiting[0]
     async with running(tmp_path, model, agent(name="other")) as runtime:

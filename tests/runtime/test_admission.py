@@ -85,7 +85,7 @@ async def test_a_queue_has_an_end(tmp_path: Path) -> None:
     """Above `max_queued` a start is refused with the bound, the place and when to come back, and nothing is kept."""
     model = HeldModel()
     async with running(tmp_path, model, max_active=1) as runtime:
-        await runtime.set_share(tenant="default", max_queued=2)
+        await runtime.shares.set(tenant="default", max_queued=2)
         first = await runtime.start("desk", "0")
         kept = [await runtime.start("desk", "1", idempotency_key="k"), await runtime.start("desk", "2")]
         with pytest.raises(QueueFull) as refused:
@@ -111,7 +111,7 @@ async def test_a_queue_has_an_end(tmp_path: Path) -> None:
 async def test_a_cap_makes_runs_wait(tmp_path: Path) -> None:
     """A user's second run waits while the first is driven, and begins when the first waits for a person."""
     async with running(tmp_path, once("refund", order="A", cents=5)) as runtime:
-        await runtime.set_share("user:*", max_running=1)
+        await runtime.shares.set("user:*", max_running=1)
         model = HeldModel()
         clients = cast("list[ModelClient]", runtime._bound["desk"].clients)
         quick, clients[0] = clients[0], model
@@ -150,11 +150,11 @@ async def test_shares_are_checked(tmp_path: Path) -> None:
     ]  # fmt: skip
     for given, field in bad:
         with pytest.raises(InputError) as refused:
-            await runtime.set_share(**given)  # type: ignore[arg-type]
+            await runtime.shares.set(**given)  # type: ignore[arg-type]
         assert refused.value.field == field
-    await runtime.set_share(tenant="acme", weight=3)
-    assert await runtime.weight_of("acme") == 3
-    assert [(row.tenant, row.weight) for row in await runtime.shares()] == [("acme", 3)]
+    await runtime.shares.set(tenant="acme", weight=3)
+    assert await runtime.shares.weight_of("acme") == 3
+    assert [(row.tenant, row.weight) for row in await runtime.shares.list()] == [("acme", 3)]
     await runtime.aclose()
 
 
@@ -163,12 +163,12 @@ async def test_workers_say_that_they_are_there(tmp_path: Path) -> None:
     looking = await Runtime.open(data=tmp_path / "t.db", drive=False)
     async with running(tmp_path, HeldModel(), max_active=7) as runtime:
         async with asyncio.timeout(20):
-            while not (rows := await looking.workers()):  # noqa: ASYNC110 - nothing tells of it
+            while not (rows := await looking.shares.workers()):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
         row = rows[0]
         assert (list(row.agents), row.max_active, row.adopts) == (["desk"], 7, True)
         assert row.agents["desk"] == runtime._bound["desk"].digest
-    assert await looking.workers() == []
+    assert await looking.shares.workers() == []
     await looking.aclose()
 
 

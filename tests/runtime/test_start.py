@@ -275,16 +275,16 @@ async def test_erasure(tmp_path: Path) -> None:
 async def test_keys(tmp_path: Path) -> None:
     """A key is shown once, names its tenant until it is revoked, and is not in the file."""
     async with running(tmp_path, echo()) as runtime:
-        key, secret = await runtime.add_key("acme", "ci")
+        key, secret = await runtime.keys.add("acme", "ci")
         assert secret.startswith("sk-st-")
-        assert await runtime.tenant_of(secret) == "acme"
-        assert await runtime.tenant_of("sk-st-wrong") is None
-        assert [found.name for found in await runtime.keys()] == ["ci"]
-        assert await runtime.revoke_key(key.id)
-        assert await runtime.tenant_of(secret) is None
-        assert not await runtime.revoke_key("key_none")
+        assert await runtime.keys.tenant_of(secret) == "acme"
+        assert await runtime.keys.tenant_of("sk-st-wrong") is None
+        assert [found.name for found in await runtime.keys.list()] == ["ci"]
+        assert await runtime.keys.revoke(key.id)
+        assert await runtime.keys.tenant_of(secret) is None
+        assert not await runtime.keys.revoke("key_none")
         with pytest.raises(InputError, match="tenant"):
-            await runtime.add_key("a b", "x")
+            await runtime.keys.add("a b", "x")
     assert not in_files(tmp_path, secret)
 
 

@@ -214,7 +214,7 @@ async def served(
 ) -> AsyncGenerator[Served]:
     """Serve on a free port until the block ends. `tenants`: make a key for each; `served.key` is the first's."""
     runtime = await Runtime.open(*(agents or [agent()]), data=folder / data, clients={"*": client or talker()})
-    keys = [(await runtime.add_key(tenant, "test"))[1] for tenant in tenants]
+    keys = [(await runtime.keys.add(tenant, "test"))[1] for tenant in tenants]
     stop, ready = asyncio.Event(), asyncio.Future[str]()
     done = asyncio.create_task(serve(runtime, settings=settings, stop=stop, ready_callback=ready.set_result))
     await asyncio.wait((ready, done), return_when=asyncio.FIRST_COMPLETED)

@@ -61,7 +61,7 @@ async def test_no_route_answers_without_a_valid_key(tmp_path: Path, key: str) ->
 async def test_another_tenant_finds_nothing_on_any_route(tmp_path: Path) -> None:
     """With another tenant's key a run, a session and a budget are not there: 404 everywhere, and empty lists."""
     async with served(tmp_path, refunder(), tenants=["acme", "other"]) as server:
-        _, other = await server.runtime.add_key("other", "second")
+        _, other = await server.runtime.keys.add("other", "second")
         said = await server.call(
             "POST", "/v1/runs", {"agent": "support", "input": "Refund", "session": "s1", "user": "ann", "mode": "wait"}
         )
@@ -99,7 +99,7 @@ async def test_what_two_tenants_call_the_same_is_two_things(tmp_path: Path) -> N
     """A session, an idempotency key and a budget of one name in two tenants."""
     model = HeldModel()
     async with served(tmp_path, model, tenants=["acme"]) as server:
-        _, other = await server.runtime.add_key("other", "k")
+        _, other = await server.runtime.keys.add("other", "k")
         body, headers = {"agent": "support", "input": "Hi", "session": "s1"}, {"idempotency-key": "k1"}
         ours = await server.call("POST", "/v1/runs", body, headers=headers)
         theirs = await server.call("POST", "/v1/runs", body | {"input": "Ho"}, headers=headers, key=other)
@@ -139,8 +139,8 @@ async def test_a_revoked_key_opens_nothing_and_the_door_stays_locked(tmp_path: P
     """After the last key was revoked it is not as if there had never been one."""
     async with served(tmp_path, tenants=["acme"]) as server:
         assert (await server.call("GET", "/v1/runs")).status == 200
-        (key,) = await server.runtime.keys()
-        await server.runtime.revoke_key(key.id)
+        (key,) = await server.runtime.keys.list()
+        await server.runtime.keys.revoke(key.id)
         assert (await server.call("GET", "/v1/runs")).status == 401
         assert (await server.call("GET", "/v1/runs", key="")).status == 401
 
@@ -150,7 +150,7 @@ async def test_the_first_key_locks_an_open_server(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("stanchion.server.auth._LOOK_AGAIN_S", 0.0)
     async with served(tmp_path) as server:
         assert (await server.call("GET", "/v1/runs")).status == 200
-        _, key = await server.runtime.add_key("default", "first")
+        _, key = await server.runtime.keys.add("default", "first")
         assert (await server.call("GET", "/v1/runs")).status == 401
         assert (await server.call("GET", "/v1/runs", key=key)).status == 200
 

@@ -161,7 +161,7 @@ async def test_a_port_that_cannot_be_is_refused(tmp_path: Path, host: str, port:
 async def test_a_host_that_is_not_ours_is_refused(tmp_path: Path, host: str) -> None:
     """With a key, so that it is not refused for being open."""
     async with await Runtime.open(data=tmp_path / "t.db") as runtime:
-        await runtime.add_key("acme", "k")
+        await runtime.keys.add("acme", "k")
         with pytest.raises(ConfigError, match="is not an address of this machine"):
             await serve(runtime, host=host, port=0, settings=QUIET)
 

@@ -58,7 +58,7 @@ async def test_shares_are_the_operator_s(tmp_path: Path) -> None:
     """With keys a tenant reads its own share and those of all, and sets none; of workers it sees no host."""
     async with served(tmp_path, tenants=("acme",)) as server:
         for tenant in ("acme", "other", ""):
-            await server.runtime.set_share(tenant=tenant, weight=2)
+            await server.runtime.shares.set(tenant=tenant, weight=2)
         shares = (await server.call("GET", "/v1/shares")).json["shares"]
         assert [share["tenant"] for share in shares] == ["", "acme"]
         said = await server.call("PUT", "/v1/shares", {"tenant": "acme", "weight": 100})

@@ -15,6 +15,7 @@ from stanchion.core.prices import load_prices
 from stanchion.engine.bound import BoundAgent, bind
 from stanchion.journal.quota import Quota
 from stanchion.runtime import Runtime
+from stanchion.runtime.driving import DriveSettings
 from tests.simulation.audit import Audit
 from tests.simulation.batches import BatchProvider, BatchThinker
 from tests.simulation.database import Connection, Database
@@ -41,6 +42,11 @@ def bound_agents() -> dict[str, BoundAgent]:
         bundle = agent.bundle(registry, load_prices(), "2026-01-01", framework="sim")
         bound[agent.name] = bind(bundle, registry, (), batchable=frozenset(range(len(bundle.routes))))
     return bound
+
+
+def slots_of(runtime: Runtime) -> dict[Any, Any]:
+    """Give the runs that a runtime drives."""
+    return runtime._driving.worker._slots if runtime._driving else {}
 
 
 class Machine:
@@ -85,13 +91,15 @@ class Machine:
             )
             try:
                 plan = cluster.faults.plan
-                quotas = [Quota("openai", rpm=plan.rpm, tpm=60_000, window_s=WINDOW_S)] if plan.rpm else []
-                await runtime._drive(adopt=True, max_active=plan.slots, quotas=quotas)
+                quotas = (Quota("openai", rpm=plan.rpm, tpm=60_000, window_s=WINDOW_S),) if plan.rpm else ()
+                batches = {"openai": BatchThinker(cluster.batches)}
+                await runtime._drive(
+                    DriveSettings(max_active=plan.slots, quotas=quotas, batches=batches, batch_gather_s=2.0)
+                )
             except StanchionError:
                 await runtime.aclose(grace_s=0)
                 await asyncio.sleep(1.0)
                 continue
-            await runtime._serve_batches({"openai": BatchThinker(cluster.batches)}, 2.0)
             cluster.prepare(runtime)
             self.runtime = runtime
             return
@@ -124,7 +132,7 @@ class Machine:
         async def close() -> None:
             await runtime.aclose(grace_s=grace_s)
             if runtime.active and self.cluster.over:
-                left = runtime._worker._slots if runtime._worker else {}
+                left = slots_of(runtime)
                 self.cluster.fail("memory", f"{self.name}: these runs are active after the drain: {left}")
             _tell(done, None)
 
@@ -209,7 +217,7 @@ class Cluster:
 
     def prepare(self, runtime: Runtime) -> None:
         """Make hints what they may be: late, lost or doubled."""
-        worker: Any = runtime._worker
+        worker: Any = runtime._driving.worker if runtime._driving else None
         hint = worker.hint
 
         def unsure(tenant: str, run: str) -> None:
@@ -235,9 +243,9 @@ class Cluster:
         """Whoever drives a run holds the state that its journal says (I3)."""
         for machine in self.machines:
             runtime = machine.runtime
-            if runtime is None or machine.domain.state != "up" or runtime._worker is None:
+            if runtime is None or machine.domain.state != "up":
                 continue
-            for place, slot in runtime._worker._slots.items():
+            for place, slot in slots_of(runtime).items():
                 known = self.audit.runs.get(place)
                 if slot.drive is None or known is None or slot.drive.state.hash != known.hash or not known.seq:
                     continue

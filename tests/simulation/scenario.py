@@ -17,7 +17,7 @@ from stanchion.core.errors import JournalError
 from stanchion.journal.share import TENANT, Share
 from stanchion.journal.store import Key
 from tests.simulation.audit import Audit, digest
-from tests.simulation.cluster import Cluster, bound_agents
+from tests.simulation.cluster import Cluster, bound_agents, slots_of
 from tests.simulation.database import AuditedTables, Database
 from tests.simulation.faults import Faults, Plan
 from tests.simulation.loop import SimLoop, Stuck
@@ -257,8 +257,8 @@ class Simulation:
         runtime = machine.runtime
         if runtime is None:
             self.fail("liveness", f"{machine.name} is not up")
-        elif runtime._worker._slots or runtime._live._topics:
-            left = runtime._worker._slots, list(runtime._live._topics)
+        elif slots_of(runtime) or runtime._live._topics:
+            left = slots_of(runtime), list(runtime._live._topics)
             self.fail("memory", f"{machine.name} still holds {left} when all is over")
 
 

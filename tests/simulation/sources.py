@@ -15,7 +15,7 @@ from typing import Any
 
 from stanchion.engine import perform
 from stanchion.engine.worker import WorkerSettings
-from stanchion.runtime import facade, name, starting
+from stanchion.runtime import driving, keys, name, starting
 from tests.simulation.loop import SimLoop
 
 START_MS = 1_767_225_600_000
@@ -51,10 +51,10 @@ def virtual(loop: SimLoop, rng: Random, settings: dict[str, Any]) -> Iterator[No
     places: list[tuple[Any, str, Any]] = [
         (name, "time", time),
         (name, "secrets", secrets),
-        (facade, "time", time),
+        (keys, "time", time),
         (starting, "time", time),
         (perform, "time", time),
-        (facade, "WorkerSettings", functools.partial(WorkerSettings, **settings)),
+        (driving, "WorkerSettings", functools.partial(WorkerSettings, **settings)),
     ]
     kept = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in places]
     for module, attribute, value in places:

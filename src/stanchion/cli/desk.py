@@ -277,43 +277,43 @@ class FileDesk:
         return _priced(plain(await self._runtime.set_budget(ledger, usd, tenant=self._tenant)))
 
     async def shares(self) -> Sequence[Json]:
-        return [share_json(row) for row in await self._runtime.shares()]
+        return [share_json(row) for row in await self._runtime.shares.list()]
 
     async def set_share(self, scope: str, changes: Mapping[str, int | None], *, every: bool) -> Json:
         tenant = "" if every else self._tenant
         values = merged(await self.shares(), tenant, scope, changes)
-        return share_json(await self._runtime.set_share(scope, tenant=tenant, **values))
+        return share_json(await self._runtime.shares.set(scope, tenant=tenant, **values))
 
     async def workers(self) -> Sequence[Json]:
         now_ms = await self._runtime.store.now_ms()
-        rows = [dict(plain(row)) for row in await self._runtime.workers()]
+        rows = [dict(plain(row)) for row in await self._runtime.shares.workers()]
         ago = [round(max(now_ms - row["seen_ms"], 0) / 1000, 1) for row in rows]
         return [row | {"begun_per_s": row.pop("rate"), "seen_s_ago": s} for row, s in zip(rows, ago, strict=True)]
 
     async def quotas(self) -> Json:
         from stanchion.runtime.quotas import quotas_json
 
-        return quotas_json(await self._runtime.quotas())
+        return quotas_json(await self._runtime.quotas.view())
 
     async def set_quota(self, name: str, counts: Mapping[str, float]) -> Json:
         from stanchion.runtime.quotas import quota_json
 
         words = [f"{count}={value!r}" for count, value in counts.items()]
-        return quota_json(await self._runtime.set_quota(" ".join([name, *words])))
+        return quota_json(await self._runtime.quotas.set(" ".join([name, *words])))
 
     async def drop_quota(self, name: str) -> None:
-        if not await self._runtime.drop_quota(name):
+        if not await self._runtime.quotas.drop(name):
             raise NotFound(f"there is no limit for {name!r}; `stanchion quotas ls` lists what there is")
 
     async def add_key(self, name: str) -> tuple[Json, str]:
-        key, secret = await self._runtime.add_key(self._tenant, name)
+        key, secret = await self._runtime.keys.add(self._tenant, name)
         return _key(plain(key)), secret
 
     async def keys(self) -> Sequence[Json]:
-        return [_key(plain(key)) for key in await self._runtime.keys()]
+        return [_key(plain(key)) for key in await self._runtime.keys.list()]
 
     async def revoke_key(self, id: str) -> bool:
-        return await self._runtime.revoke_key(id)
+        return await self._runtime.keys.revoke(id)
 
 
 def plain(struct: Any) -> Json:

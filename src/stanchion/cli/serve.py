@@ -122,7 +122,7 @@ async def serve_http(
     from stanchion.server.settings import Settings
 
     async with hosted(files, where, answering, model=model) as host:
-        locked = bool(await host.runtime.keys())
+        locked = bool(await host.runtime.keys.list())
 
         def announce(address: str) -> None:
             settle()

@@ -45,7 +45,7 @@ def _chat(base_url: str, name: str, *, key_optional: bool = False) -> Provider:
     return Provider(OpenAIChat, base_url, f"{name}_BASE_URL", f"{name}_API_KEY", key_optional=key_optional)
 
 
-def _anthropic_batches(wire: Wire, endpoint: Endpoint, pool: HttpPool) -> BatchClient:
+def _anthropic_batches(_: Wire, endpoint: Endpoint, pool: HttpPool) -> BatchClient:
     return AnthropicBatches(endpoint, pool)
 
 

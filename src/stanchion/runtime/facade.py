@@ -2,7 +2,8 @@
 
 With `drive=False` it looks and posts only, and may stand beside a process that drives the same store. If it knows
 agents it accepts their runs too, and leaves them to whoever drives. What is more than a few lines is done next door:
-`opening`, `starting`, `following`, `deciding`, `proof`.
+`opening`, `driving`, `starting`, `following`, `deciding`, `proof`, `moving`. What is no run's has a desk of its own:
+`schedules`, `webhooks`, `shares`, `quotas`, `keys`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -24,47 +22,38 @@ import msgspec
 from stanchion.agent import Agent, Limits, narrow
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
-from stanchion.core.errors import ConfigError, Conflict, InputError, NotFound
+from stanchion.core.errors import Conflict, InputError, NotFound
 from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Message, Part, Text, text_of
 from stanchion.core.money import Amount, parse_usd
 from stanchion.core.state import State
-from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
-from stanchion.engine.deliver import Deliverer, WebhookSettings
-from stanchion.engine.gate import Gate
+from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
 from stanchion.engine.port import MakeEngine
 from stanchion.engine.relay import Relay
-from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.quota import Quota
-from stanchion.journal.record import Identity
 from stanchion.journal.schedule import Schedule
-from stanchion.journal.share import Share, WorkerRow
-from stanchion.journal.store import ApiKey, Change, Ledger, RunRow, SessionRow, Store
-from stanchion.model.batch import BatchClient
+from stanchion.journal.store import Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.client import ModelClient
 from stanchion.runtime import moving, proof
-from stanchion.runtime.admission import checked_share, class_of
-from stanchion.runtime.alarm import Alarm
+from stanchion.runtime.admission import class_of
 from stanchion.runtime.deciding import Decision, Desk
+from stanchion.runtime.driving import DriveSettings, Driving
 from stanchion.runtime.following import Draining, Follower, row_of
+from stanchion.runtime.keys import Keys
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
-from stanchion.runtime.name import checked, checked_ledger, new_id, new_secret, secret_hash
+from stanchion.runtime.name import checked, checked_ledger, new_id
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
-from stanchion.runtime.quotas import QuotasView, checked_quota, parse_quota, quota_name, read_quotas
+from stanchion.runtime.quotas import Limiting, read_quotas
 from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
 from stanchion.runtime.shape import Queue, RunView, Started, VerifiedRun, view_of
+from stanchion.runtime.sharing import Sharing
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 from stanchion.runtime.webhooks import Callback, Webhooks, webhook_settings
-
-_SHARED_LEASE_S = 2.5
-"""Where others may take over: long enough for a worker that stalls two seconds, short enough for who waits."""
-_CACHED_S = 1.0
-"""For how long API keys are remembered; another process may change them."""
 
 
 class Runtime:
@@ -91,15 +80,15 @@ class Runtime:
         self._relay = Relay.of(store, self._live)
         self._follower = Follower(store, self._live, driving=drive, shared=self._shared)
         self._desk = Desk(store, agents)
-        self._stack = AsyncExitStack()
-        self._worker: Worker | None = None
+        self._driving: Driving | None = None
         self._starter = Starter(store, None, clock, self._expires_s)
         self._accepts = bool(agents)
-        self._tenants: tuple[float, dict[bytes, str]] = (0.0, {})
         self._draining = False
-        self._webhook_settings = webhooks
         self.webhooks = Webhooks(store, webhooks)
         self.schedules = Scheduling(store, tuple(named))
+        self.shares = Sharing(store)
+        self.quotas = Limiting(store)
+        self.keys = Keys(store, clock)
 
     @classmethod
     async def open(
@@ -135,9 +124,17 @@ class Runtime:
         runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive, webhooks=delivery)
         try:
             if drive:
-                limits = read_quotas(quotas, environment)
-                await runtime._drive(adopt=adopt, max_active=max_active, quotas=limits, engine=engine)
-                await runtime._serve_batches(batch_clients(bound.values(), environment), batch_gather_s)
+                await runtime._drive(
+                    DriveSettings(
+                        adopt=adopt,
+                        max_active=max_active,
+                        quotas=read_quotas(quotas, environment),
+                        engine=engine,
+                        webhooks=delivery,
+                        batches=batch_clients(bound.values(), environment),
+                        batch_gather_s=batch_gather_s,
+                    )
+                )
         except BaseException:
             await runtime.aclose(grace_s=0)
             raise
@@ -150,52 +147,13 @@ class Runtime:
         for change in changes or ():
             self._live.look(change.tenant, change.run)
 
-    async def _drive(
-        self, *, adopt: bool, max_active: int = 0, quotas: Sequence[Quota] = (), engine: MakeEngine | None = None
-    ) -> None:
-        """Take the driver's seat and begin."""
-        settings = WorkerSettings(new_id("worker_"), adopt=adopt)
-        if max_active:
-            settings = replace(settings, max_active=max_active)
-        if self._shared:
-            settings = replace(settings, lease_s=_SHARED_LEASE_S, shared=True)
-        if not await self.store.seize(settings.name):
-            raise ConfigError(
-                "another process drives the runs of this store, and a data file has one driver: send that one requests "
-                "(--url), put `stanchion api` beside it, stop it first, or share a database (--data postgresql://..)"
-            )
-        for agent in self._bound.values():
-            await self._stack.enter_async_context(agent.registry)
-        gate = Gate(self.store.quotas, settings.name, self._clock, settings=quotas)
-        self._worker = Worker(
-            store=self.store,
-            cipher=Identity(),
-            find_agent=self._bound.get,
-            clock=self._clock,
-            live=self._live,
-            loader=self._loader,
-            settings=settings,
-            served={name: agent.digest for name, agent in self._bound.items()},
-            version=version("stanchion"),
-            gate=gate,
-            engine=engine(self.store, self._clock) if engine else None,
-        )
-        self._starter = Starter(self.store, self._worker, self._clock, self._expires_s)
-        if adopt:
-            await self._revive_served()
+    async def _drive(self, settings: DriveSettings) -> None:
+        """Take the driver's seat and begin. Raises `ConfigError`."""
+        parts = (self.store, self._bound, self._clock, self._live, self._loader)
+        self._driving = Driving(*parts, settings, shared=self._shared)
+        self._starter = Starter(self.store, self._driving.worker, self._clock, self._expires_s)
+        await self._driving.open(self._start_scheduled, self.schedules)
         self._relay.drives()
-        await gate.open()
-        await self._worker.open()
-        self._deliver(adopt=adopt)
-
-    def _deliver(self, *, adopt: bool) -> None:
-        """Begin to tell others what happens and, where this is more than a command's own runs, to start what schedules say."""
-        deliverer = Deliverer(self.store, self._clock, self._webhook_settings)
-        alarm = Alarm(self.store, self._clock, self._start_scheduled, self._bound.__contains__)
-        self.schedules.told = alarm.wake
-        for task in (deliverer, alarm) if adopt else (deliverer,):
-            task.open()
-            self._stack.push_async_callback(task.aclose)
 
     async def _start_scheduled(self, schedule: Schedule, key: str) -> str:
         """Start the run of a schedule, once under a key; return its id."""
@@ -213,31 +171,6 @@ class Runtime:
         )
         return started.run
 
-    async def _serve_batches(self, clients: Mapping[str, BatchClient], gather_s: float) -> None:
-        """Hand in the model calls that wait for a batch, and bring back their answers."""
-        settings = BatcherSettings(
-            new_id("batcher_"), gather_s=gather_s, look_s=min(20.0, gather_s), tick_s=min(2.0, gather_s / 2)
-        )
-        batcher = Batcher(self.store, clients, settings)
-        await batcher.open()
-        self._stack.push_async_callback(batcher.aclose)
-
-    async def _revive_served(self) -> None:
-        """Set runs going again that were parked because nobody served their agent, now that somebody does."""
-        before = ("", "")
-        while rows := await self.store.parked(before=before, limit=200):
-            for row in rows:
-                if row.agent in self._bound and await self._was_missing(row):
-                    with contextlib.suppress(Conflict):  # another worker that starts was faster
-                        await self.revive(row.run, by="runtime", tenant=row.tenant)
-            before = (rows[-1].tenant, rows[-1].run)
-
-    async def _was_missing(self, row: RunRow) -> bool:
-        if row.outcome:
-            return row.outcome == "agent_missing"
-        last = await self.store.read(row.tenant, row.run, after=row.seq - 1)
-        return bool(last) and isinstance(last[-1].event, ev.RunParked) and last[-1].event.reason == "agent_missing"
-
     async def __aenter__(self) -> Runtime:
         return self
 
@@ -249,12 +182,12 @@ class Runtime:
     @property
     def ready(self) -> bool:
         """Whether runs can be started here."""
-        return (self._worker is not None or self._accepts) and not self._draining
+        return (self._driving is not None or self._accepts) and not self._draining
 
     @property
     def active(self) -> int:
         """How many runs are driven now."""
-        return self._worker.active if self._worker else 0
+        return self._driving.worker.active if self._driving else 0
 
     def begin_drain(self) -> None:
         """Start nothing new, and end the streams with their reason. `aclose` does the rest."""
@@ -267,12 +200,13 @@ class Runtime:
         async with AsyncExitStack() as closing:  # in reverse, and all of it, whatever fails on the way
             closing.push_async_callback(self.store.aclose)
             closing.push_async_callback(self._relay.aclose)
-            closing.push_async_callback(self._stack.aclose)
+            if self._driving is not None:
+                closing.push_async_callback(self._driving.aclose)
             for agent in self._bound.values():
                 for client in agent.clients:
                     closing.push_async_callback(client.aclose)
-            if self._worker is not None:
-                await self._worker.drain(grace_s)
+            if self._driving is not None:
+                await self._driving.drain(grace_s)
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
@@ -304,7 +238,7 @@ class Runtime:
         """
         if self._draining:
             raise Draining
-        if self._worker is None and not self._accepts:
+        if self._driving is None and not self._accepts:
             raise Conflict("this process knows no agents and drives no runs", code="not_driving")
         bound = self._agent(agent)
         rank = class_of(priority or self.agents[agent].priority)
@@ -516,10 +450,10 @@ class Runtime:
         self._hint(tenant, run)
 
     def _hint(self, tenant: str, run: str) -> None:
-        if self._worker is not None:
-            self._worker.hint(tenant, run)
+        if self._driving is not None:
+            self._driving.worker.hint(tenant, run)
 
-    # --- proof, money, keys ----------------------------------------------------------------------------------------------
+    # --- proof, money, moving --------------------------------------------------------------------------------------------
 
     async def verify(self, run: str = "", *, tenant: str = "default") -> AsyncGenerator[VerifiedRun]:
         """Check the chain of a run; or of all of the tenant's, and that no run of a session is gone."""
@@ -528,36 +462,6 @@ class Runtime:
             return
         async for verified in proof.verify_all(self.store, tenant):
             yield verified
-
-    async def set_share(
-        self,
-        scope: str = "tenant",
-        *,
-        tenant: str = "",
-        weight: int | None = None,
-        max_running: int | None = None,
-        max_queued: int | None = None,
-    ) -> Share:
-        """Set what a tenant, agent or user may have of the workers; None takes a value back to its default.
-
-        `scope`: "tenant", "agent:NAME", "user:NAME" or "user:*"; tenant "" is the operator's own, for all tenants.
-        Raises `InputError`.
-        """
-        share = checked_share(scope, tenant, weight, max_running, max_queued)
-        await self.store.sharing.set(share)
-        return share
-
-    async def shares(self) -> Sequence[Share]:
-        """List all shares."""
-        return await self.store.sharing.rows()
-
-    async def weight_of(self, tenant: str) -> int:
-        """Tell a tenant's weight against others."""
-        return (await self.store.sharing.shares()).weight_of(tenant)
-
-    async def workers(self) -> Sequence[WorkerRow]:
-        """List the worker processes that were heard of within the last day."""
-        return await self.store.sharing.workers()
 
     async def set_budget(self, ledger: str, usd: Amount | None, *, tenant: str = "default") -> Ledger:
         """Set a shared budget's limit, or take it away (None). Runs that start from now on fall under it."""
@@ -569,22 +473,6 @@ class Runtime:
     async def budgets(self, *, tenant: str = "default") -> Sequence[Ledger]:
         """List shared budgets: the tenant's, then those of all tenants together."""
         return [*await self.store.ledgers(tenant), *await self.store.ledgers("")]
-
-    async def quotas(self) -> QuotasView:
-        """Show the shared limits of providers: what is set in the store, what counts now, what is closed and broken."""
-        signals, usage = await self.store.quotas.signals(), await self.store.quotas.usage()
-        return QuotasView(signals.quotas, tuple(usage), signals.pauses, signals.breakers)
-
-    async def set_quota(self, quota: str | Quota) -> Quota:
-        """Keep a shared limit of a provider in the store; all workers hear of it within seconds. Raises `InputError`."""
-        found = parse_quota(quota, field="quota") if isinstance(quota, str) else quota
-        found = checked_quota(found, "quota")
-        await self.store.quotas.set_quota(found)
-        return found
-
-    async def drop_quota(self, name: str) -> bool:
-        """Forget a shared limit. False: there is none."""
-        return await self.store.quotas.drop_quota(quota_name(name))
 
     async def export(
         self,
@@ -618,28 +506,3 @@ class Runtime:
         done = await self.store.destroy_key(tenant, subject)
         self._loader.clear()
         return done
-
-    async def add_key(self, tenant: str, name: str) -> tuple[ApiKey, str]:
-        """Make an API key. The secret is shown this once."""
-        secret = new_secret()
-        key = ApiKey(new_id("key_"), checked(tenant, "tenant"), secret_hash(secret), name, self._clock.now_ms())
-        await self.store.add_api_key(key)
-        self._tenants = (0.0, {})
-        return key, secret
-
-    async def keys(self) -> Sequence[ApiKey]:
-        """List the API keys."""
-        return await self.store.api_keys()
-
-    async def revoke_key(self, id: str) -> bool:
-        """Revoke an API key. False: there is none."""
-        self._tenants = (0.0, {})
-        return await self.store.revoke_api_key(id)
-
-    async def tenant_of(self, secret: str) -> str | None:
-        """Find whose key this is. None: nobody's, or it was revoked."""
-        read_s, tenants = self._tenants
-        if time.monotonic() - read_s > _CACHED_S:
-            tenants = {key.hash: key.tenant for key in await self.store.api_keys() if not key.revoked}
-            self._tenants = (time.monotonic(), tenants)
-        return tenants.get(secret_hash(secret))

@@ -10,6 +10,7 @@ import msgspec
 
 from stanchion.core.errors import ConfigError, InputError
 from stanchion.journal.quota import BreakerRow, Pause, Quota, Usage
+from stanchion.journal.store import Store
 from stanchion.model.providers import PROVIDERS, family
 
 ENVIRONMENT = "STANCHION_QUOTAS"
@@ -25,6 +26,29 @@ class QuotasView(msgspec.Struct, frozen=True):
     usage: tuple[Usage, ...]
     pauses: tuple[Pause, ...]
     breakers: tuple[BreakerRow, ...]
+
+
+class Limiting:
+    """The shared limits of providers in one store: `Runtime.quotas`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def view(self) -> QuotasView:
+        """Show what is set in the store, what counts now, what is closed and what is broken."""
+        signals, usage = await self._store.quotas.signals(), await self._store.quotas.usage()
+        return QuotasView(signals.quotas, tuple(usage), signals.pauses, signals.breakers)
+
+    async def set(self, quota: str | Quota) -> Quota:
+        """Keep a limit of a provider; all workers hear of it within seconds. Raises `InputError`."""
+        found = parse_quota(quota, field="quota") if isinstance(quota, str) else quota
+        found = checked_quota(found, "quota")
+        await self._store.quotas.set_quota(found)
+        return found
+
+    async def drop(self, name: str) -> bool:
+        """Forget a limit. False: there is none."""
+        return await self._store.quotas.drop_quota(quota_name(name))
 
 
 def quotas_json(view: QuotasView) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Door:
 
     async def check_start(self) -> None:
         """Raise `ConfigError` if the door would stand open to other machines."""
-        if self._locked and not await self._runtime.keys():
+        if self._locked and not await self._runtime.keys.list():
             raise ConfigError(
                 f"host {self._host!r} can be reached by other machines and there is no API key: make one with "
                 "`stanchion keys add`, or serve on 127.0.0.1"
@@ -55,7 +55,7 @@ class Door:
         if self._locked:
             return False
         if time.monotonic() - self._looked_s >= _LOOK_AGAIN_S:
-            self._locked = bool(await self._runtime.keys())
+            self._locked = bool(await self._runtime.keys.list())
             self._looked_s = time.monotonic()
         return not self._locked
 
@@ -68,7 +68,7 @@ class Door:
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized("the Authorization header must be `Bearer <key>`")
-        tenant = await self._runtime.tenant_of(secret.strip())
+        tenant = await self._runtime.keys.tenant_of(secret.strip())
         if tenant is None:
             raise Unauthorized("this API key is not known, or it was revoked")
         return tenant

@@ -27,7 +27,7 @@ class PostgresQuotas:
         # Tried once: after a lost connection nobody knows whether it was granted. What was then counts out by its time.
         ids, amounts, left, retry_ms = (await self._rows("take", worker, closed_by, *lists, tries=1))[0]
         rows = zip(ids, wishes, amounts, strict=True) if ids else ()
-        return Taken(tuple(Block(id, wish.limit, amount) for id, wish, amount in rows), left, retry_ms)
+        return Taken(tuple(Block(number, wish.limit, amount) for number, wish, amount in rows), left, retry_ms)
 
     async def change(self, changes: Sequence[Changed]) -> set[int]:
         gone = [item.id for item in changes if item.amount <= 0]

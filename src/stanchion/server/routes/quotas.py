@@ -32,7 +32,7 @@ async def _check_operator(edge: Edge) -> None:
 async def list_quotas(edge: EdgeOf, _: TenantOf) -> Response:
     """List the limits that are set, what counts against limits now, what is closed for a time, and open breakers."""
     await _check_operator(edge)
-    return reply(quotas_json(await edge.runtime.quotas()))
+    return reply(quotas_json(await edge.runtime.quotas.view()))
 
 
 @router.put("/quotas/{name:path}", response_model=QuotaModel, tags=["quotas"], openapi_extra=described(SetQuota))
@@ -43,13 +43,13 @@ async def set_quota(
     await _check_operator(edge)
     body = given.body
     quota = Quota(name, body.rpm or 0, body.tpm or 0, body.itpm or 0, body.otpm or 0, body.window_s)
-    return reply(quota_json(await edge.runtime.set_quota(quota)))
+    return reply(quota_json(await edge.runtime.quotas.set(quota)))
 
 
 @router.delete("/quotas/{name:path}", response_model=DroppedModel, tags=["quotas"])
 async def drop_quota(name: QuotaName, edge: EdgeOf, _: TenantOf) -> Response:
     """Take a limit away."""
     await _check_operator(edge)
-    if not await edge.runtime.drop_quota(name):
+    if not await edge.runtime.quotas.drop(name):
         raise NotFound(f"there is no limit for {name!r}; GET /v1/quotas lists what there is")
     return reply({"name": name})

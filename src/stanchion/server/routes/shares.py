@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from stanchion.core.errors import Unauthorized
-from stanchion.runtime.facade import Share, WorkerRow
+from stanchion.runtime.sharing import Share, WorkerRow
 from stanchion.server.answers import ShareModel, SharesModel, WorkersModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import EdgeOf, TenantOf, reply
@@ -21,7 +21,7 @@ router = APIRouter()
 async def list_shares(edge: EdgeOf, tenant: TenantOf) -> Response:
     """List shares: with a key your tenant's own and those of every tenant (tenant ""), without keys all."""
     is_open = await edge.door.is_open()
-    rows = [row for row in await edge.runtime.shares() if is_open or row.tenant in (tenant, "")]
+    rows = [row for row in await edge.runtime.shares.list() if is_open or row.tenant in (tenant, "")]
     return reply({"shares": [share_view(row) for row in rows]})
 
 
@@ -36,7 +36,7 @@ async def set_share(
             code="forbidden",
         )
     body = given.body
-    share = await edge.runtime.set_share(
+    share = await edge.runtime.shares.set(
         body.scope,
         tenant=body.tenant,
         weight=body.weight,
@@ -62,7 +62,7 @@ async def list_workers(edge: EdgeOf, _: TenantOf) -> Response:
     """List the processes that drive runs. Their hosts are shown where no key is needed."""
     is_open = await edge.door.is_open()
     now_ms = await edge.runtime.store.now_ms()
-    return reply({"workers": [worker_view(row, now_ms, whole=is_open) for row in await edge.runtime.workers()]})
+    return reply({"workers": [worker_view(row, now_ms, whole=is_open) for row in await edge.runtime.shares.workers()]})
 
 
 def worker_view(row: WorkerRow, now_ms: int, *, whole: bool) -> dict[str, Any]:
