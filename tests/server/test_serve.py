@@ -228,7 +228,7 @@ async def test_health_asks_nothing_of_the_store_and_ready_does(tmp_path: Path) -
             raise JournalError
 
         server.runtime.store.now_ms = broken  # type: ignore[method-assign]
-        server.runtime.keys = broken  # type: ignore[method-assign, assignment]
+        server.runtime.store.api_keys = broken  # type: ignore[method-assign, assignment]
         assert (await server.call("GET", "/health")).json["status"] == "ok"
         said = await server.call("GET", "/ready")
         assert (said.status, said.error["retryable"]) == (503, True)
