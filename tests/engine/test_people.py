@@ -275,16 +275,20 @@ async def test_messages_meet_a_run_at_any_time(tmp_path: Path) -> None:
                 await runtime.send(run, empty)
 
 
+def in_memory() -> list[State | Drive]:
+    return [found for found in gc.get_objects() if isinstance(found, State | Drive)]
+
+
 async def test_waiting_runs_are_nothing_but_rows(tmp_path: Path) -> None:
     """A hundred runs that wait hold no task, no drive and no state in memory."""
+    before = in_memory()  # (of other tests of this process)
     async with running(tmp_path, once("refund", order="A", cents=1)) as runtime:
         runs = [(await runtime.start("desk", "Refund it.")).run for _ in range(100)]
         for run in runs:
             assert (await runtime.wait(run, timeout_s=10)).status == "waiting"
         await until(lambda: runtime.active == 0)
         gc.collect()
-        alive = [found for found in gc.get_objects() if isinstance(found, State | Drive)]
-        assert alive == []
+        assert [found for found in in_memory() if not any(found is one for one in before)] == []
         names = sorted(task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task())
         assert len(names) == len(set(names)), "each is one of the process, and none of a run"
         assert all(name.startswith("stanchion-") for name in names)

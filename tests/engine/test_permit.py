@@ -20,7 +20,7 @@ def ticket(lane: Lane, tenant: str = "t", rank: int = 0, *needs: Need) -> Ticket
     return made
 
 
-def give(lane: Lane, amount: int, need: Need = RPM, now_s: float = 0.0, id: int = 1) -> None:  # noqa: A002
+def give(lane: Lane, amount: int, need: Need = RPM, now_s: float = 0.0, id: int = 1) -> None:
     """Have the lane given a block."""
     wishes = [pair for pair in lane.wishes(now_s) if (pair[0].limit, pair[0].kind) == (need.limit, need.kind)]
     lane.take_in(wishes[:1], Taken((Block(id, need.limit, amount),)), now_s)

@@ -143,12 +143,13 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
 async def test_damage_is_named(tmp_path: Path) -> None:
     """A file with overwritten pages is an error that names the file, `stanchion verify` and a backup."""
     path = tmp_path / "journal.db"
+    await (await SqliteStore.open(path)).aclose()
+    tables = path.stat().st_size // 4096  # these pages are the schema's and the roots of the tables
     store = await SqliteStore.open(path)
     driver = await Driver.driving(store, "r1")
-    await driver.append(*(said(f"{number}" * 5_000) for number in range(50)))
+    await driver.append(*(said(f"{number}" * 5_000) for number in range(100)))
     await store.aclose()
     damaged = bytearray(path.read_bytes())
-    tables = 40  # the first pages are the schema's and the roots of the tables
     assert len(damaged) > 2 * tables * 4096
     for page in range(tables, len(damaged) // 4096):
         damaged[page * 4096 : page * 4096 + 100] = b"\xee" * 100

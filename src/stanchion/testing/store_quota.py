@@ -71,7 +71,9 @@ async def limits_are_taken_together_or_not_at_all(store: Store) -> None:
     parts = (_wish(20, 100, least=10, limit="a#1/tpm"), _wish(30, 100, least=10, limit="a#1/tpm"))
     same(_amounts(await _take(store, *parts)), [10, 10], "parts of one limit")
     same(
-        _amounts(await _take(store, _wish(60, 200, least=20, limit="a#1/tpm"), parts[0])), [44, 16], "half of what is free, in proportion"
+        _amounts(await _take(store, _wish(60, 200, least=20, limit="a#1/tpm"), parts[0])),
+        [44, 16],
+        "half of what is free, in proportion",
     )
 
 
