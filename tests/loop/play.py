@@ -23,7 +23,7 @@ from stanchion.core.fold import carry, evolve, fold
 from stanchion.core.message import MODEL, RUNTIME, USER, Label, ModelRequest, Part, Text, ToolCall, ToolResult, Usage
 from stanchion.core.money import Price, cost
 from stanchion.core.state import Call, State
-from stanchion.engine.drive import applies
+from stanchion.engine.stage import applies
 from stanchion.journal.record import Identity, Recorder, read_entry
 from stanchion.journal.store import Key, RawRecord
 from stanchion.loop.decide import BUDGET_POLL_MS, decide

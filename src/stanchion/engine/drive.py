@@ -21,7 +21,7 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.errors import JournalError, StaleAppend, StoreFull, UnreadInbox
-from stanchion.core.fold import answers, evolve
+from stanchion.core.fold import evolve
 from stanchion.core.state import State
 from stanchion.engine.announce import announcements
 from stanchion.engine.bound import BoundAgent
@@ -30,9 +30,10 @@ from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.perform import Performer
 from stanchion.engine.permit import Ticket
+from stanchion.engine.stage import Mark, Stage, applies, reservations, settlements, settles
+from stanchion.engine.tickets import Tickets
 from stanchion.journal.record import Recorder
-from stanchion.journal.store import Append, InboxItem, Record, Refused, Reserve, Settle, Status, Store
-from stanchion.journal.tray import TrayItem
+from stanchion.journal.store import Append, InboxItem, Refused, Status, Store
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
 from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, HandIn, Moment
 
@@ -45,24 +46,10 @@ FULL_RETRY_S = 1.0
 OVERDUE_MS = 2_000
 """So long after its deadline an attempt that will not stop is given up: its task is left to itself."""
 
-_MODEL = ""
-"""In the place of a call's id: the model call."""
 _inbox_decoder = msgspec.json.Decoder(ev.Event)
-_SETTLED = (ev.ModelCallFinished, ev.ModelCallFailed, ev.ToolCallFinished, ev.ToolCallFailed)
 
 
 _Work = asyncio.Task[list[ev.Event]]
-
-
-class _Mark(msgspec.Struct, frozen=True):
-    """Where the stage stood, to go back to."""
-
-    state: State
-    seq: int
-    hash: bytes
-    at_ms: int
-    entries: int
-    effects: int
 
 
 class _Flight(msgspec.Struct, frozen=True):
@@ -70,23 +57,6 @@ class _Flight(msgspec.Struct, frozen=True):
 
     effect: CallModel | CallTool
     give_up_ms: int
-
-
-class Stage:
-    """What is to be written next: folded already, not durable yet."""
-
-    def __init__(self, before: State, hash: bytes) -> None:
-        self.before = before
-        self.hash = hash
-        """Of the chain before it: of a queued run's first event it is not the state's."""
-        self.entries: list[ev.Entry] = []
-        self.records: list[Record] = []
-        self.effects: list[CallModel | HandIn | CallTool] = []
-        self.inbox: list[int] = []
-        self.given = 0
-        """How many of the entries were there before anything was decided."""
-        self.reserving: _Mark | None = None
-        """Before the decision that reserves money."""
 
 
 class Drive:
@@ -133,9 +103,8 @@ class Drive:
         self._lost: JournalError | None = None
         """Why this run is not ours any more."""
         self._gate = gate
-        self._rank = rank
-        self._tickets: dict[str, Ticket] = {}
-        """Of what waits for permits, or has them and was not sent yet: by the call's id, or `_MODEL`."""
+        tenant = state.tenant or (first.tenant if first is not None else "")
+        self._tickets = Tickets(gate, agent, tenant=tenant, rank=rank, wake=self._signal.set)
 
     def claimed_at(self, sent_s: float) -> None:
         """Say when the claim was asked for, by the loop's clock: from then on it stands for the time of the lease."""
@@ -184,8 +153,7 @@ class Drive:
 
     def dismiss(self) -> None:
         """Give back the permits that were not used."""
-        for place in list(self._tickets):
-            self._close_ticket(place)
+        self._tickets.dismiss()
 
     def stage_first(self) -> Stage:
         """Stage a run's first event and what follows from it, for the transaction that starts the run."""
@@ -193,6 +161,23 @@ class Drive:
         self._stage(stage, self._take_outcomes())
         self.decide_into(stage)
         return stage
+
+    def first_append(self, stage: Stage) -> Append:
+        """Give what the transaction that starts the run writes of it."""
+        state = self.state
+        return Append(
+            tenant=state.tenant,
+            run=state.run,
+            expected_seq=0,
+            epoch=self._epoch,
+            records=tuple(stage.records),
+            status="ended" if state.ended else "runnable",
+            release=state.ended,
+            outcome=state.outcome,
+            reserve=reservations(stage.entries),
+            hand_in=stage.hand_in(state, self._agent.bundle),
+            announce=announcements(state, stage.entries),
+        )
 
     def started(self, stage: Stage) -> None:
         """The first stage is durable: perform its effects. `run` goes on from there."""
@@ -250,63 +235,28 @@ class Drive:
             self._held_back = True
             return Decision()
         while True:
-            decision = decide(self.state, self._agent.view, self._moment())
+            tickets = self._tickets
+            moment = Moment(self._clock.now_ms(), self._epoch, tickets.blocked, tickets.model_blocked)
+            decision = decide(self.state, self._agent.view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
-            self._held_back = self.draining and bool(acts or self._tickets)
+            self._held_back = self.draining and bool(acts or tickets)
             reserves = any(isinstance(effect, CallModel | HandIn) and effect.reserved for effect in acts)
             if not decision.events or self._held_back or (reserves and self._refused):
                 aborts = tuple(effect for effect in decision.effects if isinstance(effect, Abort))
-                self._keep_tickets(stage)
+                tickets.keep(stage.effects, self.state, stopping=self._stopping)
                 return Decision(effects=aborts, wake_at_ms=decision.wake_at_ms)
-            if [effect for effect in acts if not self._admitted(effect)]:
+            if [effect for effect in acts if not tickets.admits(effect)]:
                 continue  # it is decided again, without those that must wait
             if reserves:
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
 
-    def _moment(self) -> Moment:
-        waiting = frozenset(place for place, ticket in self._tickets.items() if ticket.state == "waiting")
-        return Moment(self._clock.now_ms(), self._epoch, waiting - {_MODEL}, _MODEL in waiting)
-
-    def _admitted(self, effect: CallModel | HandIn | CallTool) -> bool:
-        """Whether nothing that all workers share forbids it now; else it waits for its turn, and wakes us then."""
-        if self._gate is None or isinstance(effect, HandIn):
-            return True
-        place = _place(effect)
-        size = (effect.bound_tokens, effect.request.max_output_tokens) if isinstance(effect, CallModel) else (0, 0)
-        ticket = self._tickets.get(place)
-        if ticket is not None and (ticket.state == "closed" or ticket.size[0] < size[0] or ticket.size[1] < size[1]):
-            self._close_ticket(place)
-            ticket = None
-        ticket = ticket or self._ticket(self._gate, effect, size)
-        if ticket is None:
-            return True
-        self._tickets[place] = ticket
-        return self._gate.has_permits(ticket)
-
-    def _ticket(self, gate: Gate, effect: CallModel | CallTool, size: tuple[int, int]) -> Ticket | None:
-        tenant, wake = self.state.tenant, self._signal.set
-        if isinstance(effect, CallModel):
-            account, model = self._agent.account(effect.route), self._agent.bundle.routes[effect.route].model
-            return gate.model(account, model, size, tenant=tenant, rank=self._rank, wake=wake)
-        limits = self._agent.registry.limits(effect.tool) if effect.mode != "dry" else None
-        return gate.tool(limits, effect.tool, tenant=tenant, rank=self._rank, wake=wake) if limits else None
-
-    def _keep_tickets(self, stage: Stage) -> None:
-        """Give back the permits of what was not decided, and do not wait for what is not wanted any more."""
-        staged = {_place(effect) for effect in stage.effects if not isinstance(effect, HandIn)}
+    @property
+    def _stopping(self) -> bool:
+        """Whether nothing new is wanted."""
         state = self.state
-        stopping = state.ended or bool(state.parked) or bool(state.cancelled_by) or self.draining
-        for place, ticket in list(self._tickets.items()):
-            wanted = ticket.state == "waiting" and not stopping and _may_begin(state, place)
-            if place not in staged and not wanted:
-                self._close_ticket(place)
-
-    def _close_ticket(self, place: str) -> None:
-        ticket = self._tickets.pop(place, None)
-        if ticket is not None and self._gate is not None:
-            self._gate.close(ticket)
+        return state.ended or bool(state.parked) or bool(state.cancelled_by) or self.draining
 
     def _let_go(self, decision: Decision) -> bool:
         """Whether there is nothing to stay in memory for."""
@@ -328,9 +278,9 @@ class Drive:
         stage.entries += entries
         stage.records += records
 
-    def _mark(self, stage: Stage) -> _Mark:
+    def _mark(self, stage: Stage) -> Mark:
         recorder = self._recorder
-        return _Mark(self.state, recorder.seq, recorder.hash, recorder.at_ms, len(stage.entries), len(stage.effects))
+        return Mark(self.state, recorder.seq, recorder.hash, recorder.at_ms, len(stage.entries), len(stage.effects))
 
     def _take_back(self, stage: Stage, refused: Refused) -> None:
         """Undo the staged reservation, and put what else was staged back to be written with the refusal."""
@@ -365,14 +315,14 @@ class Drive:
             status=self._status(over),
             wake_at_ms=decision.wake_at_ms if over else 0,
             release=over,
-            progress=over or any(_progress(entry.event) for entry in stage.entries),
+            progress=over or any(settles(entry.event) for entry in stage.entries),
             outcome=state.outcome or (state.parked if over else ""),
             cost=state.totals.cost,
             reserve=reservations(stage.entries),
             settle=settlements(stage.before, stage.entries),
             inbox_done=tuple(stage.inbox),
             announce=announcements(state, stage.entries),
-            hand_in=self.handed_in(stage),
+            hand_in=stage.hand_in(state, self._agent.bundle),
         )
         while True:
             try:
@@ -380,16 +330,6 @@ class Drive:
             except StoreFull as error:
                 log.error("run %s waits: %s", state.run, error)
                 await asyncio.sleep(FULL_RETRY_S)
-
-    def handed_in(self, stage: Stage) -> tuple[TrayItem, ...]:
-        """List the model calls that go into a batch: whoever makes it up finds them where their intent is."""
-        state, routes = self.state, self._agent.bundle.routes
-        lanes = {(e.turn, e.attempt): routes[e.route].provider for e in stage.effects if isinstance(e, HandIn)}
-        return tuple(
-            TrayItem(state.tenant, state.run, entry.seq, lanes[entry.event.turn, entry.event.attempt])
-            for entry in (stage.entries if lanes else ())
-            if isinstance(entry.event, ev.ModelCallStarted) and entry.event.batch
-        )
 
     def _status(self, over: bool) -> Status:
         if self.state.ended:
@@ -413,7 +353,7 @@ class Drive:
         performer = self._performer
         if performer is None:
             raise AssertionError("nothing is performed before something is durable")
-        ticket, gate = self._tickets.pop(_place(effect), None), self._gate
+        ticket, gate = self._tickets.take(effect), self._gate
         task = asyncio.create_task(_release(self, performer, effect, ticket))
         self._tasks[task] = _Flight(effect, self._give_up_ms(effect))
         if ticket is not None and gate is not None:  # whatever becomes of it: a task may end before it began
@@ -501,9 +441,7 @@ class Drive:
                 continue  # it was staged as the first event
             try:
                 event = _inbox_decoder.decode(item.body)
-            except (
-                msgspec.ValidationError
-            ):  # a newer program posted it: a newer worker takes it in, and what is behind it
+            except msgspec.ValidationError:  # a newer program's: a newer worker takes it in, and what is behind it
                 stage.inbox.remove(item.id)
                 self.puzzled = True
                 self.drain()
@@ -531,18 +469,6 @@ class Drive:
                 timer.cancel()
 
 
-def _place(effect: CallModel | CallTool) -> str:
-    return _MODEL if isinstance(effect, CallModel) else effect.call
-
-
-def _may_begin(state: State, place: str) -> bool:
-    """Whether an attempt of a call, or of the model call, could begin in this state."""
-    if place == _MODEL:
-        return state.model is None or not state.model.in_flight
-    call = state.call(place)
-    return call is not None and call.phase in ("ready", "failed")
-
-
 async def _release(
     drive: Drive, performer: Performer, effect: CallModel | CallTool, ticket: Ticket | None
 ) -> list[ev.Event]:
@@ -554,47 +480,3 @@ async def _release(
     if isinstance(effect, CallModel):
         return await performer.call_model(effect, ticket)
     return await performer.call_tool(effect, ticket)
-
-
-def applies(state: State, event: ev.Event) -> bool:
-    """Say whether something from outside still means anything to a run."""
-    match event:
-        case ev.CallDecided():
-            call = state.call(event.call)
-            return call is not None and answers(call, event)
-        case ev.CancelRequested():
-            return not state.ended and not state.cancelled_by
-        case ev.RunRevived():
-            return bool(state.parked)
-        case ev.ModelCallFinished() | ev.ModelCallFailed():  # of a batch
-            model = state.model if state.in_batch else None
-            return model is not None and (model.turn, model.attempt) == (event.turn, event.attempt)
-        case _:
-            return not state.ended
-
-
-def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:
-    """List what entries set aside on shared budgets."""
-    return tuple(
-        Reserve(ledger, entry.event.reserved)
-        for entry in entries
-        if isinstance(entry.event, ev.ModelCallStarted)
-        for ledger in entry.event.ledgers
-    )
-
-
-def settlements(before: State, entries: Sequence[ev.Entry]) -> tuple[Settle, ...]:
-    """List what entries settle: each ends the model call that was in flight before them."""
-    model = before.model
-    if model is None or not model.in_flight:
-        return ()
-    for entry in entries:
-        event = entry.event
-        if isinstance(event, ev.ModelCallFinished | ev.ModelCallFailed):
-            return tuple(Settle(ledger, model.reserved, event.cost) for ledger in model.ledgers)
-    return ()
-
-
-def _progress(event: ev.Event) -> bool:
-    """Whether something was settled, so that a claim was not in vain."""
-    return isinstance(event, _SETTLED) and getattr(event, "code", "") != "lost"

@@ -20,15 +20,16 @@ from stanchion.core.bundle import Bundle
 from stanchion.core.errors import CommitUnknown, JournalError, StaleAppend, UnknownEvent
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.state import State
-from stanchion.engine.announce import announcements, parked_by_claim
+from stanchion.engine.announce import parked_by_claim
 from stanchion.engine.bound import BoundAgent, bind, misfits
 from stanchion.engine.clock import Clock
-from stanchion.engine.drive import Drive, Stage, reservations
+from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.engine.port import Engine
 from stanchion.engine.rows import SWEEP_S, RowsEngine
+from stanchion.engine.stage import Stage
 from stanchion.engine.taking import Held, Slots, Taking
 from stanchion.journal.record import Cipher, Recorder
 from stanchion.journal.share import NoPlace, Ready
@@ -271,21 +272,7 @@ class Worker:
         return said
 
     def _filled(self, start: Start, drive: Drive, stage: Stage) -> Start:
-        state = drive.state
-        first = Append(
-            tenant=start.tenant,
-            run=start.run,
-            expected_seq=0,
-            epoch=1,
-            records=tuple(stage.records),
-            status="ended" if state.ended else "runnable",
-            release=state.ended,
-            outcome=state.outcome,
-            reserve=reservations(stage.entries),
-            hand_in=drive.handed_in(stage),
-            announce=announcements(state, stage.entries),
-        )
-        lease_ms = int(self._settings.lease_s * 1000)
+        first, lease_ms = drive.first_append(stage), int(self._settings.lease_s * 1000)
         return msgspec.structs.replace(start, first=first, worker=self._settings.name, lease_ms=lease_ms)
 
     async def drain(self, grace_s: float) -> None:

@@ -1,0 +1,98 @@
+"""What a drive is about to write: folded already, not durable yet. And what of it moves money, wakes, or counts as progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from stanchion.core import event as ev
+from stanchion.core.bundle import Bundle
+from stanchion.core.fold import answers
+from stanchion.core.state import State
+from stanchion.journal.store import Record, Reserve, Settle
+from stanchion.journal.tray import TrayItem
+from stanchion.loop.effect import CallModel, CallTool, HandIn
+
+_SETTLED = (ev.ModelCallFinished, ev.ModelCallFailed, ev.ToolCallFinished, ev.ToolCallFailed)
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Where the stage stood, to go back to."""
+
+    state: State
+    seq: int
+    hash: bytes
+    at_ms: int
+    entries: int
+    effects: int
+
+
+class Stage:
+    """What is to be written next: folded already, not durable yet."""
+
+    def __init__(self, before: State, hash: bytes) -> None:
+        self.before = before
+        self.hash = hash
+        """Of the chain before it: of a queued run's first event it is not the state's."""
+        self.entries: list[ev.Entry] = []
+        self.records: list[Record] = []
+        self.effects: list[CallModel | HandIn | CallTool] = []
+        self.inbox: list[int] = []
+        self.given = 0
+        """How many of the entries were there before anything was decided."""
+        self.reserving: Mark | None = None
+        """Before the decision that reserves money."""
+
+    def hand_in(self, state: State, bundle: Bundle) -> tuple[TrayItem, ...]:
+        """List the run's model calls that go into a batch: whoever makes it up finds them where their intent is."""
+        lanes = {(e.turn, e.attempt): bundle.routes[e.route].provider for e in self.effects if isinstance(e, HandIn)}
+        return tuple(
+            TrayItem(state.tenant, state.run, entry.seq, lanes[entry.event.turn, entry.event.attempt])
+            for entry in (self.entries if lanes else ())
+            if isinstance(entry.event, ev.ModelCallStarted) and entry.event.batch
+        )
+
+
+def applies(state: State, event: ev.Event) -> bool:
+    """Say whether something from outside still means anything to a run."""
+    match event:
+        case ev.CallDecided():
+            call = state.call(event.call)
+            return call is not None and answers(call, event)
+        case ev.CancelRequested():
+            return not state.ended and not state.cancelled_by
+        case ev.RunRevived():
+            return bool(state.parked)
+        case ev.ModelCallFinished() | ev.ModelCallFailed():  # of a batch
+            model = state.model if state.in_batch else None
+            return model is not None and (model.turn, model.attempt) == (event.turn, event.attempt)
+        case _:
+            return not state.ended
+
+
+def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:
+    """List what entries set aside on shared budgets."""
+    return tuple(
+        Reserve(ledger, entry.event.reserved)
+        for entry in entries
+        if isinstance(entry.event, ev.ModelCallStarted)
+        for ledger in entry.event.ledgers
+    )
+
+
+def settlements(before: State, entries: Sequence[ev.Entry]) -> tuple[Settle, ...]:
+    """List what entries settle: each ends the model call that was in flight before them."""
+    model = before.model
+    if model is None or not model.in_flight:
+        return ()
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, ev.ModelCallFinished | ev.ModelCallFailed):
+            return tuple(Settle(ledger, model.reserved, event.cost) for ledger in model.ledgers)
+    return ()
+
+
+def settles(event: ev.Event) -> bool:
+    """Say whether an event settles something, so that a claim was not in vain."""
+    return isinstance(event, _SETTLED) and getattr(event, "code", "") != "lost"
