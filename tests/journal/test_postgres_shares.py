@@ -70,7 +70,7 @@ async def test_two_tenants_share_by_weight_and_a_third_begins_at_once(dsn: str) 
     A third tenant's run, which comes in the middle, begins before as many others as there are slots.
     """
     runtime = await Runtime.open(thinker("thinker"), data=dsn, drive=False)
-    await runtime.set_share(tenant="b", weight=3)
+    await runtime.shares.set(tenant="b", weight=3)
     runs = [
         (tenant, (await runtime.start("thinker", "Think.", tenant=tenant)).run) for tenant in "ab" for _ in range(10)
     ]
@@ -95,7 +95,7 @@ async def test_two_tenants_share_by_weight_and_a_third_begins_at_once(dsn: str) 
     assert sum(accepted < at < began for at, _ in found) <= 6
 
 
-async def test_a_cap_is_exact_across_processes(dsn: str) -> None:
+async def test_a_cap_is_exact_across_stores(dsn: str) -> None:
     """Three stores claim and start at once under one tenant's cap and one user's, again and again: never one too many."""
     stores = [await PostgresStore.open(dsn) for _ in range(3)]
     for share in (Share(tenant="a", max_running=7), Share(tenant="a", scope="user:ann", max_running=3)):
@@ -144,7 +144,7 @@ async def test_a_worker_leaves_agents_of_others_alone(dsn: str, monkeypatch: pyt
             assert (view.outcome, view.text, view.parked) == ("done", "Thought.", "")
             kinds = [type(entry.event) for entry in await looking.store.read("default", run)]
             assert ev.RunParked not in kinds
-        names = sorted(name for row in await looking.workers() for name in row.agents)
+        names = sorted(name for row in await looking.shares.workers() for name in row.agents)
         assert names == ["mine", "theirs"]
     await looking.aclose()
 

@@ -1,3 +1,4 @@
+-- additive: a program that does not know it goes by no limits; set them when the last such one is gone.
 -- Limits that all workers share. Why it is laid out so: design/sharing.md.
 
 -- What counts against a limit: an amount under a name, until a time.

@@ -1,3 +1,4 @@
+-- additive: a program that does not know it tells nobody what it drives; add endpoints when the last such one is gone.
 -- Schedules, and what is to be told to others over HTTP.
 
 CREATE TABLE schedules (

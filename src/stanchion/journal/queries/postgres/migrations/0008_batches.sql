@@ -1,3 +1,4 @@
+-- additive: a program that does not know it makes each call at once; ask for batches when the last such one is gone.
 -- Model calls that wait for a batch, and the batches under way.
 
 CREATE TABLE tray (

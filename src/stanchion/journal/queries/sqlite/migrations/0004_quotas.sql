@@ -1,3 +1,4 @@
+-- additive: a program that does not know it goes by no limits; set them when the last such one is gone.
 -- Limits that all workers share: what counts against a name and until when, pauses, breakers, settings. Why: design/sharing.md.
 
 CREATE TABLE quota_blocks (
