@@ -19,7 +19,8 @@ def test_what_is_marked_as_additive_only_adds(store: str) -> None:
     """It creates, or adds columns that older programs need not fill; it drops, renames and rewrites nothing."""
     marked = [sql for sql in queries.migrations(store).values() if "-- additive" in sql]
     assert marked
-    begins = [line for sql in marked for line in sql.splitlines() if re.match(r"[A-Z]{2,} ", line)]
+    plain = [re.sub(r"\$\$.*?\$\$", "", sql, flags=re.DOTALL) for sql in marked]  # without bodies of functions
+    begins = [line for sql in plain for line in sql.splitlines() if re.match(r"[A-Z]{2,} ", line)]
     assert len(begins) >= len(marked)
     assert [line for line in begins if not ADDS.match(line) and not line.startswith("WHERE ")] == []
 
