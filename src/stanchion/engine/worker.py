@@ -14,24 +14,21 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from stanchion.core import chain
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle
 from stanchion.core.errors import CommitUnknown, JournalError, StaleAppend, UnknownEvent
-from stanchion.core.message import RUNTIME, Text
 from stanchion.core.state import State
-from stanchion.engine.announce import parked_by_claim
-from stanchion.engine.bound import BoundAgent, bind, misfits
+from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.engine.port import Engine
+from stanchion.engine.prepare import Preparer
 from stanchion.engine.rows import SWEEP_S, RowsEngine
 from stanchion.engine.stage import Stage
 from stanchion.engine.taking import Held, Slots, Taking
-from stanchion.journal.record import Cipher, Recorder
+from stanchion.journal.record import Cipher
 from stanchion.journal.share import NoPlace, Ready
 from stanchion.journal.store import (
     Append,
@@ -44,7 +41,6 @@ from stanchion.journal.store import (
     Started,
     Store,
 )
-from stanchion.toolbox.registry import Registry
 
 log = logging.getLogger("stanchion.engine")
 
@@ -52,7 +48,6 @@ AGAIN_S = 1.0
 """When a run that was let go because the store failed is taken up again."""
 RENEWALS = 5
 """In a lease's time: so many may fail, or be late, before another worker takes the runs over."""
-_start_decoder = msgspec.json.Decoder(ev.RunStarted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +115,18 @@ class Worker:
         self.taking.shared = settings.shared
         self.draining = False
         self._store = store
-        self._cipher = cipher
+        self._preparer = Preparer(
+            store=store,
+            loader=loader,
+            cipher=cipher,
+            clock=clock,
+            live=live,
+            gate=gate,
+            find_agent=find_agent,
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+        )
         self._find_agent = find_agent
-        self._clock = clock
         self._live = live
         self._loader = loader
         self._settings = settings
@@ -238,9 +242,7 @@ class Worker:
         slot = _Slot(epoch=1, held=self.taking.hold(start.priority, start.tenant, begun=False))
         self._slots[start.tenant, start.run] = slot
         try:
-            state = await self._loader.base(start.tenant, start.base)
-            recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
-            drive = self._drive(agent, state, recorder, 1, first, start.priority)
+            drive = await self._preparer.start(start, first, agent)
             stage = drive.stage_first()
             said = await self._store.start(self._filled(start, drive, stage))
             if isinstance(said, Refused) and not said.hard:
@@ -323,7 +325,7 @@ class Worker:
             self._claimed(slot)
             if claim is not None:
                 slot.epoch = claim.epoch
-                drive = await self._prepare(claim)
+                drive = await self._preparer.claimed(claim)
         except (UnknownEvent, msgspec.ValidationError) as error:
             await self._leave_to_newer(tenant, run, claim, error)
         except JournalError as error:
@@ -401,121 +403,6 @@ class Worker:
         if self._slots.get((tenant, run)) is slot:
             del self._slots[tenant, run]
 
-    async def _prepare(self, claim: Claim) -> Drive | None:
-        """Fold a claimed run and find its agent; a run that cannot go on is parked and says why."""
-        tenant, run = claim.tenant, claim.run
-        row = await self._store.run(tenant, run)
-        if row is None:
-            return None
-        state = await self._loader.load(tenant, run)
-        first = None
-        if not state.seq:
-            first = await self._queued_start(tenant, run, row.session)
-            state = await self._loader.base(tenant, first.base)
-        recorder = await self._recorder(tenant, run, row.user or row.session, state)
-        agent = self._find_agent(row.agent)
-        parked = await self._unfit(claim, state, row.agent, row.bundle, agent)
-        if agent is None or isinstance(parked, ev.RunParked):
-            agent = await self._to_cancel(claim, state.bundle or row.bundle)
-            if agent is None:
-                why = parked if isinstance(parked, ev.RunParked) else _missing(row.agent)
-                await self._park(claim, recorder, first, why)
-                return None
-            parked = None
-        drive = self._drive(agent, state, recorder, claim.epoch, first, row.priority)
-        if isinstance(parked, ev.BundleChanged):
-            drive.tell(parked, ev.PrefixReset(reason="bundle"))
-        return drive
-
-    async def _queued_start(self, tenant: str, run: str, session: str) -> ev.RunStarted:
-        """Make the first event of a run that waited for its session."""
-        for item in await self._store.inbox(tenant, run):
-            if item.kind == "start":
-                found = await self._store.session(tenant, session)
-                return msgspec.structs.replace(_start_decoder.decode(item.body), base=found.head if found else None)
-        raise JournalError(f"run {run} has neither events nor a request; the store is damaged: run stanchion verify")
-
-    async def _unfit(
-        self, claim: Claim, state: State, name: str, bundle: str, agent: BoundAgent | None
-    ) -> ev.RunParked | ev.BundleChanged | None:
-        """Say why a run cannot go on as it is, or that its agent changed in a way that does not matter."""
-        if claim.attempts > self._settings.max_attempts:
-            text = (
-                f"claimed {claim.attempts - 1} times without progress: something in it keeps stopping the process. "
-                "Look at the last events, then revive or cancel the run."
-            )
-            return ev.RunParked(reason="dead_letter", parts=(Text(text, RUNTIME),))
-        if agent is None:
-            return _missing(name)
-        current = state.bundle or bundle
-        if current == agent.digest:
-            return None
-        old = await self._store.bundle(claim.tenant, current)
-        if old is None:
-            return None
-        why = misfits(msgspec.json.decode(old, type=Bundle), agent.bundle)
-        if not why:
-            return ev.BundleChanged(bundle=agent.digest)
-        text = f"the agent {name!r} changed so that this run cannot go on: {why}. Bring the old one back, or cancel the run."
-        return ev.RunParked(reason="bundle_changed", parts=(Text(text, RUNTIME),))
-
-    async def _to_cancel(self, claim: Claim, digest: str) -> BoundAgent | None:
-        """Make an agent without code for a run that only has to be wound down, because somebody cancelled it."""
-        kinds = {item.kind for item in await self._store.inbox(claim.tenant, claim.run)}
-        body = await self._store.bundle(claim.tenant, digest) if "cancel" in kinds else None
-        return None if body is None else bind(msgspec.json.decode(body, type=Bundle), Registry(), ())
-
-    async def _park(self, claim: Claim, recorder: Recorder, first: ev.RunStarted | None, parked: ev.RunParked) -> None:
-        events = [parked] if first is None else [first, parked]
-        seq = recorder.seq
-        entries, records = recorder.record(events, now_ms=self._clock.now_ms(), epoch=claim.epoch)
-        inbox = await self._store.inbox(claim.tenant, claim.run)
-        answered = tuple(item.id for item in inbox if item.kind in ("revive", "start"))
-        await self._store.append(
-            Append(
-                tenant=claim.tenant,
-                run=claim.run,
-                expected_seq=seq,
-                epoch=claim.epoch,
-                records=tuple(records),
-                status="parked",
-                release=True,
-                outcome=parked.reason,
-                inbox_done=answered,
-                announce=parked_by_claim(await self._store.run(claim.tenant, claim.run), entries),
-            )
-        )
-        self._live.publish(claim.tenant, claim.run, entries)
-        log.error("run %s is parked: %s", claim.run, parked.reason)
-
-    async def _recorder(self, tenant: str, run: str, subject: str, state: State) -> Recorder:
-        key = await self._store.key_for(tenant, subject)
-        before = state.hash or chain.genesis(tenant, run)
-        return Recorder(key, self._cipher, seq=state.seq, hash=before, at_ms=state.at_ms)
-
-    def _drive(
-        self,
-        agent: BoundAgent,
-        state: State,
-        recorder: Recorder,
-        epoch: int,
-        first: ev.RunStarted | None,
-        priority: int,
-    ) -> Drive:
-        return Drive(
-            store=self._store,
-            agent=agent,
-            state=state,
-            recorder=recorder,
-            epoch=epoch,
-            clock=self._clock,
-            live=self._live,
-            first=first,
-            lease_s=self._settings.lease_s,
-            gate=self._gate,
-            rank=-priority,
-        )
-
     async def _renew(self) -> None:
         """Prolong the leases of what is driven here, all in one write."""
         lease_ms = int(self._settings.lease_s * 1000)
@@ -544,11 +431,6 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _missing(name: str) -> ev.RunParked:
-    text = f"no agent named {name!r} is served here. Serve it (its runs go on by themselves), or cancel the run."
-    return ev.RunParked(reason="agent_missing", parts=(Text(text, RUNTIME),))
 
 
 def _log_end(state: State) -> None:
