@@ -39,21 +39,21 @@ def _evolve_newer(state: Any, entry: ev.Entry) -> Any:
 
 fold.evolve = _evolve_newer
 
-from stanchion.engine.worker import Worker
+from stanchion.engine.prepare import Preparer
 from stanchion.journal.postgres import schema
 from stanchion.runtime import Runtime, load_agents
 
-_drive = Worker._drive
+_drive = Preparer._drive
 
 
-def _drive_newer(self: Worker, *given: Any) -> Any:
+def _drive_newer(self: Preparer, *given: Any) -> Any:
     drive = _drive(self, *given)
     if drive.state.seq:
         drive.tell(Remarked(what="by a newer program"))  # type: ignore[arg-type]
     return drive
 
 
-Worker._drive = _drive_newer  # type: ignore[method-assign]
+Preparer._drive = _drive_newer  # type: ignore[method-assign]
 NEXT = schema.VERSION + 1
 schema.MIGRATIONS = {**schema.MIGRATIONS, NEXT: "-- additive\nCREATE TABLE remarks (run bigint, what text);"}
 schema.VERSION = NEXT
