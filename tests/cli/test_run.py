@@ -39,11 +39,12 @@ def test_a_run_that_waits_says_how_to_decide_and_goes_on_when_it_is_decided(quic
     assert f"stanchion decide {row['run']} approve" in done.stderr
     assert not (quick.directory / "refunds.txt").exists()
     assert quick.call("decide", row["run"], "approve", "--by", "ann").returncode == 0
+    view = row
     for _ in range(5):
-        assert quick.call("run", "agent.py", "hi").returncode == 0
-        view = quick.json("runs", "show", row["run"])
         if view["outcome"]:
             break
+        assert quick.call("run", "agent.py", "hi").returncode == 0
+        view = quick.json("runs", "show", row["run"])
     assert (view["outcome"], view["text"]) == ("done", "It is settled: refunded 1250 cents of A-17")
     assert (quick.directory / "refunds.txt").read_text() == "A-17 1250\n"
 
