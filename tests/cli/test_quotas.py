@@ -36,6 +36,8 @@ def test_set_list_and_take_away(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (("set", "anthropic"), "--rpm"),
         (("set", "nobody", "--rpm", "5"), "no provider 'nobody'"),
         (("set", "anthropic", "--rpm", "0"), "--rpm"),
+        (("set", "anthropic", "--rpm", "99999999999999999999"), "--rpm"),
+        (("set", "", "--rpm", "5"), "NAME: must be a provider"),
         (("rm", "anthropic"), "stanchion quotas ls"),
     ],
 )

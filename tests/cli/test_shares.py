@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from stanchion.cli.output import table
+from stanchion.cli.shares import WORKER_COLUMNS
 from tests.cli.conftest import Cli, Served
 
 
@@ -26,12 +30,25 @@ def test_what_cannot_be_set_is_said(cli: Cli) -> None:
         ((), "--weight, --max-running or --max-queued"),
         (("--every", "--tenant", "a", "--weight", "2"), "give one of them"),
         (("--weight", "many"), "--weight: must be a number or none"),
+        (("--weight", "²"), "--weight: must be a number or none"),
         (("agent:x", "--weight", "2"), "weight: is a tenant's"),
         (("user:ann", "--every", "--max-running", "2"), "name the tenant"),
     ):
         done = cli.call("shares", "set", *words, "--data", "t.db")
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
+
+
+def test_a_worker_that_is_gone_is_told_from_one_that_works(capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker that was not heard of is listed as gone, without the runs that it drove when it died."""
+    row = {"name": "w", "agents": {"a": ""}, "version": "0.1.0", "host": "h", "pid": 1, "active": 1, "max_active": 9}
+    rows = [row | {"begun_per_s": 0.5, "seen_s_ago": 3.0}, row | {"begun_per_s": 0.5, "seen_s_ago": 60.0}]
+    table(rows, WORKER_COLUMNS, empty="")
+    works, gone = capsys.readouterr().out.splitlines()[1:]
+    assert "1 of 9" in works
+    assert "gone" not in works
+    assert gone.endswith("60 s ago, gone")
+    assert "1 of 9" not in gone
 
 
 def test_a_server_is_asked(served: Served) -> None:

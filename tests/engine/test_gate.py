@@ -199,6 +199,7 @@ def test_limits_as_people_write_them() -> None:
         ("nobody rpm=1", "no provider 'nobody'"),
         ("anthropic: rpm=1", "names no model"),
         ("anthropic rpm=1 window_s=0.1", "window_s"),
+        ("anthropic rpm=99999999999999999999", "at most 1,000,000,000"),
     ],
 )
 def test_a_limit_that_cannot_be_read(text: str, says: str) -> None:

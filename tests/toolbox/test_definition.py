@@ -183,6 +183,8 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (_fine, {"retries": 1.5}, r"retries=1.5 must be a whole number"),
     (_fine, {"max_result_chars": 0}, r"max_result_chars=0 must be a whole number of at least 1"),
     (_fine, {"max_concurrency": -1}, r"max_concurrency=-1 must be"),
+    (_fine, {"concurrency": 10**20}, r"concurrency=100000000000000000000 must be at most 1,000,000,000"),
+    (_fine, {"rate": "99999999999999999999/s"}, r"must be at most 1,000,000,000 calls"),
     (_fine, {"reconcile": lambda order: None}, r"tool '_fine \(reconciler\)', parameter 'order': has no type"),
 ]
 

@@ -113,7 +113,7 @@ def judged(found: Survey, *, shared: bool) -> list[Finding]:
         text = f"their workers are gone: start `{start}`, which takes them over"
         findings.append(Finding("runs of lost workers", "warn", _counts(found.dead_leases), text))
     if found.waiting_for_a_slot:
-        text = "more is asked than is driven: add workers" if shared else "more is asked than is driven"
+        text = "more is asked than is driven" + (": add workers" if shared else "") + "; or a cap: stanchion shares ls"
         findings.append(Finding("runs that wait their turn", "ok", _counts(found.waiting_for_a_slot), text))
     for name, stuck, text in (
         (

@@ -298,6 +298,8 @@ class FileDesk:
     async def set_quota(self, name: str, counts: Mapping[str, float]) -> Json:
         from stanchion.runtime.quotas import quota_json
 
+        if not name or " " in name:
+            raise InputError(f"must be a provider, or provider:model, not {name!r}", field="NAME")
         words = [f"{count}={value!r}" for count, value in counts.items()]
         return quota_json(await self._runtime.quotas.set(" ".join([name, *words])))
 

@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Set and list what all workers together may ask of a model provider.",
 )
+MAX_COUNT = 1_000_000_000
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A provider (anthropic), or one of its models (openai:gpt-5).")
 ]
@@ -72,10 +73,12 @@ def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", output: Output = "t
 @app.command(name="set")
 def set_(
     name: Name,
-    rpm: Annotated[int | None, typer.Option(help="Requests in a window.", min=1)] = None,
-    tpm: Annotated[int | None, typer.Option(help="Tokens in a window, input and output together.", min=1)] = None,
-    itpm: Annotated[int | None, typer.Option(help="Input tokens in a window.", min=1)] = None,
-    otpm: Annotated[int | None, typer.Option(help="Output tokens in a window.", min=1)] = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests in a window.", min=1, max=MAX_COUNT)] = None,
+    tpm: Annotated[
+        int | None, typer.Option(help="Tokens in a window, input and output together.", min=1, max=MAX_COUNT)
+    ] = None,
+    itpm: Annotated[int | None, typer.Option(help="Input tokens in a window.", min=1, max=MAX_COUNT)] = None,
+    otpm: Annotated[int | None, typer.Option(help="Output tokens in a window.", min=1, max=MAX_COUNT)] = None,
     window_s: Annotated[float, typer.Option(help="The window, in seconds.", min=1, max=86_400)] = 60.0,
     data: Data = "",
     url: Url = "",

@@ -283,7 +283,9 @@ def error_of(status: int, raw: bytes) -> StanchionError:
         return Unreachable(f"the answer was HTTP {status}, and not as a Stanchion server's; check --url")
     message = message.removeprefix(f"{field}: ") if field else message
     match status:
-        case 401 | 403:
+        case 403:
+            return Unauthorized(message, code=code)
+        case 401:
             return Unauthorized(f"{message} (--api-key or STANCHION_API_KEY)", code=code)
         case 404:
             return NotFound(message, code=code)

@@ -34,10 +34,16 @@ WORKER_COLUMNS: tuple[Column, ...] = (
     ("agents", lambda row: ", ".join(row["agents"])),
     ("version", lambda row: row["version"]),
     ("host", lambda row: f"{row['host']}:{row['pid']}" if row["host"] else ""),
-    ("runs", lambda row: f"{row['active']} of {row['max_active']}"),
-    ("begun/s", lambda row: f"{row['begun_per_s']:g}"),
-    ("seen", lambda row: f"{row['seen_s_ago']:g} s ago"),
+    ("runs", lambda row: "" if _gone(row) else f"{row['active']} of {row['max_active']}"),
+    ("begun/s", lambda row: "" if _gone(row) else f"{row['begun_per_s']:g}"),
+    ("seen", lambda row: f"{row['seen_s_ago']:g} s ago{', gone' if _gone(row) else ''}"),
 )
+
+
+def _gone(row: dict[str, Any]) -> bool:
+    from stanchion.engine.taking import LIVE_MS
+
+    return row["seen_s_ago"] * 1000 > LIVE_MS
 
 
 def _shown(value: int | None) -> str:
@@ -117,14 +123,14 @@ def set_(
 def _number(name: str, text: str) -> int | None:
     if text == "none":
         return None
-    if not text.isdigit():
+    if not text.isdecimal():
         raise InputError(f"must be a number or none, not {text!r}", field=f"--{name.replace('_', '-')}")
     return int(text)
 
 
 @workers.command(name="ls")
 def list_workers(data: Data = "", url: Url = "", api_key: ApiKey = "", output: Output = "text") -> None:
-    """List workers: what they drive, how much, and when they were last heard of.
+    """List workers: what they drive, how much, and when they were last heard of; those that are gone for a day.
 
     \b
     Example:

@@ -149,7 +149,7 @@ def http_failure(wire: str, status: int, headers: Mapping[str, str], body: bytes
 def event_failure(wire: str, error: Any, *, partial: tuple[Part, ...], usage: Usage | None) -> ModelError:
     """The error of an event or a body inside a 200."""
     words, message = _words(error)
-    status = next((int(word) for word in words if word.isdigit() and 400 <= int(word) < 600), 500)
+    status = next((int(word) for word in words if word.isdecimal() and 400 <= int(word) < 600), 500)
     code = _code(status, words, message)
     text = f"{wire} failed inside a 200 ({', '.join(words) or code}): {message or 'no message'}"
     return failure(code, text, status=200, partial=partial, usage=usage)

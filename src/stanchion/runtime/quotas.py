@@ -17,6 +17,7 @@ ENVIRONMENT = "STANCHION_QUOTAS"
 _COUNTS = ("rpm", "tpm", "itpm", "otpm")
 _FORM = 'write it like "anthropic rpm=50 tpm=40000" or "openai:gpt-5 rpm=500"'
 MAX_WINDOW_S = 86_400.0
+MAX_COUNT = 1_000_000_000
 
 
 class QuotasView(msgspec.Struct, frozen=True):
@@ -116,6 +117,8 @@ def checked_quota(quota: Quota, field: str) -> Quota:
     counts = [getattr(quota, name) for name in _COUNTS]
     if not any(counts) or any(count < 0 for count in counts):
         raise InputError(f"{quota.name!r}: give at least one of rpm=, tpm=, itpm=, otpm=, above 0", field=field)
+    if max(counts) > MAX_COUNT:  # (the stores count in 64 bits, and a worker whose counts fail lets nothing go)
+        raise InputError(f"{quota.name!r}: a limit must be at most {MAX_COUNT:,}, not {max(counts):,}", field=field)
     if 0 < quota.tpm < 2:
         raise InputError(f"{quota.name!r}: tpm={quota.tpm} is less than any call takes", field=field)
     if not 1 <= quota.window_s <= MAX_WINDOW_S:

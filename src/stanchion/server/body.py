@@ -56,7 +56,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     """Read a body whole. Raises `InputError` (`body_too_large`, `body_timeout`)."""
     limit = settings.max_body_bytes
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > limit:
+    if declared.isdecimal() and int(declared[:20]) > limit:
         raise _too_large(limit)
     body = bytearray()
     try:

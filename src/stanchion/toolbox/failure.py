@@ -157,7 +157,7 @@ def _retry_after_s(error: BaseException) -> float | None:
 
 def _seconds(said: str) -> float:
     """Read a Retry-After: a number of seconds or a date (RFC 9110, 10.2.3)."""
-    if said.strip().isdigit():
+    if said.strip().isdecimal():
         return float(said)
     return parsedate_to_datetime(said).timestamp() - time.time()
 

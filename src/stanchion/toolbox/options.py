@@ -12,6 +12,7 @@ from stanchion.core.errors import ConfigError
 EFFECTS: tuple[str, ...] = get_args(EffectTier)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_TIMEOUT_S = 86_400.0
+_MAX_COUNT = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 
 
 def _limits(name: str, concurrency: int, rate: str, breaker: Breaker | None) -> ToolLimits | None:
-    _whole(name, "concurrency", concurrency, least=0)
+    if _whole(name, "concurrency", concurrency, least=0) > _MAX_COUNT:
+        raise ConfigError(f"tool {name!r}: concurrency={concurrency!r} must be at most {_MAX_COUNT:,}")
     amount, rate_s = _rate(name, rate) if rate else (0, 60.0)
     if breaker is not None:
         _check_breaker(name, breaker)
@@ -113,6 +115,8 @@ def _rate(name: str, rate: object) -> tuple[int, float]:
     seconds = float(found[2] or 1) * _UNITS_S[found[3][0]]
     if not 1 <= seconds <= _MAX_TIMEOUT_S:
         raise ConfigError(f"tool {name!r}: rate={rate!r}: its time must be from a second to a day")
+    if int(found[1]) > _MAX_COUNT:
+        raise ConfigError(f"tool {name!r}: rate={rate!r} must be at most {_MAX_COUNT:,} calls in a time")
     return int(found[1]), seconds
 
 
