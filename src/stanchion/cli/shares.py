@@ -9,7 +9,7 @@ import typer
 
 from stanchion.cli.desk import Where, open_desk
 from stanchion.cli.options import ApiKey, Data, Output, Tenant, Url
-from stanchion.cli.output import Column, print_json, say, table
+from stanchion.cli.output import Column, Row, print_json, say, table
 from stanchion.core.errors import InputError
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ WORKER_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def _gone(row: dict[str, Any]) -> bool:
+def _gone(row: Row) -> bool:
     from stanchion.engine.taking import LIVE_MS
 
     return row["seen_s_ago"] * 1000 > LIVE_MS
