@@ -26,6 +26,7 @@ class Config(msgspec.Struct):
     quotas: list[str] = []
     witness: str = ""
     max_output_tokens: int = 32
+    max_active: int = 0
 
 
 def agents(config: Config) -> tuple[Agent, ...]:
@@ -63,7 +64,11 @@ async def main(config: Config) -> None:
     """Work."""
     environment = {"ANTHROPIC_BASE_URL": config.sim, "ANTHROPIC_API_KEY": "sim-shared"}
     async with await Runtime.open(
-        *agents(config), data=config.dsn, environment=environment, quotas=config.quotas
+        *agents(config),
+        data=config.dsn,
+        environment=environment,
+        quotas=config.quotas,
+        max_active=config.max_active,
     ) as runtime:
         print(f"ready {os.getpid()}", flush=True)
         closed = asyncio.Event()
