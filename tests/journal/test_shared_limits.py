@@ -128,7 +128,7 @@ async def test_tenants_have_their_weights_in_what_is_scarce(dsn: str) -> None:
                 return sum(row.worker != "" for row in rows), done
 
             async with fleet(config), asyncio.timeout(80):
-                while (found := await counts())[0] < 3 * held - 2:  # (one may be between two runs)
+                while (found := await counts())[0] < 3 * held - 2:  # noqa: ASYNC110 - one may be between two runs
                     await asyncio.sleep(0.05)
                 sent = counted(sim).requests.total
                 await until(lambda: counted(sim).requests.total >= sent + 3 * limit)
