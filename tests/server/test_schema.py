@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from stanchion.core.errors import JournalError
 from stanchion.server.app import BODIES, create_app
-from stanchion.server.log import Line, configure
+from stanchion.server.log import AGAIN_S, Again, Line, configure
 from tests.server.serving import served
 
 
@@ -69,8 +70,8 @@ def test_a_record_is_one_line(form: Any) -> None:
 
 
 def test_what_was_ended_on_purpose_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
-    """uvicorn's tracebacks of cancelled requests are dropped; its other warnings are one line."""
-    names = ("stanchion", "uvicorn")
+    """uvicorn's tracebacks of cancelled requests and asyncpg's of connections are dropped; other warnings are one line."""
+    names = ("stanchion", "uvicorn", "asyncpg")
     before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
     try:
         configure("text")
@@ -80,6 +81,7 @@ def test_what_was_ended_on_purpose_is_no_news(capsys: pytest.CaptureFixture[str]
         uvicorn.error("ASGI callable returned without completing response.")
         uvicorn.info("Shutting down")
         uvicorn.warning("Invalid HTTP request received.")
+        logging.getLogger("asyncpg.pool").error("a connection failed", exc_info=(type(error), error, None))
     finally:
         for name, (handlers, propagate) in before.items():
             logger = logging.getLogger(name)
@@ -87,3 +89,22 @@ def test_what_was_ended_on_purpose_is_no_news(capsys: pytest.CaptureFixture[str]
             logger.setLevel(logging.NOTSET)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("uvicorn.error: Invalid HTTP request received.")
+
+
+def test_a_store_that_is_away_is_not_told_twice_a_second() -> None:
+    """One line in ten seconds, which counts the others; a request's line, and what names another run, is always told."""
+    again, error = Again(), JournalError("the database was lost")
+
+    def told(at: float, *words: object, **more: object) -> logging.LogRecord | None:
+        facts = {"name": "stanchion.engine", "msg": "it failed: %s", "args": words, "created": at} | more
+        record = logging.makeLogRecord(facts)
+        return record if again.filter(record) else None
+
+    assert [told(100.0 + at, error) is not None for at in (0.0, 0.5, 1.0, 9.9)] == [True, False, False, False]
+    record = told(100.0 + AGAIN_S, error)
+    assert record is not None
+    assert vars(record)["left_out"] == 3
+    assert told(111.0, error, id="err_1") is not None
+    assert told(111.0, "run_1", error) is not None
+    assert told(111.0, "run_2", error) is not None
+    assert told(111.0, "run_2") is not None

@@ -1,4 +1,7 @@
-"""The log: a record is one line, as text or as JSON. No header, query or body of a request is ever in it."""
+"""The log: a record is one line, as text or as JSON. No header, query or body of a request is ever in it.
+
+While a database is away each of a worker's loops says so twice a second; of such a line one in `AGAIN_S` is let through.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,17 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from stanchion.core.errors import JournalError
+
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+AGAIN_S = 10.0
+"""For how long a line about a store that failed is not said again; the next says how often it was left out."""
+_MOST_KEPT = 1_000
+_LEVELS = (
+    ("stanchion", logging.INFO),
+    ("uvicorn", logging.WARNING),
+    ("asyncpg", logging.CRITICAL + 1),  # a traceback for each connection that fails: our lines say that it did
+)
 _UNFINISHED = "ASGI callable returned without completing response."
 
 
@@ -49,14 +62,40 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not cancelled and record.getMessage() != _UNFINISHED
 
 
+class Again(logging.Filter):
+    """Leaves out a line about a store's failure that was said just now; a request's, which has an id, is always said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether it is news; what was left out since is counted in the next, as `left_out`."""
+        words = record.args if isinstance(record.args, tuple) else ()
+        if hasattr(record, "id") or not any(isinstance(word, JournalError) for word in words):
+            return True
+        key = (record.name, str(record.msg), *(word for word in words if isinstance(word, str)))
+        at, left_out = self._said.get(key, (0.0, 0))
+        if 0 <= record.created - at < AGAIN_S:
+            self._said[key] = (at, left_out + 1)
+            return False
+        if len(self._said) >= _MOST_KEPT:
+            self._said.clear()
+        self._said[key] = (record.created, 0)
+        if left_out:
+            record.left_out = left_out
+        return True
+
+
 def configure(form: Literal["text", "json", "off"]) -> None:
-    """Send our records and uvicorn's warnings to standard error. A second call replaces the first."""
+    """Send our records and uvicorn's warnings to standard error, asyncpg's nowhere. A second call replaces the first."""
     if form == "off":
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Line(form))
     handler.addFilter(_is_news)
-    for name, level in (("stanchion", logging.INFO), ("uvicorn", logging.WARNING)):
+    handler.addFilter(Again())
+    for name, level in _LEVELS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)
