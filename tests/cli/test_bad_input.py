@@ -103,6 +103,7 @@ BAD = {
     "a fault that is none": (["sim", "--fault", "earthquake"], 2, "earthquake"),
     "jitter above one": (["sim", "--jitter", "2"], 2, "--jitter"),
     # data files
+    "a database that is no PostgreSQL": (["runs", "ls", "--data", "mysql://h/x"], 2, "--data mysql://..: write a path"),
     "a data file that is not there": (["runs", "ls", "--data", "none.db"], 2, "there is no data file"),
     "a directory as a data file": (["runs", "ls", "--data", "."], 2, "directory"),
     "a data file that is none": (["runs", "ls", "--data", "noise.db"], 2, "not a SQLite database"),

@@ -149,6 +149,9 @@ def check_data(data: str, *, create: bool) -> None:
     """Say clearly what a data file lacks, before it is opened."""
     if data.startswith(("postgresql://", "postgres://")):
         return
+    if "://" in data and not data.startswith("sqlite:///"):
+        scheme = data.partition("://")[0]
+        raise InputError(f"--data {scheme}://..: write a path, sqlite:///path or postgresql://user@host/database")
     path = Path(data.removeprefix("sqlite:///"))
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a directory; name a file in it, like {str(path / DEFAULT_DATA)!r}")

@@ -19,6 +19,10 @@ app = typer.Typer(
     help="Set and list what all workers together may ask of a model provider.",
 )
 MAX_COUNT = 1_000_000_000
+NONE_SET = (
+    "no limit is set in the store (processes may have been started with some: --quota); "
+    "set one with `stanchion quotas set anthropic --rpm 50`"
+)
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A provider (anthropic), or one of its models (openai:gpt-5).")
 ]
@@ -60,7 +64,7 @@ def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", output: Output = "t
     if output == "json":
         print_json(found)
         return
-    table(found["quotas"], COLUMNS, empty="no limit is set; set one with `stanchion quotas set anthropic --rpm 50`")
+    table(found["quotas"], COLUMNS, empty=NONE_SET)
     if found["usage"]:
         say("")
         table(found["usage"], USAGE, empty="")

@@ -102,7 +102,7 @@ class Preparer:
         if claim.attempts > self._max_attempts:
             text = (
                 f"claimed {claim.attempts - 1} times without progress: something in it keeps stopping the process. "
-                "Look at the last events, then revive or cancel the run."
+                "Look at the last events (`stanchion dlq show`), then replay or drop it."
             )
             return ev.RunParked(reason="dead_letter", parts=(Text(text, RUNTIME),))
         if agent is None:
