@@ -109,6 +109,7 @@ async def test_databases_that_cannot_be(postgres: PostgresServer) -> None:
         ("postgresql://ann:hunter2@127.0.0.1:1/db", r"127\.0\.0\.1:1/db cannot be reached"),
         (f"postgresql://ann:hunter2@127.0.0.1:{postgres.port}/postgres", r"/postgres refuses the user"),
         (f"postgresql://postgres:hunter2@127.0.0.1:{postgres.port}/none", r"/none: there is no such database"),
+        (f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres?foo=1", r"does not know what the URL sets"),
         ("postgresql://ann:hunter2@127.0.0.1:port/db", "cannot be read"),
         ("mysql://ann:hunter2@host/db", "no PostgreSQL URL"),
         ("postgresql://ann:hunter2@host/db?schema=a-b", "schema 'a-b'"),

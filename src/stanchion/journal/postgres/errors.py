@@ -85,6 +85,8 @@ def refused(error: BaseException, where: str) -> StanchionError:
             text = f"{where}: the user may not do this ({error}); let it create a schema, or make one that it owns"
         case asyncpg.ClientConfigurationError() | ValueError():
             text = f"{where}: the URL cannot be read ({error}); write postgresql://user:password@host:port/database"
+        case asyncpg.UndefinedObjectError() | asyncpg.InvalidParameterValueError():
+            text = f"{where}: PostgreSQL does not know what the URL sets ({error}); after the `?` only its own settings, and schema="
         case asyncpg.TooManyConnectionsError():
             return translate(error, where)
         case _ if isinstance(error, LOST):
