@@ -149,14 +149,15 @@ def server_cpu_s_of(pid: int) -> float:
 
 def _count_statements() -> list[int]:
     """Count the statements of SQLAlchemy, which DBOS uses."""
-    import sqlalchemy  # pyright: ignore[reportMissingImports]
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
 
     count = [0]
 
     def executed(*_: object) -> None:
         count[0] += 1
 
-    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", executed)
+    event.listen(Engine, "before_cursor_execute", executed)
     return count
 
 

@@ -155,7 +155,7 @@ def test_ctrl_c_in_the_middle_of_a_question_cancels_too(cli: Cli) -> None:
 def test_a_second_ctrl_c_leaves_the_run_to_go_on(cli: Cli) -> None:
     """A tool that takes its time cannot be cancelled at once: the person leaves, the process with the agent goes on."""
     agent = cli.directory / "agent.py"
-    slow = "import asyncio\n" + agent.read_text().replace("    with Path", "    await asyncio.sleep(3)\n    with Path")
+    slow = "import asyncio\n" + agent.read_text().replace("    with Path", "    await asyncio.sleep(60)\n    with Path")
     agent.write_text(slow)
     process = cli.start("run", "agent.py", "refund A-17", *SIMULATED, "--yes")
     wait_for(process, "lookup_order")

@@ -166,8 +166,14 @@ async def test_sigterm_under_load_loses_nothing_and_tells_everybody(data: str, t
         second = await stack.enter_async_context(other) if shared else None
         clients = await asyncio.gather(*(start(http, first.url, number) for number in range(RUNS)))
         some = asyncio.Event()
+
+        def heard() -> None:
+            """Say when each is attached and has heard something, and all together are in the middle."""
+            if sum(len(each.events) for each in clients) > RUNS * 5 and all(each.events for each in clients):
+                some.set()
+
         for client in clients:
-            client.heard = lambda: some.set() if sum(len(each.events) for each in clients) > RUNS * 5 else None
+            client.heard = heard
         attached = [asyncio.create_task(client.attach(first.url)) for client in clients]
         await some.wait()  # in the middle, and each run somewhere else
         first.process.send_signal(signal.SIGTERM)

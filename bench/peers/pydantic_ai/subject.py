@@ -92,17 +92,16 @@ class PydanticAI(Subject):
         if usd := self.spec.get("limit_usd_per_run"):
             LIMITS = UsageLimits(request_limit=None, cost_limit=Decimal(usd))
         DURABLE_STREAM = self.stream_variant = self.spec["variant"] == "durable_stream"
-        DBOS(
-            config={
-                "name": "bench",
-                "system_database_url": self.spec["dsn"].replace("postgresql:", "postgresql+psycopg:"),
-                "application_version": "1",
-                "executor_id": self.spec.get("worker", "local"),
-                "log_level": "ERROR",
-                "run_admin_server": False,
-                "enable_otlp": False,
-            }
-        )
+        config: Any = {  # its type differs from version to version
+            "name": "bench",
+            "system_database_url": self.spec["dsn"].replace("postgresql:", "postgresql+psycopg:"),
+            "application_version": "1",
+            "executor_id": self.spec.get("worker", "local"),
+            "log_level": "ERROR",
+            "run_admin_server": False,
+            "enable_otlp": False,
+        }
+        DBOS(config=config)
         DBOS.launch()
 
     async def run(self, name: str, on_text: OnText) -> None:
