@@ -9,12 +9,15 @@ import asyncio
 import http.client
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 IDENTITY = "You support customers. " + "the order was packed on monday and left our house by truck before noon " * 10
 LINES = [{"sku": f"SKU-{n:05}", "title": "A thing of good make", "qty": n % 4 + 1} for n in range(9)]
 MODEL = "claude-sonnet-4-6"
 MAX_OUTPUT_TOKENS = 400
+_THREADS = ThreadPoolExecutor(64)
+"""The event loop's own has six on two cores: no more writes than that could be under way at once."""
 
 
 async def look_up(order: str) -> str:
@@ -24,12 +27,16 @@ async def look_up(order: str) -> str:
 
 async def pay_back(order: str, key: str) -> str:
     """Write with a key: the receiver does nothing the second time it sees it."""
-    return await asyncio.to_thread(_effect, f"refund:{order}", order, key)
+    return await _in_thread(f"refund:{order}", order, key)
 
 
 async def write_note(order: str) -> str:
     """Write without a key."""
-    return await asyncio.to_thread(_effect, f"note:{order}", order, "")
+    return await _in_thread(f"note:{order}", order, "")
+
+
+async def _in_thread(call: str, order: str, key: str) -> str:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, _effect, call, order, key)
 
 
 def _effect(call: str, order: str, key: str) -> str:
