@@ -32,7 +32,16 @@ def publish(results: Results, root: Path = ROOT) -> None:
         (plots / f"{name}.svg").write_text(svg)
     images = "\n\n".join(f"![{name}]({(PLOTS / name).relative_to(ROOT)}.svg)" for name in drawn)
     target = root / BENCHMARKS.relative_to(ROOT)
-    target.write_text(placed(target.read_text(), f"{_INTRO}\n\n{page(results)}\n\n{images}"))
+    target.write_text(placed(target.read_text(), f"{_INTRO}\n\n{repeats(results)}\n\n{page(results)}\n\n{images}"))
+
+
+def repeats(results: Results) -> str:
+    """Say how often each cell of this set was measured."""
+    counts: dict[str, list[int]] = {}
+    for kind, peer in {tuple(cell.split("/")[:2]) for cell in results.cells}:
+        counts.setdefault(kind, []).append(sum(cell.startswith(f"{kind}/{peer}/") for cell in results.cells))
+    said = ", ".join(f"{kind} {min(found)} to {max(found)}" for kind, found in sorted(counts.items()))
+    return f"Repeats in this set, by framework: {said}. Where there is one, no spread is shown."
 
 
 def placed(text: str, part: str) -> str:

@@ -71,7 +71,7 @@ async def sim_runtime(
         f"{PROVIDERS[wire]}:simulated-model",
         price=price_usd(input="1", output="2"),
         retries=RetryPolicy(attempts=3, base_s=0.01, cap_s=0.02),
-        timeouts=Timeouts(connect_s=0.3, first_byte_s=0.2, idle_s=0.25, total_s=20),
+        timeouts=Timeouts(connect_s=0.3, first_byte_s=0.7, idle_s=0.7, total_s=20),
     )
     agent = Agent(name="desk", identity="Help.", tools=[look], model=model, limits=limits or Limits())
     async with running_sim(script or Script(default=Reply(text=ANSWER)), faults=faults) as sim:

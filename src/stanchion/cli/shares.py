@@ -41,9 +41,9 @@ WORKER_COLUMNS: tuple[Column, ...] = (
 
 
 def _gone(row: Row) -> bool:
-    from stanchion.engine.taking import LIVE_MS
+    from stanchion.runtime.sharing import GONE_MS
 
-    return row["seen_s_ago"] * 1000 > LIVE_MS
+    return row["seen_s_ago"] * 1000 > GONE_MS
 
 
 def _shown(value: int | None) -> str:
