@@ -12,6 +12,7 @@ import pytest
 
 from stanchion import Agent, Limits, Model, Runtime, price_usd, tool
 from stanchion.core import event as ev
+from stanchion.core.errors import BrokenChain, JournalError
 from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.model.providers import open_batches, resolve_endpoint
@@ -209,3 +210,55 @@ async def _serving(batcher: Batcher) -> None:
     while True:
         await batcher.serve()
         await asyncio.sleep(0.02)
+
+
+async def test_a_run_that_cannot_be_read_holds_no_other_up(tmp_path: Path, sim: SimServer) -> None:
+    """A call whose journal is damaged is left out of the batch; the others of it are answered."""
+    async with running(tmp_path, sim, agent(), gather_s=3600.0) as runtime:
+        lame = await runtime.start("desk", "add 1", batch_api=True)
+        whole = await runtime.start("desk", "add 2", batch_api=True)
+        await asyncio.wait_for(_inactive(runtime), 20)
+    store = await SqliteStore.open(tmp_path / "t.db")
+    read = store.read
+
+    async def damaged(tenant: str, run: str, **how: int) -> Any:
+        if run == lame.run:
+            raise BrokenChain(run=run, seq=1)
+        return await read(tenant, run, **how)
+
+    store.read = damaged  # type: ignore[method-assign]
+    client = open_batches("anthropic", resolve_endpoint("anthropic", environment(sim)))
+    batcher = Batcher(store, {"anthropic": client}, BatcherSettings("b", gather_s=0.0, look_s=0.0))
+    serving = asyncio.create_task(_serving(batcher))
+    async with asyncio.timeout(20):
+        while True:
+            if await store.inbox("default", whole.run):
+                break
+            await asyncio.sleep(0.02)
+    serving.cancel()
+    await client.aclose()
+    row = await store.run("default", lame.run)
+    assert row is not None
+    assert row.status == "waiting"
+    await store.aclose()
+
+
+async def test_a_hand_in_that_was_not_begun_is_billed_to_nobody(tmp_path: Path, sim: SimServer) -> None:
+    """The store fails while the requests are made up: the calls wait again, and are not taken for lost."""
+    async with running(tmp_path, sim, agent(), gather_s=3600.0) as runtime:
+        await runtime.start("desk", "add 1", batch_api=True)
+        await asyncio.wait_for(_inactive(runtime), 20)
+    store = await SqliteStore.open(tmp_path / "t.db")
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise JournalError("the database is away", retryable=True)
+
+    store.read = fails  # type: ignore[method-assign]
+    client = open_batches("anthropic", resolve_endpoint("anthropic", environment(sim)))
+    batcher = Batcher(store, {"anthropic": client}, BatcherSettings("b", gather_s=0.0))
+    with pytest.raises(JournalError, match="away"):
+        await batcher.serve()
+    assert list(await store.tray.batches()) == []
+    assert {lane: count for lane, (count, _) in (await store.tray.waiting()).items()} == {"anthropic": 1}
+    await client.aclose()
+    await store.aclose()

@@ -20,7 +20,7 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Route
-from stanchion.core.errors import Conflict, JournalError, ModelError, NotFound
+from stanchion.core.errors import BrokenChain, Conflict, JournalError, ModelError, NotFound, UnknownEvent
 from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.money import cost, in_batch
@@ -100,13 +100,19 @@ class Batcher:
         if not await self._tray.batches():
             return
         for batch in await self._tray.due(worker=self._settings.name, lease_ms=self._lease_ms):
-            client = self._clients.get(batch.lane)
-            if client is None:
-                await self._tray.look_again(batch.name, in_ms=self._look_ms)
-            elif batch.stage == "handing_in":
-                await self._recover(batch, client)
-            else:
-                await self._look(batch, client)
+            try:
+                await self._serve(batch)
+            except JournalError as error:  # (it comes back when its lease ends; the others are not to wait for it)
+                log.error("batch %s could not be served: %s", batch.name, error)
+
+    async def _serve(self, batch: Batch) -> None:
+        client = self._clients.get(batch.lane)
+        if client is None:
+            await self._tray.look_again(batch.name, in_ms=self._look_ms)
+        elif batch.stage == "handing_in":
+            await self._recover(batch, client)
+        else:
+            await self._look(batch, client)
 
     @property
     def _lease_ms(self) -> int:
@@ -123,7 +129,11 @@ class Batcher:
         name = f"{self._settings.name}-{self._made}"
         most = min(self._settings.most, client.most_items)
         taken = await self._tray.take(lane, name, most=most, worker=self._settings.name, lease_ms=self._lease_ms)
-        items = await self._requests(taken, client)
+        try:
+            items = await self._requests(taken, client)
+        except JournalError:  # certainly not handed in, so nobody is to be billed for it
+            await self._tray.put_back(name)
+            raise
         if not items:
             await self._tray.drop(name)
             return
@@ -244,15 +254,21 @@ class Batcher:
         row = await self._store.run(item.tenant, item.run)
         if row is None or row.status == "ended":
             return None
-        entries = await self._store.read(item.tenant, item.run, limit=item.seq)
-        started = entries[-1].event if len(entries) == item.seq else None
-        if not isinstance(started, ev.ModelCallStarted):
-            raise JournalError(f"event {item.seq} of run {item.run} is no model call; run stanchion verify")
-        state = fold(entries, await self._loader.base(item.tenant, base_of(entries[0])))
+        try:
+            entries = await self._store.read(item.tenant, item.run, limit=item.seq)
+            started = entries[-1].event if len(entries) == item.seq else None
+            state = fold(entries, await self._loader.base(item.tenant, base_of(entries[0]))) if entries else State()
+        except (UnknownEvent, BrokenChain) as error:
+            return _unreadable(item, str(error))
         body = await self._store.bundle(item.tenant, state.bundle)
-        if body is None:
-            raise JournalError(f"the bundle of run {item.run} is gone; run stanchion verify")
+        if not isinstance(started, ev.ModelCallStarted) or body is None:
+            return _unreadable(item, "its journal has no such call, or its bundle is gone: run stanchion verify")
         return state, msgspec.json.decode(body, type=Bundle), started
+
+
+def _unreadable(item: TrayItem, why: str) -> None:
+    """Leave a call out: it ends at its deadline, and those that go with it are not held up."""
+    log.error("a call of run %s is left out of its batch: %s", item.run, why)
 
 
 def _call_of(state: State) -> ModelCall:
