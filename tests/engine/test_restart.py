@@ -139,6 +139,7 @@ async def test_closing_twice_and_unopened(tmp_path: Path) -> None:
     runtime = await opened(tmp_path, echo())
     await runtime.aclose()
     await runtime.aclose()
+    assert (runtime.ready, runtime.active) == (False, 0)
     looking = await opened(tmp_path, echo(), drive=False)
     await looking.aclose()
 
