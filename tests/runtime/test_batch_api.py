@@ -262,3 +262,31 @@ async def test_a_hand_in_that_was_not_begun_is_billed_to_nobody(tmp_path: Path, 
     assert {lane: count for lane, (count, _) in (await store.tray.waiting()).items()} == {"anthropic": 1}
     await client.aclose()
     await store.aclose()
+
+
+async def test_a_shutdown_lets_a_hand_in_arrive(tmp_path: Path, sim: SimServer) -> None:
+    """A batcher that is closed while the provider is being asked notes the answer: the calls are not taken for lost."""
+    async with running(tmp_path, sim, agent(), gather_s=3600.0) as runtime:
+        await runtime.start("desk", "add 1", batch_api=True)
+        await asyncio.wait_for(_inactive(runtime), 20)
+    store = await SqliteStore.open(tmp_path / "t.db")
+    client: Any = open_batches("anthropic", resolve_endpoint("anthropic", environment(sim)))
+    submit, asked, answer = client.submit, asyncio.Event(), asyncio.Event()
+
+    async def slow(items: Any, *, name: str) -> str:
+        said = await submit(items, name=name)
+        asked.set()
+        await answer.wait()
+        return said
+
+    client.submit = slow
+    batcher = Batcher(store, {"anthropic": client}, BatcherSettings("b", gather_s=0.0))
+    await batcher.open()
+    await asyncio.wait_for(asked.wait(), 20)
+    closing = asyncio.create_task(batcher.aclose())
+    await asyncio.sleep(0)
+    answer.set()
+    await asyncio.wait_for(closing, 20)
+    (batch,) = await store.tray.batches()
+    assert (batch.stage, bool(batch.provider_id)) == ("running", True)
+    await store.aclose()

@@ -34,6 +34,9 @@ from stanchion.model.batch import BatchClient, BatchItem, BatchOutcome
 
 log = logging.getLogger("stanchion.engine")
 
+CLOSE_S = 5.0
+"""How long the end of a process waits for what its batcher is doing."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatcherSettings:
@@ -64,6 +67,7 @@ class Batcher:
         self._settings = settings
         self._loader = Loader(store, cached_bytes=0)
         self._made = 0
+        self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -72,8 +76,10 @@ class Batcher:
             self._task = asyncio.create_task(self._run(), name="stanchion-batcher")
 
     async def aclose(self) -> None:
-        """Stop. What is under way is taken up by another worker, or at the next start."""
+        """Stop, behind a hand-in that is under way: one that is cut off may have arrived, and is then paid twice."""
+        self._stop.set()
         if self._task is not None:
+            await asyncio.wait((self._task,), timeout=CLOSE_S)
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
@@ -81,14 +87,15 @@ class Batcher:
             await client.aclose()
 
     async def _run(self) -> None:
-        while True:
+        while not self._stop.is_set():
             try:
                 await self.serve()
             except JournalError as error:
                 log.error("the batcher could not read or write the store: %s", error)
             except Exception:  # without it calls would wait for their deadlines
                 log.exception("the batcher failed; it goes on")
-            await asyncio.sleep(self._settings.tick_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._settings.tick_s)
 
     async def serve(self) -> None:
         """Hand in what has waited long enough, and look at what is due."""
