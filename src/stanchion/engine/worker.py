@@ -29,16 +29,14 @@ from stanchion.engine.rows import SWEEP_S, RowsEngine
 from stanchion.engine.stage import Stage
 from stanchion.engine.taking import Held, Slots, Taking
 from stanchion.journal.record import Cipher
-from stanchion.journal.share import NoPlace, Ready
+from stanchion.journal.share import Ready
 from stanchion.journal.store import (
     Append,
     Claim,
-    IdempotencyMismatch,
     Refused,
-    SessionBusy,
-    SessionMoved,
     Start,
     Started,
+    StartSaid,
     Store,
 )
 
@@ -230,9 +228,7 @@ class Worker:
     def _hint_later(self, tenant: str, run: str) -> None:
         asyncio.get_running_loop().call_later(AGAIN_S, self.hint, tenant, run)
 
-    async def start(
-        self, start: Start, first: ev.RunStarted, agent: BoundAgent
-    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
+    async def start(self, start: Start, first: ev.RunStarted, agent: BoundAgent) -> StartSaid:
         """Start a run and drive it: its first event and its first model call's intent are one transaction.
 
         Returns what the store says (`Started`, `SessionBusy`, ..). A reservation that only others' reservations

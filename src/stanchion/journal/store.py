@@ -188,6 +188,10 @@ class IdempotencyMismatch(msgspec.Struct, frozen=True):
     run: str
 
 
+StartSaid: TypeAlias = Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace
+"""What a store answers to a start."""
+
+
 class Claim(msgspec.Struct, frozen=True):
     """The right to drive a run, until the lease ends or another claims."""
 
@@ -345,9 +349,7 @@ class Store(Protocol):
         """Read the store's clock."""
         ...
 
-    async def start(
-        self, start: Start
-    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
+    async def start(self, start: Start) -> StartSaid:
         """Accept a run: its row, first event, session head, idempotency row and reservations in one transaction.
 
         `NoPlace`: it names a worker, and a cap on running runs is met. Without a worker it is accepted, and waits.

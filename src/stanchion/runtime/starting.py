@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import msgspec
 
@@ -34,6 +34,7 @@ from stanchion.journal.store import (
     SessionMoved,
     SessionRow,
     Start,
+    StartSaid,
     Store,
 )
 from stanchion.journal.store import Started as StoreStarted
@@ -43,7 +44,6 @@ from stanchion.runtime.name import without_window
 from stanchion.runtime.shape import Started
 
 IfBusy = Literal["reject", "queue"]
-_Said: TypeAlias = StoreStarted | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace
 _CACHED_S = 1.0
 """For how long limits are remembered; another process may change them."""
 _MAX_INPUT_BYTES = 4_000_000
@@ -101,7 +101,7 @@ class Starter:
                 first, agent, key, digest, if_busy, fresh=fresh, priority=priority, callback=callback
             )
 
-        async def drive(start: Start, first: ev.RunStarted) -> tuple[_Said, bool]:
+        async def drive(start: Start, first: ev.RunStarted) -> tuple[StartSaid, bool]:
             try:
                 said = await worker.start(start, first, agent)
             except UnknownEvent:  # the session's last run was of a newer program: a newer worker drives this one too
@@ -136,7 +136,7 @@ class Starter:
 
     async def _accept(
         self,
-        begin: Callable[[Start, ev.RunStarted], Awaitable[tuple[_Said, bool]]],
+        begin: Callable[[Start, ev.RunStarted], Awaitable[tuple[StartSaid, bool]]],
         first: ev.RunStarted,
         agent: BoundAgent,
         key: str,
@@ -195,7 +195,7 @@ class Starter:
                 text = "it was idle for too long and has expired; leave it out, or name a new one, to begin afresh"
                 raise Conflict(text, field="session", code="session_expired")
 
-    async def _leave(self, start: Start, first: ev.RunStarted) -> tuple[_Said, bool]:
+    async def _leave(self, start: Start, first: ev.RunStarted) -> tuple[StartSaid, bool]:
         """Write a run's first event, and tell the workers. A budget that is overdrawn or closed refuses it."""
         start = await self._admitted(start)
         key = await self._store.key_for(first.tenant, first.user or first.session)
@@ -220,7 +220,7 @@ class Starter:
             text = f"it was moved to another store with its live run {live} (`stanchion export --live`); go on there"
             raise Conflict(text, field="session", code="session_moved")
 
-    async def _queue(self, start: Start, first: ev.RunStarted) -> _Said:
+    async def _queue(self, start: Start, first: ev.RunStarted) -> StartSaid:
         start = await self._admitted(start)
         queued = msgspec.structs.replace(start, queued=True, base=None, request=msgspec.json.encode(first))
         said = await self._store.start(queued)

@@ -17,25 +17,22 @@ from typing import TypeVar
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard, Wire
-from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
+from stanchion.journal.share import NOBODY, Ahead, Ready
 from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
     Claimed,
     Heard,
-    IdempotencyMismatch,
     InboxItem,
     Key,
     Ledger,
     RawRecord,
     Refused,
     RunRow,
-    SessionBusy,
-    SessionMoved,
     SessionRow,
     Start,
-    Started,
+    StartSaid,
 )
 from stanchion.testing.memory_moving import MemoryMoving
 from stanchion.testing.memory_outbox import MemoryOutbox
@@ -118,9 +115,7 @@ class MemoryStore:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    async def start(
-        self, start: Start
-    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
+    async def start(self, start: Start) -> StartSaid:
         said = await self.write(lambda tables, now_ms: tables.start(start, now_ms))
         if start.first.announce:
             self.outbox.ring()

@@ -35,6 +35,7 @@ from stanchion.journal.store import (
     SessionRow,
     Start,
     Started,
+    StartSaid,
     Status,
 )
 from stanchion.testing.memory_books import Books
@@ -161,9 +162,7 @@ class Tables:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    def start(
-        self, start: Start, now_ms: int
-    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
+    def start(self, start: Start, now_ms: int) -> StartSaid:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         _check_gapless(start.first)

@@ -49,7 +49,7 @@ from stanchion.journal.postgres.write import (
 )
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard, Wire
-from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
+from stanchion.journal.share import NOBODY, Ahead, Ready
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.store import (
     ApiKey,
@@ -57,18 +57,15 @@ from stanchion.journal.store import (
     Claim,
     Claimed,
     Heard,
-    IdempotencyMismatch,
     InboxItem,
     Key,
     Ledger,
     RawRecord,
     Refused,
     RunRow,
-    SessionBusy,
-    SessionMoved,
     SessionRow,
     Start,
-    Started,
+    StartSaid,
 )
 
 LANES = 1
@@ -166,9 +163,7 @@ class PostgresStore:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    async def start(
-        self, start: Start
-    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
+    async def start(self, start: Start) -> StartSaid:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         write = WriteStart(start, _packed(start.first))

@@ -10,7 +10,7 @@ from pathlib import Path
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard
-from stanchion.journal.share import NOBODY, Ahead, NoPlace, Ready
+from stanchion.journal.share import NOBODY, Ahead, Ready
 from stanchion.journal.sqlite.moving import SqliteMoving
 from stanchion.journal.sqlite.outbox import SqliteOutbox
 from stanchion.journal.sqlite.packing import pack
@@ -29,18 +29,15 @@ from stanchion.journal.store import (
     Claim,
     Claimed,
     Heard,
-    IdempotencyMismatch,
     InboxItem,
     Key,
     Ledger,
     RawRecord,
     Refused,
     RunRow,
-    SessionBusy,
-    SessionMoved,
     SessionRow,
     Start,
-    Started,
+    StartSaid,
 )
 
 
@@ -110,9 +107,7 @@ class SqliteStore:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    async def start(
-        self, start: Start
-    ) -> Started | SessionBusy | SessionMoved | IdempotencyMismatch | Refused | NoPlace:
+    async def start(self, start: Start) -> StartSaid:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
         packed = _packed(start.first)
