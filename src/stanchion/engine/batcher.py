@@ -176,14 +176,15 @@ class Batcher:
     async def _not_handed_in(self, name: str, taken: Sequence[TrayItem], error: ModelError) -> None:
         """A hand-in failed: its calls wait again if it never left, fail if it was refused, and else nobody knows yet."""
         if not error.sent or error.status == 429:
-            log.warning("batch %s waits: %s", name, error)
+            log.warning("batch %s waits: %s", name, _unquoted(error))
             await self._tray.put_back(name)
         elif 400 <= error.status < 500:
-            log.error("batch %s was refused; its calls are made one by one: %s", name, error)
-            await self._fail(taken, error.code, str(error), billed=False)
+            log.error("batch %s was refused; its calls are made one by one: %s", name, _unquoted(error))
+            why = f"the batch that this call was in was refused: {_unquoted(error)}"
+            await self._fail(taken, error.code, why, billed=False)
             await self._tray.drop(name)
         else:
-            log.warning("batch %s may have been handed in: %s", name, error)
+            log.warning("batch %s may have been handed in: %s", name, _unquoted(error))
             await self._tray.look_again(name, in_ms=self._look_ms)
 
     async def _recover(self, batch: Batch, client: BatchClient) -> None:
@@ -191,7 +192,7 @@ class Batcher:
         try:
             found = await client.find(batch.name)
         except ModelError as error:
-            log.warning("batch %s cannot be looked for: %s", batch.name, error)
+            log.warning("batch %s cannot be looked for: %s", batch.name, _unquoted(error))
             await self._look_later(batch)
             return
         if found is not None:
@@ -218,7 +219,7 @@ class Batcher:
                     if item is not None:
                         await self._tell(item, outcome)
         except ModelError as error:
-            log.warning("batch %s cannot be read: %s", batch.name, error)
+            log.warning("batch %s cannot be read: %s", batch.name, _unquoted(error))
             await self._look_later(batch)
             return
         why = "the provider says nothing of what became of this call"
@@ -273,9 +274,14 @@ class Batcher:
         return state, msgspec.json.decode(body, type=Bundle), started
 
 
+def _unquoted(error: ModelError) -> str:
+    """Say what went wrong with a batch, not in the provider's words: they may quote a call, and a batch is of many tenants."""
+    return f"the provider answered HTTP {error.status} ({error.code})" if error.status else str(error)
+
+
 def _unreadable(item: TrayItem, why: str) -> None:
     """Leave a call out: it ends at its deadline, and those that go with it are not held up."""
-    log.error("a call of run %s is left out of its batch: %s", item.run, why)
+    log.error("a call of run %s is left out of its batch: %s", item.run, why, extra={"tenant": item.tenant})
 
 
 def _call_of(state: State) -> ModelCall:

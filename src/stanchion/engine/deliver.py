@@ -209,7 +209,9 @@ class Deliverer:
             return self._failed(claimed, f"no answer within {self._settings.timeout_s:g} s")
         except JournalError as error:
             return self._failed(claimed, f"the store failed: {error}")
-        except (aiohttp.InvalidURL, ConfigError) as error:
+        except aiohttp.InvalidURL:  # (not in its words: a URL may hold a secret, and this is logged)
+            return self._given_up(claimed, "it cannot be posted: its URL is none")
+        except ConfigError as error:
             return self._given_up(claimed, f"it cannot be posted: {error}")
         except (aiohttp.ClientError, OSError) as error:
             text = str(error) or type(error).__name__
@@ -243,7 +245,8 @@ class Deliverer:
 
     def _given_up(self, claimed: Claimed, note: str, status: int = 0) -> Settled:
         delivery = claimed.delivery
-        log.warning("webhook %s to %s is given up: %s", delivery.id, delivery.endpoint, note)
+        known = {"tenant": delivery.tenant}
+        log.warning("webhook %s to %s is given up: %s", delivery.id, delivery.endpoint, note, extra=known)
         return Settled(delivery.tenant, delivery.id, delivery.attempts, "dead", status, note)
 
     async def _body(self, claimed: Claimed) -> bytes:

@@ -32,6 +32,7 @@ from stanchion.engine.perform import Performer
 from stanchion.engine.permit import Ticket
 from stanchion.engine.stage import Mark, Stage, applies, reservations, settlements, settles
 from stanchion.engine.tickets import Tickets
+from stanchion.journal.ledger import owner_of
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Refused, Status, Store
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
@@ -290,9 +291,9 @@ class Drive:
         known = mark.state.refused
         told: list[ev.Event] = []
         if known is None or known.hard != refused.hard or known.ledger != refused.ledger:
-            told.append(
-                ev.BudgetRefused(ledger=refused.ledger, needed=refused.needed, left=refused.left, hard=refused.hard)
-            )
+            is_of_all = not owner_of(mark.state.tenant, refused.ledger)
+            left = 0 if is_of_all else refused.left  # (it would tell the tenant what others spend)
+            told.append(ev.BudgetRefused(ledger=refused.ledger, needed=refused.needed, left=left, hard=refused.hard))
         self._unstage(stage, mark.entries, told)
         self._poll_budget = self._refused = True
 
@@ -328,7 +329,7 @@ class Drive:
             try:
                 return await self._store.append(append)
             except StoreFull as error:
-                log.error("run %s waits: %s", state.run, error)
+                log.error("run %s waits: %s", state.run, error, extra={"tenant": state.tenant})
                 await asyncio.sleep(FULL_RETRY_S)
 
     def _status(self, over: bool) -> Status:
@@ -402,7 +403,9 @@ class Drive:
         if task.cancelled():  # before its first step
             self._outcomes += self._performer.stopped(flight.effect)
         elif error is not None:  # code of an agent that raised what ends tasks
-            log.error("run %s: an attempt broke: %r", self.state.run, error)
+            # By its kind alone: its words may be content.
+            kind = type(error).__name__
+            log.error("run %s: an attempt broke: %s", self.state.run, kind, extra={"tenant": self.state.tenant})
             self._outcomes += self._performer.broken(flight.effect, error)
         else:
             self._outcomes += task.result()
@@ -417,7 +420,8 @@ class Drive:
                 del self._tasks[task]
                 task.cancel()
                 self._outcomes += performer.overdue(flight.effect)
-                log.error("run %s: an attempt did not stop at its deadline; it is left to itself", self.state.run)
+                what = "an attempt did not stop at its deadline; it is left to itself"
+                log.error("run %s: %s", self.state.run, what, extra={"tenant": self.state.tenant})
 
     def _take_outcomes(self) -> list[ev.Event]:
         outcomes, self._outcomes = self._outcomes, []

@@ -146,7 +146,7 @@ class Preparer:
             )
         )
         self._live.publish(claim.tenant, claim.run, entries)
-        log.error("run %s is parked: %s", claim.run, parked.reason)
+        log.error("run %s is parked: %s", claim.run, parked.reason, extra={"tenant": claim.tenant})
 
     async def _recorder(self, tenant: str, run: str, subject: str, state: State) -> Recorder:
         key = await self._store.key_for(tenant, subject)

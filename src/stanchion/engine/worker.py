@@ -325,10 +325,10 @@ class Worker:
         except (UnknownEvent, msgspec.ValidationError) as error:
             await self._leave_to_newer(tenant, run, claim, error)
         except JournalError as error:
-            log.error("run %s was not activated: %s", run, error)
+            log.error("run %s was not activated: %s", run, error, extra={"tenant": tenant})
             self._hint_later(tenant, run)
         except Exception:
-            log.exception("run %s was not activated", run)
+            log.exception("run %s was not activated", run, extra={"tenant": tenant})
         except asyncio.CancelledError:
             self._forget(tenant, run, slot)
             raise
@@ -355,12 +355,12 @@ class Worker:
                 self._is_newer(tenant, run, "something in its inbox")
             again = drive.poked and not (state.ended or drive.puzzled)
         except StaleAppend:
-            log.warning("run %s is driven elsewhere now; let go of it", run)
+            log.warning("run %s is driven elsewhere now; let go of it", run, extra={"tenant": tenant})
         except JournalError as error:
-            log.error("run %s was let go and is taken up again: %s", run, error)
+            log.error("run %s was let go and is taken up again: %s", run, error, extra={"tenant": tenant})
             self._hint_later(tenant, run)
         except Exception:
-            log.exception("run %s was let go; it is taken up again when its lease ends", run)
+            log.exception("run %s was let go; it is taken up again when its lease ends", run, extra={"tenant": tenant})
         finally:
             self._live.close(tenant, run)
             self._forget(tenant, run, slot)
@@ -379,11 +379,13 @@ class Worker:
         try:
             await self._store.append(back)
         except JournalError as failure:
-            log.warning("run %s was not given back, and is free when its lease ends: %s", run, failure)
+            log.warning(
+                "run %s was not given back, and is free when its lease ends: %s", run, failure, extra={"tenant": tenant}
+            )
 
     def _is_newer(self, tenant: str, run: str, what: str) -> None:
         self._newer.add((tenant, run))
-        log.warning("run %s is left to newer workers, which can read it: %s", run, what)
+        log.warning("run %s is left to newer workers, which can read it: %s", run, what, extra={"tenant": tenant})
 
     def _drives(self, slot: _Slot, drive: Drive) -> None:
         slot.drive = drive
@@ -432,8 +434,7 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
 def _log_end(state: State) -> None:
     """Tell the operator of an end that may be theirs to mend. What a run ended with is in its journal."""
     if state.outcome == "failed":
-        log.warning("run %s failed: %s", state.run, state.reason)
+        log.warning("run %s failed: %s", state.run, state.reason, extra={"tenant": state.tenant})
     if state.overrun:
-        log.error(
-            "run %s: a bill was above its reservation; its budgets stay closed until they are set again", state.run
-        )
+        what = "a bill was above its reservation; its budgets stay closed until they are set again"
+        log.error("run %s: %s", state.run, what, extra={"tenant": state.tenant})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from stanchion.core.errors import InputError
 from stanchion.engine.clock import Clock
 from stanchion.journal.store import ApiKey, Store
 from stanchion.runtime.name import checked, new_id, new_secret, secret_hash
@@ -20,13 +21,18 @@ class Keys:
         self._store = store
         self._clock = clock
         self._tenants: tuple[float, dict[bytes, str]] = (0.0, {})
+        self._changes = 0
 
     async def add(self, tenant: str, name: str) -> tuple[ApiKey, str]:
-        """Make a key. The secret is shown this once."""
+        """Make a key. The secret is shown this once. Raises `InputError` (tenant)."""
+        if not checked(
+            tenant, "tenant"
+        ):  # under "" lies what is of all tenants, and it stands for each of them in listings
+            raise InputError("a key needs a tenant; name one, like acme", field="tenant")
         secret = new_secret()
-        key = ApiKey(new_id("key_"), checked(tenant, "tenant"), secret_hash(secret), name, self._clock.now_ms())
+        key = ApiKey(new_id("key_"), tenant, secret_hash(secret), name, self._clock.now_ms())
         await self._store.add_api_key(key)
-        self._tenants = (0.0, {})
+        self._forget()
         return key, secret
 
     async def list(self) -> Sequence[ApiKey]:
@@ -35,13 +41,20 @@ class Keys:
 
     async def revoke(self, id: str) -> bool:
         """Revoke a key. False: there is none."""
-        self._tenants = (0.0, {})
-        return await self._store.revoke_api_key(id)
+        done = await self._store.revoke_api_key(id)
+        self._forget()
+        return done
 
     async def tenant_of(self, secret: str) -> str | None:
         """Find whose key this is. None: nobody's, or it was revoked."""
         read_s, tenants = self._tenants
         if time.monotonic() - read_s > _CACHED_S:
+            changes, asked_s = self._changes, time.monotonic()
             tenants = {key.hash: key.tenant for key in await self._store.api_keys() if not key.revoked}
-            self._tenants = (time.monotonic(), tenants)
+            if changes == self._changes:  # else this was read before a key was revoked, perhaps
+                self._tenants = (asked_s, tenants)
         return tenants.get(secret_hash(secret))
+
+    def _forget(self) -> None:
+        self._changes += 1
+        self._tenants = (0.0, {})

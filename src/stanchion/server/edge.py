@@ -81,7 +81,9 @@ async def edge_of(request: Request) -> Edge:
 
 async def tenant_of(request: Request) -> str:
     """Find the tenant of a request by its API key."""
-    return await request.app.state.edge.door.tenant(request.headers.get("authorization"))
+    tenant = await request.app.state.edge.door.tenant(request.headers.get("authorization"))
+    request.state.tenant = tenant  # for the access log
+    return tenant
 
 
 EdgeOf = Annotated[Edge, Depends(edge_of)]

@@ -60,4 +60,6 @@ class Guard:
             if self._edge.settings.access_log:
                 took_ms = round((time.monotonic() - began_s) * 1000)
                 facts = {"method": scope["method"], "path": scope["path"], "status": status, "took_ms": took_ms}
+                if tenant := scope.get("state", {}).get("tenant"):
+                    facts["tenant"] = tenant
                 access.info("request", extra=facts)

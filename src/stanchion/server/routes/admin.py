@@ -25,7 +25,7 @@ LedgerName = Annotated[
 
 @router.get("/agents", response_model=AgentsModel, tags=["agents"])
 async def list_agents(edge: EdgeOf, _: TenantOf) -> Response:
-    """List the agents that this server runs."""
+    """List the agents that this server runs, the same for all tenants."""
     return reply({"agents": [agent_view(agent) for agent in edge.runtime.agents.values()]})
 
 

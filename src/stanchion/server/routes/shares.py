@@ -59,7 +59,7 @@ def share_view(row: Share) -> dict[str, Any]:
 
 @router.get("/workers", response_model=WorkersModel, tags=["workers"])
 async def list_workers(edge: EdgeOf, _: TenantOf) -> Response:
-    """List the processes that drive runs. Their hosts are shown where no key is needed."""
+    """List the processes that drive runs, for all tenants together. Their hosts are shown where no key is needed."""
     is_open = await edge.door.is_open()
     now_ms = await edge.runtime.store.now_ms()
     return reply({"workers": [worker_view(row, now_ms, whole=is_open) for row in await edge.runtime.shares.workers()]})
