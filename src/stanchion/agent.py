@@ -31,9 +31,11 @@ from stanchion.core.bundle import (
 from stanchion.core.errors import ConfigError, InputError
 from stanchion.core.message import OutputSchema
 from stanchion.core.money import Amount, Price, parse_usd
+from stanchion.core.policy import GuardRules
 from stanchion.core.prices import Prices, find_price
 from stanchion.model.providers import split_model
 from stanchion.toolbox.registry import Registry
+from stanchion.toolbox.rules import GROUNDS, checked_rules
 
 N = TypeVar("N", int, float)
 V = TypeVar("V")
@@ -228,6 +230,12 @@ class Approve:
     effect: EffectTier | Literal[""] = ""
     above: Mapping[str, float] = field(default_factory=dict[str, float])
     expires_s: float | None = None
+    to: Sequence[str] = ()
+    """Only if one of its destinations is like one of these ("*@partner.example")."""
+    ground: Sequence[str] = ()
+    """Only if a value of it has such a ground: "field" (a tool's result named it), "allowed" (a person did, in this session)."""
+    quorum: int = 1
+    """How many people must say yes."""
 
     def __post_init__(self) -> None:
         where = f"Approve(tool={self.tool!r}, effect={self.effect!r})"
@@ -236,6 +244,12 @@ class Approve:
             raise ConfigError(f"{where}: effect must be one of {', '.join(_EFFECTS)}")
         for name, bound in _must_be(self.above, Mapping, f"{where}: above", 'a dict, as in {"cents": 5000}').items():
             _must_be(bound, int | float, f"{where}: above[{name!r}]", "a number")
+        _must_be_list(self.to, str, f"{where}: to")
+        _must_be_list(self.ground, str, f"{where}: ground")
+        if unknown := set(self.ground) - set(GROUNDS):
+            raise ConfigError(f"{where}: ground {min(unknown)!r} is none of {', '.join(GROUNDS)}")
+        if _must_be(self.quorum, int, f"{where}: quorum", "a whole number") < 1:
+            raise ConfigError(f"{where}: quorum must be 1 or more")
         if self.expires_s is not None:
             _must_be(self.expires_s, int | float, f"{where}: expires_s", "seconds")
             if not 0 < self.expires_s < float("inf"):
@@ -253,6 +267,8 @@ class Agent:
     fallbacks: Sequence[str | Model] = ()
     limits: Limits = Limits()
     approvals: Sequence[Approve] = ()
+    guard: GuardRules = field(default_factory=GuardRules)
+    """How strict its guard is, and what it knows: trusted values, levels of secrecy, grants."""
     deps: Mapping[Any, Any] = field(default_factory=dict[Any, Any])
     output: Any = None
     """A type: the final answer is JSON of it, by the provider's strict mode, and checked."""
@@ -271,6 +287,7 @@ class Agent:
         _must_be(self.identity, str, f"{where}: identity", "a string")
         _must_be(self.limits, Limits, f"{where}: limits", 'Limits(..), as in Limits(usd="0.50", turns=15)')
         _must_be(self.loop, LoopRules, f"{where}: loop", "LoopRules(..)")
+        _must_be(self.guard, GuardRules, f"{where}: guard", "GuardRules(..)")
         _must_be(self.deps, Mapping, f"{where}: deps", "a dict of types and what is given for them")
         _must_be(self.tool_choice, str, f"{where}: tool_choice", '"auto", "required", "none" or the name of a tool')
         if self.priority not in ("interactive", "batch"):
@@ -310,6 +327,7 @@ class Agent:
             caps=_bounded(self.limits.caps()),
             loop=self.loop,
             approvals=tuple(_approval(self.name, rule, known) for rule in self.approvals),
+            guard=checked_rules(self.name, self.guard, known),
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,
@@ -339,7 +357,15 @@ def _approval(agent: str, rule: Approve, tools: Mapping[str, ToolSpec]) -> Appro
     for name in rule.above if rule.tool else ():
         if name not in tools[rule.tool].parameters.get("properties", {}):
             raise ConfigError(f"{where}: {rule.tool} has no argument {name!r}, so every call would wait")
-    return ApprovalRule(rule.tool, rule.effect, dict(rule.above), float(rule.expires_s or 0))
+    return ApprovalRule(
+        tool=rule.tool,
+        effect=rule.effect,
+        above=dict(rule.above),
+        expires_s=float(rule.expires_s or 0),
+        to=tuple(rule.to),
+        ground=tuple(rule.ground),
+        quorum=rule.quorum if rule.quorum > 1 else 0,
+    )
 
 
 def _output_schema(agent: str, output: Any) -> OutputSchema | None:

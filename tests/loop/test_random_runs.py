@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stanchion.core import event as ev
 from stanchion.core.fold import evolve, fold
 from stanchion.core.message import ToolResult
+from stanchion.core.policy import Grant
 from stanchion.core.state import Call, State
 from tests.loop.play import Play, decided, truthful
 from tests.loop.random_runs import TOOLS, agent, caps, crashes, fates, scripts
@@ -134,6 +135,12 @@ EVERY: tuple[ev.Event, ...] = (
     ev.ModelCallFinished(turn=1, attempt=1, finish="stop", cost=0),
     ev.ToolCallJudged(call="9.9", revision=0, action="deny", rule="r"),
     ev.CallDecided(call="9.9", revision=0, decision="edit", by="x"),
+    ev.GrantAdded(grant=Grant(kind="email"), by="x"),
+    ev.GrantRevoked(id="g", by="x"),
+    ev.PolicyApplied(policy="p"),
+    ev.PlanDeclared(tools=("t",)),
+    ev.ContentChecked(check="c", where="input", action="flag", cost=1),
+    ev.CredentialUsed(call="9.9", attempt=1, name="n", adapter="env"),
     ev.ToolCallStarted(call="9.9", attempt=1, revision=0),
     ev.ToolCallFailed(call="9.9", attempt=1, code="x"),
     ev.ToolCallReconciled(call="9.9", attempt=1, answer="done"),

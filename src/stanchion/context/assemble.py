@@ -10,8 +10,9 @@ import hashlib
 
 import msgspec
 
+from stanchion.core.block import EXPLANATION
 from stanchion.core.bundle import Bundle, Route
-from stanchion.core.message import DEVELOPER, Message, ModelRequest, Opaque, Part, Text, Thinking, ToolSchema
+from stanchion.core.message import DEVELOPER, RUNTIME, Message, ModelRequest, Opaque, Part, Text, Thinking, ToolSchema
 from stanchion.core.state import State
 
 WIRE_TOKENS = 2_000
@@ -44,9 +45,11 @@ class Preamble(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def preamble(bundle: Bundle) -> Preamble:
-    """Make a bundle's part of every request."""
+def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
+    """Make a bundle's part of every request. `mark`: untrusted text stands in marked blocks, which are explained."""
     system = (Text(bundle.identity, DEVELOPER),) if bundle.identity else ()
+    if mark:
+        system = (*system, Text(EXPLANATION, RUNTIME))
     tools = tuple(ToolSchema(t.name, t.description, t.parameters, t.strict) for t in bundle.tools)
     encoded = msgspec.json.encode((system, tools, bundle.output), order="deterministic")
     return Preamble(system, tools, hashlib.sha256(encoded).digest(), len(encoded))

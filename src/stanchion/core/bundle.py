@@ -13,12 +13,19 @@ import msgspec
 
 from stanchion.core.message import JsonSchema, OutputSchema
 from stanchion.core.money import Price
+from stanchion.core.policy import GuardRules, ResultField, Role
 
 EffectTier = Literal["read", "write", "irreversible", "destructive"]
 """What a tool does to the world: nothing; something that can be undone; something that cannot; something that loses data."""
 
 READ_RESULT = "read_result"
 """The built-in tool by which a model reads on in a result that was too long to show whole."""
+
+DECLARE_PLAN = "declare_plan"
+"""The built-in tool by which a model says what effects it means to have, before it reads untrusted text."""
+EXTRACT = "extract"
+"""The built-in tool by which a planner has typed values taken out of text that it is not shown."""
+BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT})
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,6 +70,10 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     ends_run: bool = False
     """After it succeeded the run ends as escalated: a person has the conversation now."""
     version: str = ""
+    params: Mapping[str, Role] = {}
+    """Path of an argument -> what it means to the guard. Nothing said at all: only the tier is judged."""
+    result: Mapping[str, ResultField] = {}
+    """Path of a value of the result -> what it is."""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -126,6 +137,12 @@ class ApprovalRule(msgspec.Struct, frozen=True, omit_defaults=True):
     """Argument name -> number: ask only if one of these arguments is larger (or is not a number)."""
     expires_s: float = 0.0
     """After so long without an answer the call counts as rejected; 0: it waits for ever."""
+    to: tuple[str, ...] = ()
+    """Patterns of destinations: ask only if one of these is among them."""
+    ground: tuple[str, ...] = ()
+    """Ask only if a value has one of these grounds ("field": a tool's result named it)."""
+    quorum: int = 0
+    """How many people must say yes; 0: one."""
 
 
 class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -139,6 +156,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     caps: Caps = Caps()
     loop: LoopRules = LoopRules()
     approvals: tuple[ApprovalRule, ...] = ()
+    guard: GuardRules = GuardRules()
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True

@@ -14,6 +14,7 @@ import msgspec
 
 from stanchion.core.bundle import Caps
 from stanchion.core.message import Finish, Part, Usage
+from stanchion.core.policy import Grant
 
 
 class Base(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,6 +53,12 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     """Absolute end; 0: none."""
     batch_api: bool = False
     """Its model calls may go through the provider's batch API: half the price, within a day."""
+    task: str = ""
+    """The type of task it was started for: capabilities and policies may go by it."""
+    narrowed: bool = False
+    """The last part is no input: it is what the run may do at most, a list of grants as JSON."""
+    mark: bool = False
+    """Untrusted text stands in its prompts in marked blocks. Earlier journals have none, and keep theirs (I8)."""
 
 
 class MessageAdded(_Event, frozen=True, tag="message_added"):
@@ -138,6 +145,12 @@ class ToolCallJudged(_Event, frozen=True, tag="tool_call_judged"):
     digest: str = ""
     """Of tool and arguments: what a decision binds to."""
     expires_ms: int = 0
+    values: tuple[str, ...] = ()
+    """Paths of the arguments that made it ask or deny; "body[12:40]" is a piece of one."""
+    policy: str = ""
+    """Digest of the policies in force."""
+    quorum: int = 0
+    """How many people must say yes; 0: one."""
 
 
 class CallDecided(_Event, frozen=True, tag="call_decided"):
@@ -152,6 +165,60 @@ class CallDecided(_Event, frozen=True, tag="call_decided"):
     """The last part is a reason in words."""
     attempt: int = -1
     """The last attempt when it was asked: a decision about one doubt does not answer the next. -1: not said."""
+    policy: str = ""
+    """Digest of the policies under which it was shown."""
+    grants: tuple[Grant, ...] | None = None
+    """What the person who decided may allow, as the operator wrote it; None: anything."""
+
+
+class GrantAdded(_Event, frozen=True, tag="grant_added"):
+    """A person allowed something for the rest of the session. `parts`: the value, if the grant is of one; then the reason."""
+
+    grant: Grant
+    by: str
+
+
+class GrantRevoked(_Event, frozen=True, tag="grant_revoked"):
+    """.. and took it back."""
+
+    id: str
+    by: str
+
+
+class PolicyApplied(_Event, frozen=True, tag="policy_applied"):
+    """These policies are in force from here on."""
+
+    policy: str
+    """Digest of the set."""
+
+
+class PlanDeclared(_Event, frozen=True, tag="plan_declared"):
+    """The model said by which tools it means to have effects, before it read untrusted text. Others ask."""
+
+    tools: tuple[str, ...]
+
+
+class ContentChecked(_Event, frozen=True, tag="content_checked"):
+    """A check looked at text that came in or is to go out. `parts`: what it found, in words."""
+
+    check: str
+    where: Literal["input", "result", "output", "action"]
+    action: Literal["pass", "flag", "redact", "block"]
+    call: str = ""
+    """Of which the text is, if it is one's."""
+    cost: int = 0
+
+
+class CredentialUsed(_Event, frozen=True, tag="credential_used"):
+    """A credential was made for one attempt and handed to its tool. Its value is in no event."""
+
+    call: str
+    attempt: int
+    name: str
+    adapter: str
+    scopes: tuple[str, ...] = ()
+    expires_ms: int = 0
+    outcome: Literal["minted", "refused"] = "minted"
 
 
 class ToolCallStarted(_Event, frozen=True, tag="tool_call_started"):
@@ -279,6 +346,12 @@ Event = (
     | ModelCallFailed
     | ToolCallJudged
     | CallDecided
+    | GrantAdded
+    | GrantRevoked
+    | PolicyApplied
+    | PlanDeclared
+    | ContentChecked
+    | CredentialUsed
     | ToolCallStarted
     | ToolCallFailed
     | ToolCallReconciled

@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 import msgspec
 
 from stanchion.core import event as ev
+from stanchion.core.block import marked
 from stanchion.core.message import (
     REVIEWER,
     Erased,
@@ -26,7 +27,9 @@ from stanchion.core.message import (
     ToolResult,
     text_of,
 )
-from stanchion.core.state import Call, ModelCall, Refusal, State, Trace, decisions_for
+from stanchion.core.path import changed, pick
+from stanchion.core.policy import Grant
+from stanchion.core.state import Call, Denied, ModelCall, Refusal, Seen, State, Trace, decisions_for
 
 TRACES = 256
 """How many settled calls the loop detection looks back on at most."""
@@ -59,6 +62,11 @@ def carry(ended: State) -> State:
         prompted=ended.prompted,
         prompted_route=ended.prompted_route,
         reasoners=ended.reasoners,
+        mark=ended.mark,
+        granted=ended.granted,
+        denied=ended.denied,
+        refused_calls=ended.refused_calls,
+        seen=ended.seen,
     )
 
 
@@ -93,6 +101,19 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _judged(state, event)
         case ev.CallDecided():
             return _decided(state, event)
+        case ev.GrantAdded():
+            grant = _with(event.grant, value=text_of(event.parts[:1])) if event.grant.kind else event.grant
+            return _with(state, granted=(*state.granted, grant))
+        case ev.GrantRevoked():
+            return _with(state, granted=tuple(grant for grant in state.granted if grant.id != event.id))
+        case ev.PolicyApplied():
+            return _with(state, policy=event.policy)
+        case ev.PlanDeclared():
+            return _with(state, plan=event.tools)
+        case ev.ContentChecked():
+            return _with(state, totals=_with(state.totals, cost=state.totals.cost + event.cost))
+        case ev.CredentialUsed():
+            return state
         case ev.ToolCallStarted():
             return _tool_started(state, event, entry.epoch)
         case ev.ToolCallFailed():
@@ -141,10 +162,23 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         deadline_ms=event.deadline_ms,
         batch_api=event.batch_api,
         started_ms=state.at_ms,
+        task=event.task,
+        mark=event.mark if event.base is None else state.mark,
     )
+    parts = event.parts
+    if event.narrowed:
+        state, parts = _with(state, grants=_grants(parts[-1:])), parts[:-1]
     if event.bundle != state.prompted:  # the session's last count was of another identity, or of other tools
         state = _with(state, exact_tokens=0)
-    return _say(state, event.parts)
+    return _say(state, parts)
+
+
+def _grants(parts: tuple[Part, ...]) -> tuple[Grant, ...]:
+    """Read what a run may do at most. What was erased grants nothing."""
+    try:
+        return msgspec.json.decode(text_of(parts), type=tuple[Grant, ...])
+    except (msgspec.MsgspecError, ValueError):
+        return ()
 
 
 def _noticed(state: State, event: ev.NoticeAdded) -> State:
@@ -304,6 +338,8 @@ def _judged(state: State, event: ev.ToolCallJudged) -> State:
     asked = state.at_ms if event.action == "ask" else 0
     if event.rule.startswith("limit:"):
         state = _with(state, over=event.rule.removeprefix("limit:"))
+    if event.action == "deny" and event.values and (call := state.call(event.call)) is not None:
+        state = _deny(state, call.part.arguments, event.values)
     return _change(
         state,
         event.call,
@@ -313,12 +349,18 @@ def _judged(state: State, event: ev.ToolCallJudged) -> State:
         revision=event.revision,
         asked_ms=asked,
         expires_ms=event.expires_ms,
+        values=event.values,
+        policy=event.policy,
+        quorum=event.quorum,
+        digest=event.digest,
     )
 
 
 def answers(call: Call, event: ev.CallDecided) -> bool:
     """Say whether a decision answers what is asked about a call now: this revision, this doubt, and one of the choices."""
     if call.phase != "asking" or call.revision != event.revision or event.attempt not in (-1, call.attempt):
+        return False
+    if event.policy not in ("", call.policy):  # shown under policies that are not in force any more
         return False
     return event.decision in decisions_for(call)
 
@@ -329,18 +371,42 @@ def _decided(state: State, event: ev.CallDecided) -> State:
         return state
     match event.decision:
         case "approve":
-            return _change(state, call.id, phase="ready", approved=True)
+            said = call.approvals if event.by in call.approvals else (*call.approvals, event.by)
+            if len(said) < call.quorum:
+                return _change(state, call.id, approvals=said)
+            return _change(state, call.id, phase="ready", approved=True, approvals=said)
         case "retry":
             return _change(state, call.id, phase="ready", in_doubt=False, retry_at_ms=0)
         case "edit":
             part = _with(call.part, arguments=text_of(event.parts[:1]), label=REVIEWER)
-            return _change(state, call.id, phase="proposed", approved=True, part=part, revision=call.revision + 1)
+            return _change(
+                state,
+                call.id,
+                phase="proposed",
+                approved=True,
+                part=part,
+                revision=call.revision + 1,
+                grants=event.grants,
+                approvals=(event.by,),
+                edited=call.edited | changed(call.part.arguments, part.arguments),
+            )
         case "reject" | "record" | "fail":
             said = event.parts[:1] if event.decision == "record" else event.parts
             code = f"decided_{event.decision}"
+            if event.decision == "reject":
+                state = _deny(state, call.part.arguments, call.values)
+                state = _with(state, refused_calls=(*state.refused_calls, call.digest))
             return _change(state, call.id, phase="failed", code=code, detail=text_of(said), retryable=False)
         case _:
             assert_never(event.decision)
+
+
+def _deny(state: State, arguments: str, paths: tuple[str, ...]) -> State:
+    """Keep the values that were refused: they stay refused in this session."""
+    known = {denied.value for denied in state.denied}
+    new = (value for value in pick(arguments, paths) if value not in known)
+    at = len(state.messages)
+    return _with(state, denied=(*state.denied, *(Denied(value, at) for value in new)))
 
 
 def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
@@ -406,6 +472,11 @@ def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:
     held = state.held
     if event.shown >= 0:  # an erased one keeps its number
         held = (*held, result.text)
+    if event.outcome == "ok" and result.label.source == "tool":
+        told = Seen(
+            f"{state.run}/{call.id}", call.tool, call.part.arguments, result.text, result.label, len(state.messages)
+        )
+        state = _with(state, seen=(*state.seen, told))
     done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
     doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
     shown = shown_result(result, event.shown, len(held))
@@ -442,7 +513,7 @@ def _settle_step(state: State) -> State:
     """Put a step's results into the conversation, in call order, and what was said meanwhile behind them."""
     calls = state.calls
     results = (
-        *(_as_said(call) for call in calls),
+        *(_as_said(state, call) for call in calls),
         *(_edited(call) for call in calls if call.revision and call.attempt),
     )
     invalid = all(call.outcome == "invalid" for call in calls)
@@ -452,11 +523,16 @@ def _settle_step(state: State) -> State:
     return _flush(_add(_with(state, calls=(), totals=totals, worked=worked, finish=finish), "user", results))
 
 
-def _as_said(call: Call) -> Part:
+def _as_said(state: State, call: Call) -> Part:
     """Give a settled call's result; that of a call whose proposal was erased cannot be told of which it is."""
     if call.result is None:
         raise AssertionError("a step is settled when each of its calls has its result")
-    return Erased("tool_result", call.result.label) if call.erased else call.result
+    if call.erased:
+        return Erased("tool_result", call.result.label)
+    untrusted = call.result.label.source == "tool" and call.result.label.trust == "untrusted"
+    if not (state.mark and untrusted):
+        return call.result
+    return _with(call.result, text=marked(call.result.text, f"{state.session}/{state.run}/{call.id}", call.tool))
 
 
 def _edited(call: Call) -> Text:

@@ -7,7 +7,8 @@ from typing import Literal
 import msgspec
 
 from stanchion.core.bundle import Caps
-from stanchion.core.message import Finish, Message, Part, Text, ToolCall, ToolResult
+from stanchion.core.message import Finish, Label, Message, Part, Text, ToolCall, ToolResult
+from stanchion.core.policy import Grant
 
 Phase = Literal["proposed", "asking", "ready", "running", "failed", "settled"]
 """Of a call: not judged yet; waits for a person; may start; has left; an attempt failed; has its result."""
@@ -74,6 +75,39 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: str = ""
     result: ToolResult | None = None
     shown: int = -1
+    values: tuple[str, ...] = ()
+    """Paths of the arguments that made the guard ask."""
+    policy: str = ""
+    """The policies under which it was judged."""
+    digest: str = ""
+    quorum: int = 0
+    approvals: tuple[str, ...] = ()
+    """Who said yes to this revision."""
+    grants: tuple[Grant, ...] | None = None
+    """What the person who edited it may allow; None: anything."""
+    edited: frozenset[str] = frozenset()
+    """Paths of the arguments that a person wrote."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A tool's answer, whole, with how it was asked for: what the guard looks for grounds in."""
+
+    call: str
+    """`run/call`."""
+    tool: str
+    arguments: str
+    text: str
+    label: Label
+    messages: int
+    """How many messages there were before it."""
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """A value that was refused in this session. It stays refused unless the user names it afterwards."""
+
+    value: str
+    messages: int
+    """How many messages there were then."""
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -181,6 +215,21 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     worked: tuple[str, ...] = ()
     """Tools that ended well, or were pretended to, in the last step."""
     doubtful: tuple[str, ...] = ()
+    task: str = ""
+    grants: tuple[Grant, ...] | None = None
+    """What the run was started with at most; None: what its bundle grants."""
+    granted: tuple[Grant, ...] = ()
+    """What people allowed for the session since."""
+    denied: tuple[Denied, ...] = ()
+    refused_calls: tuple[str, ...] = ()
+    """Digests of calls that a person rejected in this session."""
+    policy: str = ""
+    """Digest of the policies in force."""
+    plan: tuple[str, ...] | None = None
+    """Tools by which effects were announced."""
+    mark: bool = False
+    seen: tuple[Seen, ...] = ()
+    """Answers of tools in this session, in order."""
     best: tuple[Text, ...] = ()
     """The last text that the model said in this run: what a halted run returns."""
     over: str = ""

@@ -36,7 +36,7 @@ from stanchion.journal.ledger import owner_of
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Refused, Status, Store
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
-from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, HandIn, Moment
+from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, HandIn, Moment, for_one_run
 
 log = logging.getLogger("stanchion.engine")
 
@@ -84,6 +84,7 @@ class Drive:
         """Something in the inbox is of a newer program: what is in flight ends, and a newer worker goes on."""
         self._store = store
         self._agent = agent
+        self._view = for_one_run(agent.view)
         self._recorder = recorder
         self._epoch = epoch
         self._clock = clock
@@ -238,7 +239,7 @@ class Drive:
         while True:
             tickets = self._tickets
             moment = Moment(self._clock.now_ms(), self._epoch, tickets.blocked, tickets.model_blocked)
-            decision = decide(self.state, self._agent.view, moment)
+            decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)
             reserves = any(isinstance(effect, CallModel | HandIn) and effect.reserved for effect in acts)

@@ -23,6 +23,7 @@ from stanchion.engine.clock import Clock
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.permit import Ticket
+from stanchion.guard.evidence import label_of
 from stanchion.loop.effect import CallModel, CallTool, backoff_s
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
@@ -235,7 +236,9 @@ class Performer:
 
     def _answered(self, effect: CallTool, answer: Answer, took_ms: int) -> ev.ToolCallFinished:
         outcome = "pretended" if effect.mode == "dry" else "ok"
-        return _finished(effect, outcome, answer.text, Label("tool", effect.tool), answer.cost_nano_usd, took_ms)
+        spec = self._agent.bundle.tool(effect.tool)
+        label = label_of(spec, answer.text) if spec is not None else Label("tool", effect.tool)
+        return _finished(effect, outcome, answer.text, label, answer.cost_nano_usd, took_ms)
 
     def _tool_failed(self, effect: CallTool, failure: Failure) -> ev.ToolCallFailed:
         wait_s = backoff_s(effect.retry, effect.attempt, self._clock.draw(), failure.retry_after_s)

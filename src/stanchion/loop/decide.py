@@ -142,7 +142,7 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
     if meter := limit.reached(state, moment.now_ms):
         return _finish(state, view, "halted", meter.limit)
     route = min(state.route, len(view.bundle.routes) - 1)
-    tokens = bound_input_tokens(state, view.shown, route)
+    tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
     if warned := limit.warnings(state, view.bundle.routes[route], tokens, moment.now_ms):
         return Decision(events=tuple(warned))
     return _call_model(state, view, moment, route=route, turn=state.totals.turns + 1, attempt=1)
@@ -204,7 +204,7 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     if decision := _refused(state, view, moment):
         return decision
     chosen = view.bundle.routes[route]
-    tokens = bound_input_tokens(state, view.shown, route)
+    tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
     batch = attempt == 1 and _may_wait(state, view, moment, route)
     allowed = limit.allow_call(state, chosen, tokens, batch=batch)
     if allowed.limit:
@@ -220,7 +220,7 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         provider=chosen.provider,
         model=chosen.model,
         messages=len(state.messages),
-        prefix=prefix_digest(state, view.shown),
+        prefix=prefix_digest(state, view.preamble(mark=state.mark)),
         reserved=allowed.reserved,
         ledgers=limit.windowed(state.ledgers, moment.now_ms),
         bound_tokens=tokens,
@@ -232,7 +232,8 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         handed = HandIn(turn, attempt, route, allowed.reserved)
         return Decision(events=(*_resets(state, route), started), effects=(handed,))
     request = msgspec.structs.replace(
-        assemble(state, view.bundle, view.shown, chosen), max_output_tokens=allowed.max_output_tokens
+        assemble(state, view.bundle, view.preamble(mark=state.mark), chosen),
+        max_output_tokens=allowed.max_output_tokens,
     )
     model = state.model
     tries = model.tries + 1 if model is not None and model.route == route else 1
@@ -248,7 +249,7 @@ def _may_wait(state: State, view: View, moment: Moment, route: int) -> bool:
 
 def batched_request(state: State, bundle: Bundle, started: ev.ModelCallStarted) -> ModelRequest:
     """Assemble the request of a call that was handed in, from the state as of its `ModelCallStarted`."""
-    request = assemble(state, bundle, preamble(bundle), bundle.routes[started.route])
+    request = assemble(state, bundle, preamble(bundle, mark=state.mark), bundle.routes[started.route])
     return msgspec.structs.replace(request, max_output_tokens=started.max_output_tokens)
 
 

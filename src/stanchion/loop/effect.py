@@ -10,6 +10,8 @@ from stanchion.context.assemble import Preamble, preamble
 from stanchion.core.bundle import Bundle, RetryPolicy
 from stanchion.core.event import Event
 from stanchion.core.message import ModelRequest
+from stanchion.guard.evidence import Evidence
+from stanchion.guard.standing import Policies
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -106,13 +108,31 @@ class View(msgspec.Struct, frozen=True):
     bundle: Bundle
     shown: Preamble
     check: Check
+    marked: Preamble
+    """.. where untrusted text stands in marked blocks. A session keeps how it began (I8)."""
+    evidence: Evidence
+    """The memo of what the run was told by whom; of one run, so that it grows with it."""
     batchable: frozenset[int] = frozenset()
     """The routes that have a batch API here."""
+    policies: Policies | None = None
+    """The policies in force here beside the built-in rules."""
+
+    def preamble(self, *, mark: bool) -> Preamble:
+        """Give what stands before the conversation."""
+        return self.marked if mark else self.shown
 
 
-def view(bundle: Bundle, check: Check, batchable: frozenset[int] = frozenset()) -> View:
+def view(
+    bundle: Bundle, check: Check, batchable: frozenset[int] = frozenset(), policies: Policies | None = None
+) -> View:
     """Make the view of a bundle."""
-    return View(bundle, preamble(bundle), check, batchable)
+    marked = preamble(bundle, mark=True)
+    return View(bundle, preamble(bundle), check, marked, Evidence(bundle), batchable, policies)
+
+
+def for_one_run(seen: View) -> View:
+    """Give a view a memo of its own."""
+    return msgspec.structs.replace(seen, evidence=Evidence(seen.bundle))
 
 
 def backoff_s(policy: RetryPolicy, tries: int, draw: float, retry_after_s: float | None) -> float:

@@ -19,7 +19,9 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import READ_RESULT, Bundle, ToolSpec
 from stanchion.core.message import REVIEWER, RUNTIME, Label, Text, ToolResult
 from stanchion.core.state import EDIT_INVALID, Call, State
-from stanchion.guard.judge import judge
+from stanchion.guard.grant import covered
+from stanchion.guard.judge import Verdict, call_digest, judge
+from stanchion.guard.standing import standing
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -48,6 +50,8 @@ def _advance(state: State, call: Call, index: int, view: View, moment: Moment) -
         case "asking":
             return _expire(call, moment)
         case "ready":
+            if call.approved and call.policy != _policy(view):  # other policies than those under which it was allowed
+                return Decision(events=tuple(_judge(state, _unapproved(call), index, view, moment)))
             dry = state.dry_run and _pretends(_spec(view, call))
             return _attempt(state, call, view, moment, "dry" if dry else "run")
         case "failed":
@@ -56,6 +60,11 @@ def _advance(state: State, call: Call, index: int, view: View, moment: Moment) -
             return Decision()
         case _:
             assert_never(call.phase)
+
+
+def _unapproved(call: Call) -> Call:
+    """A yes binds the policies under which it was asked for."""
+    return msgspec.structs.replace(call, approved=False, approvals=())
 
 
 def doubtful(call: Call, bundle: Bundle) -> bool:
@@ -105,14 +114,37 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
         return _misfit(call, name, checked)
     if name == READ_RESULT:
         return [_judged(call, "allow", "built_in", name, ""), _read_result(state, call, checked, spec)]
-    arguments = msgspec.json.decode(checked)
-    verdict = judge(view.bundle, name, arguments, approved=call.approved, dry_run=state.dry_run)
-    digest = hashlib.sha256(name.encode() + b"\0" + checked).hexdigest()[:32]
+    verdict = _verdict(state, call, name, checked, view, moment)
+    digest = call_digest(name, checked)
     expires = moment.now_ms + int(verdict.expires_s * 1000) if verdict.expires_s else 0
-    judged = _judged(call, verdict.action, verdict.rule, name, digest, verdict.reason, expires)
+    judged = msgspec.structs.replace(
+        _judged(call, verdict.action, verdict.rule, name, digest, verdict.reason, expires),
+        values=verdict.values,
+        policy=_policy(view),
+        quorum=verdict.quorum,
+    )
     if verdict.action == "deny":
         return [judged, _result(call, "denied", f"Not allowed: {verdict.reason}.")]
     return [judged]
+
+
+def _verdict(state: State, call: Call, name: str, checked: bytes, view: View, moment: Moment) -> Verdict:
+    """Judge a call. A yes counts if enough people gave it, and if they may give it."""
+    arguments = msgspec.json.decode(checked)
+    known = standing(state, view.evidence, moment.now_ms, view.policies, call)
+    verdict = judge(view.bundle, name, arguments, dry_run=state.dry_run, standing=known)
+    if verdict.action != "ask" or not call.approved:
+        return verdict
+    if beyond := covered(call.grants, name, arguments, moment.now_ms):
+        text = f"{verdict.reason}; who edited it may not allow it: {beyond}"
+        return msgspec.structs.replace(verdict, rule="beyond_reviewer", reason=text)
+    if len(call.approvals) < verdict.quorum:
+        return verdict
+    return judge(view.bundle, name, arguments, approved=True, dry_run=state.dry_run, standing=known)
+
+
+def _policy(view: View) -> str:
+    return view.policies.digest if view.policies is not None else ""
 
 
 def _unfinished(state: State, index: int) -> str:

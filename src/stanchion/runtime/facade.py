@@ -265,6 +265,7 @@ class Runtime:
             dry_run=dry_run,
             deadline_ms=self._deadline(deadline_ms),
             batch_api=batch_api,
+            mark=bound.bundle.guard.mark,
             parts=parts,
         )
         callback = await self.webhooks.callback(webhook, first.run, tenant=tenant) if webhook else None

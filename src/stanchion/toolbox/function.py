@@ -15,9 +15,11 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from stanchion.core.bundle import EffectTier, RetryPolicy, ToolSpec
 from stanchion.core.errors import ConfigError
+from stanchion.core.policy import ResultField, Role
 from stanchion.toolbox.arguments import Arguments, refuse_unknown_type
 from stanchion.toolbox.call import Call, Routine
 from stanchion.toolbox.docstring import read_docstring
+from stanchion.toolbox.meaning import check_fields, check_roles, roles_in
 from stanchion.toolbox.options import EFFECTS, Breaker, Options, ToolLimits, read_options
 from stanchion.toolbox.result import ResultType
 from stanchion.toolbox.signature import EMPTY, Parameter, Signature, bare, read_signature
@@ -56,6 +58,8 @@ class Tool(Generic[P, R]):
     """A function that a model may call. Make one with `@tool`."""
 
     def __init__(self, function: Callable[P, R], options: Options, names: Mapping[str, Any]) -> None:
+        self._params: Mapping[str, Role] = {}
+        self._result: Mapping[str, ResultField] = {}
         functools.update_wrapper(self, function)
         self.function = function
         self.name = options.name
@@ -112,6 +116,13 @@ class Tool(Generic[P, R]):
             self._reconciler = self._read_companion("reconciler", reconcile, names)
         if dry_run is not None:
             self._dry_run = self._read_companion("dry run", dry_run, names)
+
+    def mean(self, params: Mapping[str, Role], result: Mapping[str, ResultField]) -> None:
+        """Say what its parameters and results mean to the guard, besides what their types say."""
+        found = [one for one in self._signature.parameters if one.kind == "argument"]
+        written = {path: role for one in found for path, role in roles_in(one.annotation, one.name)}
+        self._params = written | check_roles(self.name, params, [one.name for one in found])
+        self._result = check_fields(self.name, result)
 
     def bind(self, types: Collection[type]) -> Bound:
         """Bind the tool to the types an agent has dependencies of; raises `ConfigError` for one that it has not."""
@@ -184,6 +195,8 @@ class Tool(Generic[P, R]):
             dry_run=self._dry_run is not None,
             ends_run=options.ends_run,
             version=options.version,
+            params=self._params,
+            result=self._result,
         )
 
     def _routine(self, function: Callable[..., Any], signature: Signature, types: Collection[type]) -> Routine:
@@ -270,6 +283,8 @@ def tool(
     concurrency: int = 0,
     rate: str = "",
     breaker: Breaker | None = None,
+    params: Mapping[str, Role] | None = None,
+    result: Mapping[str, ResultField] | None = None,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]:
     """Make a tool of a function: `@tool(effect="read")`.
 
@@ -281,6 +296,9 @@ def tool(
 
     All workers of a store together: `concurrency` calls at once, `rate` attempts in a time ("30/min"), and a `breaker`
     that leaves a tool alone which keeps failing. They belong to the tool's name, for all agents and tenants.
+
+    `params` and `result` say what values mean to the guard, by their paths, where the types do not: `{"to.*":
+    Destination("email")}`, `{"*.id": ResultField("file", trusted=True)}`.
     """
 
     def decorate(function: Callable[P, R]) -> Tool[P, R]:
@@ -302,7 +320,9 @@ def tool(
             rate=rate,
             breaker=breaker,
         )
-        return _make(function, options, _names_of_caller(), reconcile, dry_run)
+        made = _make(function, options, _names_of_caller(), reconcile, dry_run)
+        made.mean(params or {}, result or {})
+        return made
 
     if misplaced is not None:
         raise ConfigError(_unsaid(_name_of(misplaced)))

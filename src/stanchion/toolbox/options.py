@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from stanchion.core.bundle import READ_RESULT, EffectTier, RetryPolicy
+from stanchion.core.bundle import BUILT_IN, EffectTier, RetryPolicy
 from stanchion.core.errors import ConfigError
 
 EFFECTS: tuple[str, ...] = get_args(EffectTier)
@@ -71,7 +71,7 @@ def read_options(
     """Check what was said; raises `ConfigError` naming the tool, the option and what it may be."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"tool {name!r}: a tool's name is 1 to 64 of a-z, A-Z, 0-9, _ and -; set it with name=")
-    if name == READ_RESULT:
+    if name in BUILT_IN:
         raise ConfigError(f"tool {name!r}: this name is the built-in tool's; set another with name=")
     if effect not in EFFECTS:
         raise ConfigError(f"tool {name!r}: effect={effect!r} is none of {', '.join(map(repr, EFFECTS))}")

@@ -1,0 +1,161 @@
+"""Values as the guard compares them: one form for each kind, and the values that stand in a text.
+
+Two values of a kind are the same when their normal forms are. What cannot be brought into a form is no value, and grounds nothing:
+a look-alike (another alphabet, an invisible character) is another value.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+NUMERIC = frozenset({"number", "money", "count"})
+DATES = frozenset({"date", "today"})
+_EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
+_URL = re.compile(
+    r"(?:(?:https?|ftp|wss?)://|www\.)[^\s<>\"'`\])},]+"
+    r"|(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+"
+    r"(?:com|org|net|edu|gov|mil|int|info|biz|app|dev|page|site|online|shop|store|cloud|tech|xyz|top|club|live|link|blog|news"
+    r"|example|test|onion|[a-z]{2})(?![\w-])(?::\d+)?(?:/[^\s<>\"'`\])},]*)?",
+    re.IGNORECASE,
+)
+_FILES = frozenset({"py", "md", "sh", "rs", "pl", "ps", "cc", "ts", "so", "in", "do", "go", "vb", "ai"})
+"""Countries whose letters are the endings of files: without a scheme or a path, a file is meant."""
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{2,5}){3,8}(?![A-Za-z0-9])")
+_DIGITS = re.compile(r"(?<![\w.])\d(?:[ -]?\d){11,18}(?![\w.])")
+_NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:[,'’ ]\d{3})+|\d+)(?:\.\d+)?(?=[%€$£¥]|[^\w]|$|[a-zA-Z]{1,3}\b)")
+_CURRENCY = re.compile(r"[€$£¥\s,'’]|USD|EUR|GBP|CHF")
+_COMMAND = re.compile(
+    r"(?:^|[\s`;&|$(])(?:sudo\s+\S+|rm\s+-\w*[rf]\w*\s|(?:curl|wget)\s+[^\n]{0,200}|(?:ba|z|da)?sh\s+-c\s|powershell\b[^\n]{0,80}"
+    r"|chmod\s+[+0-7]|nc\s+-\w|eval\s*\(|base64\s+(?:-d|--decode)|mkfs\b|dd\s+if=)",
+    re.IGNORECASE,
+)
+_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+        ]
+    )
+} | {"twenty": "20", "thirty": "30", "fifty": "50", "hundred": "100", "thousand": "1000", "dozen": "12"}
+_WORD = re.compile(r"[a-z]+")
+_SPACE = re.compile(r"\s+")
+_TRAILING = ".,;:!?…"
+
+
+def plain(text: str) -> str:
+    """Fold a text so that case, width and spacing do not matter: NFKC, case folded, single spaces."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def dense(text: str) -> str:
+    """.. and without spaces and hyphens, in which people write accounts and numbers of telephones."""
+    return re.sub(r"[\s\-()/]", "", unicodedata.normalize("NFKC", text).casefold())
+
+
+def normal(kind: str, value: Any) -> str:
+    """Give a value's normal form, or "" where it has none."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return ""
+    text = str(value)
+    match kind:
+        case "email":
+            return plain(text).removeprefix("mailto:").strip("<>\"' ")
+        case "url":
+            return _normal_url(text)
+        case "account" | "phone":
+            return dense(text)
+        case "number" | "money" | "count":
+            return _normal_number(text)
+        case "date" | "today":
+            return text.strip()[:10]
+        case _:
+            return plain(text).strip("\"'`“”‘’ ").lstrip("#@")
+
+
+def _normal_url(text: str) -> str:
+    stripped = unicodedata.normalize("NFKC", text).strip().strip("<>\"'").rstrip(_TRAILING)
+    stripped = re.sub(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", "", stripped)
+    host, slash, rest = stripped.partition("/")
+    cut = re.search(r"[?#]", host)
+    if cut:
+        host, slash, rest = host[: cut.start()], host[cut.start()], host[cut.end() :] + slash + rest
+    return (host.casefold().removeprefix("www.") + slash + rest).rstrip("/")
+
+
+def _normal_number(text: str) -> str:
+    try:
+        number = Decimal(_CURRENCY.sub("", text))
+    except InvalidOperation:
+        return ""
+    if not number.is_finite() or abs(number.adjusted()) > 30:
+        return ""
+    return format(number.normalize() + 0, "f")
+
+
+def emails_in(text: str) -> Iterator[tuple[int, int]]:
+    """Find where addresses of electronic mail stand."""
+    return (found.span() for found in _EMAIL.finditer(text)) if "@" in text else iter(())
+
+
+def urls_in(text: str) -> Iterator[tuple[int, int]]:
+    """Find where URLs and names of hosts stand."""
+    if "." not in text:
+        return
+    for found in _URL.finditer(text):
+        start, end = found.span()
+        while end > start and text[end - 1] in _TRAILING:
+            end -= 1
+        name = text[start:end].casefold()
+        if "/" not in name and not name.startswith("www.") and name.rpartition(".")[2] in _FILES:
+            continue
+        yield start, end
+
+
+def accounts_in(text: str) -> Iterator[tuple[int, int]]:
+    """Find where accounts stand: what is written like an IBAN, and long numbers that pass as those of cards (Luhn)."""
+    yield from (found.span() for found in _IBAN.finditer(text))
+    for found in _DIGITS.finditer(text):
+        if luhn(re.sub(r"\D", "", found[0])):
+            yield found.span()
+
+
+def commands_in(text: str) -> Iterator[tuple[int, int]]:
+    """Find where something stands that a shell would run."""
+    return (found.span() for found in _COMMAND.finditer(text))
+
+
+def numbers_in(text: str) -> set[str]:
+    """Give the numbers of a text, those in words included, in normal form."""
+    found = {_normal_number(number[0]) for number in _NUMBER.finditer(text)}
+    found |= {_WORDS[word] for word in _WORD.findall(text.casefold()) if word in _WORDS}
+    return found - {""}
+
+
+def luhn(digits: str) -> bool:
+    """Check the last digit of a card's number (ISO/IEC 7812-1)."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        number = int(digit) * (1 + place % 2)
+        total += number - 9 if number > 9 else number
+    return total % 10 == 0
