@@ -101,19 +101,15 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _judged(state, event)
         case ev.CallDecided():
             return _decided(state, event)
-        case ev.GrantAdded():
-            grant = _with(event.grant, value=text_of(event.parts[:1])) if event.grant.kind else event.grant
-            return _with(state, granted=(*state.granted, grant))
-        case ev.GrantRevoked():
-            return _with(state, granted=tuple(grant for grant in state.granted if grant.id != event.id))
-        case ev.PolicyApplied():
-            return _with(state, policy=event.policy)
-        case ev.PlanDeclared():
-            return _with(state, plan=event.tools)
-        case ev.ContentChecked():
-            return _with(state, totals=_with(state.totals, cost=state.totals.cost + event.cost))
-        case ev.CredentialUsed():
-            return state
+        case (
+            ev.GrantAdded()
+            | ev.GrantRevoked()
+            | ev.PolicyApplied()
+            | ev.PlanDeclared()
+            | ev.ContentChecked()
+            | ev.CredentialUsed()
+        ):
+            return _guarded(state, event)
         case ev.ToolCallStarted():
             return _tool_started(state, event, entry.epoch)
         case ev.ToolCallFailed():
@@ -143,6 +139,29 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.RunFinished():
             state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
             return _flush(state)
+        case _:
+            assert_never(event)
+
+
+def _guarded(
+    state: State,
+    event: ev.GrantAdded | ev.GrantRevoked | ev.PolicyApplied | ev.PlanDeclared | ev.ContentChecked | ev.CredentialUsed,
+) -> State:
+    """What the guard and people changed of what the run may do."""
+    match event:
+        case ev.GrantAdded():
+            grant = _with(event.grant, value=text_of(event.parts[:1])) if event.grant.kind else event.grant
+            return _with(state, granted=(*state.granted, grant))
+        case ev.GrantRevoked():
+            return _with(state, granted=tuple(grant for grant in state.granted if grant.id != event.id))
+        case ev.PolicyApplied():
+            return _with(state, policy=event.policy)
+        case ev.PlanDeclared():
+            return _with(state, plan=event.tools)
+        case ev.ContentChecked():
+            return _with(state, totals=_with(state.totals, cost=state.totals.cost + event.cost))
+        case ev.CredentialUsed():
+            return state
         case _:
             assert_never(event)
 
