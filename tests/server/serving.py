@@ -211,9 +211,15 @@ async def served(
     settings: Settings = QUIET,
     tenants: Sequence[str] = (),
     data: str = "test.db",
+    **options: Any,
 ) -> AsyncGenerator[Served]:
-    """Serve on a free port until the block ends. `tenants`: make a key for each; `served.key` is the first's."""
-    runtime = await Runtime.open(*(agents or [agent()]), data=folder / data, clients={"*": client or talker()})
+    """Serve on a free port until the block ends. `tenants`: make a key for each; `served.key` is the first's.
+
+    `data`: a file's name in the folder, or a database's URL. `options`: of `Runtime.open`.
+    """
+    where = data if "://" in data else folder / data
+    options = {"clients": {"*": client or talker()}} | options
+    runtime = await Runtime.open(*(agents or [agent()]), data=where, **options)
     keys = [(await runtime.keys.add(tenant, "test"))[1] for tenant in tenants]
     stop, ready = asyncio.Event(), asyncio.Future[str]()
     done = asyncio.create_task(serve(runtime, settings=settings, stop=stop, ready_callback=ready.set_result))
