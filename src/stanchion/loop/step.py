@@ -114,7 +114,7 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
         return _misfit(call, name, checked)
     if name == READ_RESULT:
         return [_judged(call, "allow", "built_in", name, ""), _read_result(state, call, checked, spec)]
-    verdict = _verdict(state, call, name, checked, view, moment)
+    verdict = verdict_on(state, call, name, checked, view, moment.now_ms)
     digest = call_digest(name, checked)
     expires = moment.now_ms + int(verdict.expires_s * 1000) if verdict.expires_s else 0
     judged = msgspec.structs.replace(
@@ -128,14 +128,14 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
     return [judged]
 
 
-def _verdict(state: State, call: Call, name: str, checked: bytes, view: View, moment: Moment) -> Verdict:
+def verdict_on(state: State, call: Call, name: str, checked: bytes, view: View, now_ms: int) -> Verdict:
     """Judge a call. A yes counts if enough people gave it, and if they may give it."""
     arguments = msgspec.json.decode(checked)
-    known = standing(state, view.evidence, moment.now_ms, view.policies, call)
+    known = standing(state, view.evidence, now_ms, view.policies, call)
     verdict = judge(view.bundle, name, arguments, dry_run=state.dry_run, standing=known)
     if verdict.action != "ask" or not call.approved:
         return verdict
-    if beyond := covered(call.grants, name, arguments, moment.now_ms):
+    if beyond := covered(call.grants, name, arguments, now_ms):
         text = f"{verdict.reason}; who edited it may not allow it: {beyond}"
         return msgspec.structs.replace(verdict, rule="beyond_reviewer", reason=text)
     if len(call.approvals) < verdict.quorum:
@@ -251,7 +251,7 @@ def _failed(state: State, call: Call, view: View, moment: Moment) -> Decision:
         return _attempt(state, call, view, moment, call.mode)
     if call.in_doubt and spec.effect != "read":
         return _doubt(state, call, spec, view, moment)
-    return Decision(events=(_result(call, "error", call.detail or call.code),))
+    return Decision(events=(_result(call, "error", call.detail or call.code, Label("tool", call.tool)),))
 
 
 def _again(call: Call, spec: ToolSpec) -> bool:

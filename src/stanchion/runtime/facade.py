@@ -42,6 +42,7 @@ from stanchion.runtime import moving, proof
 from stanchion.runtime.admission import class_of
 from stanchion.runtime.deciding import Decision, Desk
 from stanchion.runtime.driving import DriveSettings, Driving
+from stanchion.runtime.explaining import Explaining, Explanation
 from stanchion.runtime.following import Draining, Follower, row_of
 from stanchion.runtime.keys import Keys
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
@@ -89,6 +90,7 @@ class Runtime:
         self.shares = Sharing(store)
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
+        self.explaining = Explaining(store, self._loader)
 
     @classmethod
     async def open(
@@ -330,6 +332,10 @@ class Runtime:
         A reader who is slow gets the deltas he missed as one, and costs the run nothing.
         """
         return self._follower.tail(tenant, run, after=after, deltas=deltas)
+
+    async def explain(self, run: str, call: str, *, tenant: str = "default") -> Explanation:
+        """Say why a call was allowed, asked about or denied, value by value. Raises `NotFound` (run, call)."""
+        return await self.explaining.explain(tenant, run, call)
 
     async def runs(
         self,

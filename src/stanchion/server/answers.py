@@ -142,6 +142,78 @@ class RunModel(BaseModel):
     queue: QueueModel | None = Field(None, description="Where it stands, while it has not begun.")
 
 
+class OriginModel(BaseModel):
+    """A place where a value stands."""
+
+    source: Literal["developer", "user", "tool", "document", "memory", "model", "reviewer", "runtime"]
+    trusted: bool = Field(description="It can ground a value.")
+    around: str = Field(description="The text around it there.")
+    tool: str = Field(description="Whose answer it is.")
+    call: str = Field(description="`run/call` of that answer.")
+    path: str = Field(description="Of the value in that answer.")
+    message: int = Field(description="Number of the message; -1: the agent's own instructions.")
+
+
+class RowModel(BaseModel):
+    """A value of a call."""
+
+    path: str = Field(examples=["recipients.0", "body[12:40]"])
+    value: Any
+    role: Literal["destination", "bound", "content"]
+    kind: str
+    ground: Literal["user", "configured", "field", "allowed", "reviewer", "free", "none", ""]
+    origins: list[OriginModel]
+    note: str = Field(description="The ground in words.")
+
+
+class ReasonModel(BaseModel):
+    """What one rule has against a call."""
+
+    action: Literal["allow", "ask", "deny"]
+    rule: str
+    text: str = ""
+    values: list[str] = Field([], description="Paths of the values that it is about.")
+    expires_s: float = 0.0
+    quorum: int = 0
+
+
+class JudgementModel(BaseModel):
+    """A verdict, or a person's decision."""
+
+    seq: int
+    at_ms: int
+    revision: int
+    action: str
+    rule: str
+    reason: str
+    by: str
+    policy: str
+
+
+class ExplanationModel(BaseModel):
+    """Why a call was allowed, asked about or denied."""
+
+    run: str
+    call: str
+    tool: str
+    tier: str
+    revision: int
+    arguments: dict[str, Any] | None = Field(description="null: they cannot be read any more.")
+    action: Literal["allow", "ask", "deny"]
+    rule: str
+    reason: str
+    values: list[str] = Field(description="Paths of the values that made it ask or deny.")
+    policy: str = Field(description="Digest of the policies under which it was judged.")
+    quorum: int
+    rows: list[RowModel]
+    reasons: list[ReasonModel]
+    history: list[JudgementModel]
+    replay: Literal["same", "differs", "none"] = Field(
+        description="Whether judging again gives what is in the journal; none: it was not the guard that judged."
+    )
+    note: str
+
+
 class RunItem(BaseModel):
     """A run in a list."""
 

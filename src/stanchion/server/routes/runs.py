@@ -13,7 +13,7 @@ from stanchion.core.errors import InputError, NotFound
 from stanchion.core.money import format_usd
 from stanchion.runtime import entry_json
 from stanchion.runtime.facade import RunRow
-from stanchion.server.answers import AcceptedModel, EventPage, RunModel, RunPage
+from stanchion.server.answers import AcceptedModel, EventPage, ExplanationModel, RunModel, RunPage
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply, reply_bytes
 from stanchion.server.models import MAX_SEQ, Cancel, Decide, EventsQuery, Revive, RunsQuery, Say, said
@@ -126,6 +126,14 @@ async def page(edge: Edge, run: str, *, tenant: str, after: int, limit: int) -> 
     more = b"true" if len(entries) > limit else b"false"
     body = b'{"events":[%b],"after":%d,"more":%b}' % (b",".join(map(entry_json, shown)), last, more)
     return reply_bytes(body)
+
+
+@router.get("/runs/{run}/calls/{call}/explanation", response_model=ExplanationModel)
+async def explain_call(
+    run: RunId, call: Annotated[str, Path(max_length=40)], edge: EdgeOf, tenant: TenantOf
+) -> Response:
+    """Say why a call was allowed, asked about or denied: each value, its ground, and where it came from. 404: not judged."""
+    return reply(await edge.runtime.explain(run, call, tenant=tenant))
 
 
 # --- saying something to a run -------------------------------------------------------------------------------------------
