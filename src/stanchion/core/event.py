@@ -271,7 +271,7 @@ class BudgetRefused(_Event, frozen=True, tag="budget_refused"):
     ledger: str
     needed: int
     left: int
-    """What was unspent and unreserved."""
+    """What was unspent and unreserved; 0 if the ledger is that of all tenants, whose rest tells what others spend."""
     hard: bool
     """True: refused by what is spent. False: only by others' reservations, which may be given back."""
 
