@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ BODIES: dict[str, Any] = {
     "name": {"enabled": True},
     "id": {"enabled": True},
 }
-NAMES = {"run": "r", "session": "s", "ledger": "tenant", "name": "n", "id": "hook_x", "delivery": "msg_x"}
 
 
 def routes() -> list[tuple[str, str]]:
@@ -46,7 +46,7 @@ async def test_no_route_answers_without_a_valid_key(tmp_path: Path, key: str) ->
         for method, path in routes():
             body = body_of(path) if method != "GET" else None
             said = await server.call(
-                method, path.format(**NAMES), body,
+                method, re.sub(r"{\w+}", "x", path), body,
                 key="" if key == "Basic" else key, headers=headers,
             )  # fmt: skip
             assert (said.status, said.error["code"]) == (401, "unauthorized"), (method, path)

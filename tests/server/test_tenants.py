@@ -7,6 +7,7 @@ those of the application itself, so a new one fails here until `PLACES` says who
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from tests.server.tenancy import (
     snapshot,
 )
 
+_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -73,6 +75,7 @@ PLACES: dict[tuple[str, str], Place] = {
     ),
     ("GET", "/v1/runs/{run}"): Place("tenant"),
     ("GET", "/v1/runs/{run}/events"): Place("tenant", queries=("", "format=json", "after=1", "after=999")),
+    ("GET", "/v1/runs/{run}/calls/{call}/explanation"): Place("tenant"),
     ("POST", "/v1/runs/{run}/cancel"): Place("tenant", (None, {"reason": "no"})),
     ("POST", "/v1/runs/{run}/decisions"): Place(
         "tenant", ({"call": "{call}", "decision": "approve"}, {"call": "{id}", "decision": "reject"})
@@ -181,7 +184,7 @@ class Trial:
     async def ask(self, method: str, path: str, body: Any, query: str, sent: str) -> Reply:
         """Ask with an id in its place. Nothing of the tenant's may stand in the answer."""
         text = msgspec.json.encode(body).decode().replace("{id}", sent).replace("{call}", self.owned.call)
-        where = "".join(sent if part.startswith("{") else part for part in _split(path))
+        where = _PARAMETER.sub(lambda found: self.owned.call if found[1] == "call" else sent, path)
         address = f"{where}?{query.replace('{id}', sent)}" if query else where
         self.paths.add(where)
         said = await self.server.call(method, address, None if body is None else text.encode(), key=self.key)
@@ -208,16 +211,6 @@ class Trial:
                     sorted((n, v) for n, v in one.headers.items() if n.lower() != "date") for one in (found, missed)
                 ]
                 assert [blurred(str(heads[0]), name)] == [blurred(str(heads[1]), nobody(name))]
-
-
-def _split(path: str) -> list[str]:
-    """Split a path into what is as it is and what stands for an id."""
-    return [part for piece in path.split("}") for part in _halves(piece)]
-
-
-def _halves(piece: str) -> tuple[str, ...]:
-    before, brace, _ = piece.partition("{")
-    return (before, brace) if brace else (before,)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
