@@ -111,9 +111,9 @@ class DbosEngine:
             else:
                 await self._dbos.enqueue_workflow_async(BATCH_QUEUE, self._workflow, tenant, run)
         except JournalError as error:
-            log.warning("a hint for run %s was lost: %s", run, error)
+            log.warning("a hint for run %s was lost: %s", run, error, extra={"tenant": tenant})
         except Exception:  # the sweeper finds it
-            log.exception("DBOS did not take a hint for run %s", run)
+            log.exception("DBOS did not take a hint for run %s", run, extra={"tenant": tenant})
 
     def look(self) -> None:
         """Look at the rows now."""
