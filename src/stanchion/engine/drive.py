@@ -30,7 +30,8 @@ from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.perform import Performer
 from stanchion.engine.permit import Ticket
-from stanchion.engine.stage import Mark, Stage, applies, reservations, settlements, settles
+from stanchion.engine.policing import InForce
+from stanchion.engine.stage import Mark, Stage, applies, read_inbox, reservations, settlements, settles
 from stanchion.engine.tickets import Tickets
 from stanchion.journal.ledger import owner_of
 from stanchion.journal.record import Recorder
@@ -46,8 +47,6 @@ FULL_RETRY_S = 1.0
 """How often an append is tried again while the store is full."""
 OVERDUE_MS = 2_000
 """So long after its deadline an attempt that will not stop is given up: its task is left to itself."""
-
-_inbox_decoder = msgspec.json.Decoder(ev.Event)
 
 
 _Work = asyncio.Task[list[ev.Event]]
@@ -77,6 +76,7 @@ class Drive:
         lease_s: float = math.inf,
         gate: Gate | None = None,
         rank: int = 0,
+        in_force: InForce | None = None,
     ) -> None:
         self.state = state
         self.draining = False
@@ -85,6 +85,7 @@ class Drive:
         self._store = store
         self._agent = agent
         self._view = for_one_run(agent.view)
+        self._in_force = in_force
         self._recorder = recorder
         self._epoch = epoch
         self._clock = clock
@@ -238,6 +239,7 @@ class Drive:
             return Decision()
         while True:
             tickets = self._tickets
+            self._apply_policies(stage)
             moment = Moment(self._clock.now_ms(), self._epoch, tickets.blocked, tickets.model_blocked)
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
@@ -253,6 +255,17 @@ class Drive:
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
+
+    def _apply_policies(self, stage: Stage) -> None:
+        """Judge by the policies of this moment, and have the journal say which they are."""
+        if self._in_force is None or not self.state.seq or self.state.ended:
+            return
+        policies = self._in_force.now()
+        if policies is not self._view.policies:
+            self._view = msgspec.structs.replace(self._view, policies=policies)
+        digest = policies.digest if policies is not None else ""
+        if digest != self.state.policy:
+            self._stage(stage, (ev.PolicyApplied(policy=digest),))
 
     @property
     def _stopping(self) -> bool:
@@ -445,14 +458,18 @@ class Drive:
             if item.kind == "start":
                 continue  # it was staged as the first event
             try:
-                event = _inbox_decoder.decode(item.body)
+                events = read_inbox(item.body)
             except msgspec.ValidationError:  # a newer program's: a newer worker takes it in, and what is behind it
                 stage.inbox.remove(item.id)
                 self.puzzled = True
                 self.drain()
                 return
-            if applies(self.state, event):
-                self._stage(stage, (event,))
+            decided = True
+            for event in events:
+                applied = applies(self.state, event)
+                decided = applied if isinstance(event, ev.CallDecided) else decided
+                if applied and decided:  # what a decision allows beyond its call goes with it
+                    self._stage(stage, (event,))
 
     async def _wait(self, decision: Decision) -> None:
         """Wait for an outcome, a poke, or the time that the decision named."""

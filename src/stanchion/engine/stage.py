@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
@@ -69,6 +70,18 @@ def applies(state: State, event: ev.Event) -> bool:
             return model is not None and (model.turn, model.attempt) == (event.turn, event.attempt)
         case _:
             return not state.ended
+
+
+_inbox_decoder = msgspec.json.Decoder(ev.Event | tuple[ev.Event, ...])
+
+
+def read_inbox(body: bytes) -> tuple[ev.Event, ...]:
+    """Read what somebody put into an inbox: an event, or several that go together.
+
+    Raises `msgspec.ValidationError` if it is a newer program's.
+    """
+    said = _inbox_decoder.decode(body)
+    return cast("tuple[ev.Event, ...]", said) if isinstance(said, tuple) else (said,)
 
 
 def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:

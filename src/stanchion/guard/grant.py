@@ -27,6 +27,14 @@ def covered(grants: tuple[Grant, ...] | None, tool: str, arguments: Mapping[str,
     return "; ".join(reasons) or f"no grant covers {tool}"
 
 
+def lasting(grants: tuple[Grant, ...] | None, tool: str) -> bool:
+    """Whether calls of a tool are granted whatever their arguments, without end."""
+    if grants is None:
+        return True
+    free = (grant for grant in grants if not (grant.kind or grant.params or grant.until_ms))
+    return any(fnmatchcase(tool, pattern) for grant in free for pattern in grant.tools)
+
+
 def _outside(grant: Grant, arguments: Mapping[str, Any], now_ms: int) -> str:
     if grant.until_ms and now_ms >= grant.until_ms:
         return "the grant has ended"

@@ -139,6 +139,8 @@ class _Look:
             self._evidence.said("text", plain(word)) for word in words[1:]
         ):
             return Finding(path, shown, "bound", role.kind, "user")
+        if form and any(self._allows(grant, role.kind, form) for grant in self._granted):
+            return Finding(path, shown, "bound", role.kind, "allowed")
         return Finding(path, shown, "bound", role.kind, "none")
 
     @staticmethod

@@ -311,6 +311,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     created_ms: int
     revoked: bool = False
 
+    may_approve: str = ""
+    """What its holder may approve: grants as JSON; "": anything."""
 
 class Store(Protocol):
     """A database that holds journals. Every method may raise `JournalError`."""

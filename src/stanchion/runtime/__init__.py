@@ -2,19 +2,36 @@
 
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import LiveDelta
+from stanchion.runtime.deciding import Decision
 from stanchion.runtime.facade import Runtime
 from stanchion.runtime.files import load_agents
 from stanchion.runtime.following import Draining
+from stanchion.runtime.keys import Reviewer, reviewer_of
 from stanchion.runtime.scheduling import ScheduleView
-from stanchion.runtime.shape import RunView, Started, VerifiedRun, Waiting, delta_json, entry_json
+from stanchion.runtime.shape import (
+    Approval,
+    GrantView,
+    Precedent,
+    RunView,
+    Started,
+    VerifiedRun,
+    Waiting,
+    delta_json,
+    entry_json,
+)
 from stanchion.runtime.webhooks import Callback, DeliveryView, EndpointView
 
 __all__ = [
+    "Approval",
     "Callback",
+    "Decision",
     "DeliveryView",
     "Draining",
     "EndpointView",
+    "GrantView",
     "LiveDelta",
+    "Precedent",
+    "Reviewer",
     "RunView",
     "Runtime",
     "ScheduleView",
@@ -25,4 +42,5 @@ __all__ = [
     "delta_json",
     "entry_json",
     "load_agents",
+    "reviewer_of",
 ]

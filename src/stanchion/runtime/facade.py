@@ -24,7 +24,7 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
 from stanchion.core.errors import Conflict, InputError, NotFound
 from stanchion.core.fold import fold
-from stanchion.core.message import RUNTIME, Message, Part, Text, text_of
+from stanchion.core.message import RUNTIME, Message, Part, Text
 from stanchion.core.money import Amount, parse_usd
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
@@ -40,18 +40,21 @@ from stanchion.journal.store import Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.client import ModelClient
 from stanchion.runtime import moving, proof
 from stanchion.runtime.admission import class_of
-from stanchion.runtime.deciding import Decision, Desk
+from stanchion.runtime.capabilities import read_grants, written
+from stanchion.runtime.deciding import MOST_DECISIONS, Decision, Desk
 from stanchion.runtime.driving import DriveSettings, Driving
 from stanchion.runtime.explaining import Explaining, Explanation
 from stanchion.runtime.following import Draining, Follower, row_of
-from stanchion.runtime.keys import Keys
+from stanchion.runtime.granting import Granting
+from stanchion.runtime.keys import Keys, Reviewer
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
 from stanchion.runtime.name import checked, checked_ledger, new_id
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.quotas import Limiting, read_quotas
+from stanchion.runtime.reviewing import Reviewing, Wanted
 from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
-from stanchion.runtime.shape import Queue, RunView, Started, VerifiedRun, view_of
+from stanchion.runtime.shape import Approval, GrantView, Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.sharing import Sharing
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
 from stanchion.runtime.webhooks import Callback, Webhooks, webhook_settings
@@ -80,7 +83,6 @@ class Runtime:
         self._shared = store.listen(self._heard)
         self._relay = Relay.of(store, self._live)
         self._follower = Follower(store, self._live, driving=drive, shared=self._shared)
-        self._desk = Desk(store, agents)
         self._driving: Driving | None = None
         self._starter = Starter(store, None, clock, self._expires_s)
         self._accepts = bool(agents)
@@ -91,6 +93,9 @@ class Runtime:
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
         self.explaining = Explaining(store, self._loader)
+        self._reviewing = Reviewing(store, self.explaining)
+        self._desk = Desk(store, agents, clock, self._reviewing.ungrounded)
+        self._granting = Granting(store, self._loader, clock)
 
     @classmethod
     async def open(
@@ -229,12 +234,15 @@ class Runtime:
         batch_api: bool = False,
         priority: str = "",
         webhook: Callback | None = None,
+        grants: Any = None,
+        task: str = "",
     ) -> Started:
         """Start a run. Returns when it is durable; where this process drives nothing, any worker takes it up.
 
         With `batch_api` its model calls go through the provider's batch API where there is one and a day is left: half the
         price, and answers within a day. Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
         `priority` ("interactive" or "batch") is the agent's own where it is "": who goes first when runs wait for a slot.
+        `grants` (as JSON, or parsed) narrow what the run may do; `task` names what it is for: policies may go by it.
         Raises `NotFound` (agent), `InputError` (with the field), `QueueFull`, and `Conflict` with code "session_busy",
         "idempotency_mismatch", "budget_exhausted", "draining" or "not_driving".
         """
@@ -252,9 +260,11 @@ class Runtime:
             asked += ("batch_api",) if batch_api else ()
             asked += (priority,) if priority else ()
             asked += (webhook,) if webhook else ()
+            asked += ("narrowed", grants, task) if grants is not None or task else ()
             idempotency_digest = digest_of_request(*asked)
         named = checked(session, "session")
         session = named or new_id("ses_")
+        narrowed = () if grants is None else (Text(written(read_grants(grants, field="grants")), RUNTIME),)
         first = ev.RunStarted(
             run=new_id("run_"),
             tenant=tenant,
@@ -267,8 +277,10 @@ class Runtime:
             dry_run=dry_run,
             deadline_ms=self._deadline(deadline_ms),
             batch_api=batch_api,
+            task=checked(task, "task"),
+            narrowed=bool(narrowed),
             mark=bound.bundle.guard.mark,
-            parts=parts,
+            parts=(*parts, *narrowed),
         )
         callback = await self.webhooks.callback(webhook, first.run, tenant=tenant) if webhook else None
         return await self._starter.start(
@@ -301,12 +313,25 @@ class Runtime:
         entries = await self.store.read(tenant, run)
         state = fold(entries)
         bundle = await self._bundle(tenant, state.bundle or row.bundle)
-        reasons = {
-            entry.event.call: text_of(entry.event.parts)
-            for entry in entries
-            if isinstance(entry.event, ev.ToolCallJudged) and entry.event.action == "ask"
-        }
-        return msgspec.structs.replace(view_of(row, state, bundle, reasons), queue=await self._queue_of(row))
+        waiting = await self._reviewing.waiting(row, state, entries, bundle)
+        return msgspec.structs.replace(view_of(row, state, bundle, waiting), queue=await self._queue_of(row))
+
+    async def approvals(
+        self,
+        *,
+        tenant: str = "default",
+        session: str = "",
+        agent: str = "",
+        user: str = "",
+        tool: str = "",
+        tier: str = "",
+        kind: str = "",
+        before: str = "",
+        limit: int = 50,
+    ) -> tuple[Sequence[Approval], str]:
+        """List calls that wait for a person, of the newest run first; and the run to go on from, "" if there are no more."""
+        wanted = Wanted(session, agent, user, tool, tier, kind)
+        return await self._reviewing.page(tenant, wanted, before=before, limit=limit)
 
     async def _queue_of(self, row: RunRow) -> Queue | None:
         if row.epoch or row.status not in ("queued", "runnable"):
@@ -440,16 +465,38 @@ class Runtime:
         by: str = "",
         tenant: str = "default",
         attempt: int | None = None,
+        policy: str | None = None,
+        allow: str = "",
+        reviewer: Reviewer | None = None,
     ) -> None:
         """Decide about a call that waits: approve, edit (`arguments`), reject; in doubt: retry, record (`result`), fail.
 
-        `revision` and `attempt` are those that were shown: a decision that comes late does not answer the next question.
-        Raises `NotFound` (no such call), `Conflict` (decided already, another revision or attempt, no such choice),
-        `InputError`.
+        `revision`, `attempt` and `policy` are those that were shown: a decision that comes late does not answer the next
+        question. `allow` lets what nobody trusted named pass from now on in this session: the "destination", or all values of the
+        call ("session"). `reviewer` is who decides and what he may approve; without one, `by` says it.
+        Raises `NotFound` (no such call), `Conflict` (decided already, expired, another revision or attempt, no such choice),
+        `Unauthorized` (beyond what the reviewer may approve), `InputError`.
         """
+        asked = Decision(call, decision, revision, arguments, result, reason, by, attempt, policy, allow)
+        await self.decide_all(run, [asked], tenant=tenant, reviewer=reviewer)
+
+    async def decide_all(
+        self, run: str, decisions: Sequence[Decision], *, tenant: str = "default", reviewer: Reviewer | None = None
+    ) -> None:
+        """Decide about several calls of a run that wait: all of it or nothing. Raises as `decide`, naming the decision."""
+        if not 0 < len(decisions) <= MOST_DECISIONS:
+            raise InputError(f"must be 1 to {MOST_DECISIONS} decisions, not {len(decisions)}", field="decisions")
         row = await row_of(self.store, tenant, run)
-        asked = Decision(decision, revision, arguments, result, reason, by, attempt)
-        await self._desk.decide(tenant, run, row.agent, call, asked)
+        await self._desk.decide(tenant, run, row.agent, decisions, reviewer)
+        self._hint(tenant, run)
+
+    async def grants(self, session: str, *, tenant: str = "default") -> Sequence[GrantView]:
+        """List what people allowed in a session and did not take back. Raises `NotFound`."""
+        return await self._granting.list(tenant, await self.session(session, tenant=tenant))
+
+    async def revoke_grant(self, session: str, grant: str, *, by: str = "", tenant: str = "default") -> None:
+        """Take back what was allowed in a session: calls that are judged from now on have no such ground. Raises `NotFound`."""
+        run = await self._granting.revoke(tenant, session, grant, by=by or "caller")
         self._hint(tenant, run)
 
     async def _post(self, tenant: str, run: str, kind: str, event: ev.Event, key: str = "", digest: str = "") -> None:

@@ -111,7 +111,7 @@ async def letter(store: Store, tenant: str, run: str) -> LetterView:
         claims=claims,
         calls=_open(state),
         events=[msgspec.json.decode(entry_json(entry)) for entry in last],
-        input=_words(first.parts) if first else "",
+        input=_input(first),
     )
 
 
@@ -157,6 +157,12 @@ def _error(last: Sequence[ev.Entry]) -> str:
             case _:
                 pass
     return ""
+
+
+def _input(first: ev.Event | None) -> str:
+    """Give what a run was started with, without what it was narrowed to."""
+    narrowed = isinstance(first, ev.RunStarted) and first.narrowed
+    return _words(first.parts[:-1] if narrowed else first.parts) if first else ""
 
 
 def _short(what: str, parts: Sequence[Part]) -> str:

@@ -11,8 +11,10 @@ from stanchion.core.bundle import Bundle
 from stanchion.core.event import Entry
 from stanchion.core.message import Erased, Part, Text
 from stanchion.core.money import format_usd
-from stanchion.core.state import Call, State, decisions_for
+from stanchion.core.state import State
 from stanchion.engine.live import LiveDelta
+from stanchion.guard.explain import Row
+from stanchion.guard.judge import Reason
 from stanchion.journal.store import RunRow
 
 
@@ -37,8 +39,22 @@ class Queue(msgspec.Struct, frozen=True):
     behind: str = ""
 
 
+class Precedent(msgspec.Struct, frozen=True):
+    """A call like one that waits, and what a person decided about it."""
+
+    run: str
+    call: str
+    tool: str
+    decision: str
+    by: str
+    at_ms: int
+    reason: str
+    same: str
+    """"call": the same tool and arguments. "destination": the same tool, to the same destination."""
+
+
 class Waiting(msgspec.Struct, frozen=True):
-    """A call that waits for a person."""
+    """A call that waits for a person, in the order in which he needs it."""
 
     call: str
     tool: str
@@ -48,13 +64,58 @@ class Waiting(msgspec.Struct, frozen=True):
     """The last attempt at it; 0: none. A decision about one doubt does not answer the next."""
     kind: str
     """"approval", or "in_doubt": an attempt had no definite answer."""
+    why: str
+    """What speaks against it, a line each: first the values that nobody trusted said, and where they stand."""
+    action: str
+    """What would be done, in a sentence."""
+    undo: str
+    """Whether it can be undone, in words."""
     arguments: Any
+    values: list[Row]
+    """Each value: what it means, its ground, and where it stands with the text around it."""
     rule: str
     reason: str
+    rules: list[Reason]
+    """All that asked."""
+    claim: str
+    """What the model said when it proposed the call. It is the model's word and nothing more."""
     tier: str
+    batch: str
+    """The calls of one step that wait share it: they are one question."""
+    quorum: int
+    """How many people must approve."""
+    approvals: list[str]
+    """Who has."""
     decisions: list[str]
+    policy: str
+    """Digest of the policies under which it was judged."""
     asked_ms: int
     expires_ms: int
+    similar: list[Precedent] = []
+    """What was decided about calls like it of late."""
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """A call that waits, and whose it is."""
+
+    run: str
+    session: str
+    user: str
+    agent: str
+    waiting: Waiting
+
+
+class GrantView(msgspec.Struct, frozen=True):
+    """What a person allowed for the rest of a session."""
+
+    id: str
+    tools: list[str]
+    kind: str
+    value: str
+    by: str
+    run: str
+    """In which it was allowed."""
+    at_ms: int
 
 
 class RunUsage(msgspec.Struct, frozen=True):
@@ -106,8 +167,8 @@ class VerifiedRun(msgspec.Struct, frozen=True):
     bad_seq: int = 0
 
 
-def view_of(row: RunRow, state: State, bundle: Bundle | None, reasons: dict[str, str]) -> RunView:
-    """Show a run. `reasons`: call -> why it was asked about."""
+def view_of(row: RunRow, state: State, bundle: Bundle | None, waiting: list[Waiting]) -> RunView:
+    """Show a run. `waiting`: what waits in it for a person."""
     effects = {spec.name for spec in bundle.tools if spec.effect != "read"} if bundle else set[str]()
     parts = state.answer if state.ended else state.best
     text = "".join(part.text for part in parts if isinstance(part, Text))
@@ -129,30 +190,12 @@ def view_of(row: RunRow, state: State, bundle: Bundle | None, reasons: dict[str,
             input_tokens=state.totals.input_tokens,
             output_tokens=state.totals.output_tokens,
         ),
-        waiting=[_waiting(call, bundle, reasons) for call in state.calls if call.phase == "asking"],
+        waiting=waiting,
         done=[f"{call} {tool}" for call, tool in state.done if tool in effects],
         in_doubt=list(state.doubtful),
         parked=state.parked,
         created_ms=row.created_ms,
         updated_ms=row.updated_ms,
-    )
-
-
-def _waiting(call: Call, bundle: Bundle | None, reasons: dict[str, str]) -> Waiting:
-    spec = bundle.tool(call.tool) if bundle else None
-    return Waiting(
-        call=call.id,
-        tool=call.tool,
-        revision=call.revision,
-        attempt=call.attempt,
-        kind="in_doubt" if call.in_doubt else "approval",
-        arguments=_parsed(call.part.arguments),
-        rule=call.rule,
-        reason=reasons.get(call.id, ""),
-        tier=spec.effect if spec else "",
-        decisions=list(decisions_for(call)),
-        asked_ms=call.asked_ms,
-        expires_ms=call.expires_ms,
     )
 
 

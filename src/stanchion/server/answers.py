@@ -101,6 +101,19 @@ class UsageModel(BaseModel):
     output_tokens: int
 
 
+class PrecedentModel(BaseModel):
+    """A call like one that waits, and what a person decided about it."""
+
+    run: str
+    call: str
+    tool: str
+    decision: Literal["approve", "edit", "reject"]
+    by: str
+    at_ms: int
+    reason: str
+    same: Literal["call", "destination"] = Field(description="The same arguments, or only the same destination.")
+
+
 class WaitingModel(BaseModel):
     """A call that waits for a person."""
 
@@ -109,13 +122,60 @@ class WaitingModel(BaseModel):
     revision: int
     attempt: int = Field(description="The last attempt at it; 0: none.")
     kind: Literal["approval", "in_doubt"]
-    arguments: dict[str, Any]
+    why: str = Field(
+        description="What speaks against it, a line each: first the values that nobody trusted said, and where they stand."
+    )
+    action: str = Field(description="What would be done, in a sentence.")
+    undo: str = Field(description="Whether it can be undone.")
+    arguments: Any = Field(description="Exactly: an object, or the text that the model wrote if it is none.")
+    values: list[RowModel] = Field(description="Each value: what it means, its ground, and where it stands.")
     rule: str
     reason: str
+    rules: list[ReasonModel] = Field(description="All that asked.")
+    claim: str = Field(description="What the model said when it proposed the call: its word and nothing more.")
     tier: str
+    batch: str = Field(description="The calls of one step that wait share it: they are one question.")
+    quorum: int = Field(description="How many people must approve.")
+    approvals: list[str] = Field(description="Who has.")
     decisions: list[str] = Field(description="What may be decided on it.")
+    policy: str = Field(description="Digest of the policies under which it was judged.")
     asked_ms: int
     expires_ms: int
+    similar: list[PrecedentModel] = Field([], description="What was decided about calls like it of late.")
+
+
+class ApprovalItem(WaitingModel):
+    """A call that waits, and whose it is."""
+
+    run: str
+    session: str
+    user: str
+    agent: str
+
+
+class ApprovalPage(BaseModel):
+    """Calls that wait, of the newest run first."""
+
+    approvals: list[ApprovalItem]
+    before: str = Field(description='The run to go on from, for the next page; "": there is none.')
+
+
+class GrantItem(BaseModel):
+    """What a person allowed for the rest of a session."""
+
+    id: str
+    tools: list[str]
+    kind: str = Field(examples=["email"])
+    value: str
+    by: str
+    run: str = Field(description="In which it was allowed.")
+    at_ms: int
+
+
+class GrantsModel(BaseModel):
+    """What people allowed in a session."""
+
+    grants: list[GrantItem]
 
 
 class RunModel(BaseModel):

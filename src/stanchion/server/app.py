@@ -18,8 +18,31 @@ from stanchion.server.answers import ErrorBody
 from stanchion.server.body import REFERENCE
 from stanchion.server.edge import Edge
 from stanchion.server.guard import Guard
-from stanchion.server.models import Cancel, Decide, Replay, Revive, Say, SetBudget, SetQuota, SetShare, StartRun
-from stanchion.server.routes import admin, dlq, health, quotas, runs, schedules, sessions, shares, starting, webhooks
+from stanchion.server.models import (
+    Cancel,
+    Decide,
+    DecideAll,
+    Replay,
+    Revive,
+    Say,
+    SetBudget,
+    SetQuota,
+    SetShare,
+    StartRun,
+)
+from stanchion.server.routes import (
+    admin,
+    approvals,
+    dlq,
+    health,
+    quotas,
+    runs,
+    schedules,
+    sessions,
+    shares,
+    starting,
+    webhooks,
+)
 from stanchion.server.settings import Settings
 
 DESCRIPTION = """
@@ -32,6 +55,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     StartRun,
     Cancel,
     Decide,
+    DecideAll,
     Say,
     Revive,
     Replay,
@@ -76,7 +100,16 @@ def create_app(runtime: Runtime, settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(
         _versioned(
-            (starting.router, runs.router, sessions.router, dlq.router, shares.router, quotas.router, admin.router)
+            (
+                starting.router,
+                runs.router,
+                approvals.router,
+                sessions.router,
+                dlq.router,
+                shares.router,
+                quotas.router,
+                admin.router,
+            )
         )
     )
     app.include_router(_versioned((schedules.router, webhooks.router)))

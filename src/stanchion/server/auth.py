@@ -11,16 +11,25 @@ import ipaddress
 import time
 from urllib.parse import urlsplit
 
+import msgspec
 from starlette.datastructures import Headers
 
 from stanchion.core.errors import ConfigError, Unauthorized
-from stanchion.runtime import Runtime
+from stanchion.runtime import Reviewer, Runtime, reviewer_of
 
 OPEN_TENANT = "default"
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOK_AGAIN_S = 1.0
 """While the door is open, how long a key made meanwhile may go unnoticed."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks."""
+
+    tenant: str
+    reviewer: Reviewer | None = None
+    """As whom he decides on what waits; None: no key was needed, and he says himself who he is."""
 
 
 def is_loopback(host: str) -> bool:
@@ -59,19 +68,19 @@ class Door:
             self._looked_s = time.monotonic()
         return not self._locked
 
-    async def tenant(self, authorization: str | None) -> str:
-        """Find the tenant of a request. Raises `Unauthorized`."""
+    async def caller(self, authorization: str | None) -> Caller:
+        """Find who sent a request. Raises `Unauthorized`."""
         if authorization is None:
             if await self.is_open():
-                return OPEN_TENANT
+                return Caller(OPEN_TENANT)
             raise Unauthorized
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized("the Authorization header must be `Bearer <key>`")
-        tenant = await self._runtime.keys.tenant_of(secret.strip())
-        if tenant is None:
+        key = await self._runtime.keys.find(secret.strip())
+        if key is None:
             raise Unauthorized("this API key is not known, or it was revoked")
-        return tenant
+        return Caller(key.tenant, reviewer_of(key))
 
     async def check_browser(self, method: str, headers: Headers) -> None:
         """While no key is needed, refuse what another site's page may have sent. Raises `Unauthorized` (`forbidden`)."""

@@ -39,7 +39,7 @@ def json_body(model: type[M], *, optional: bool = False) -> Callable[[Request], 
         raw = await read_body(request, request.app.state.edge.settings)
         if not raw and optional:
             return Given(model())
-        _check_type(request)
+        check_type(request)
         document = parse(raw)
         return Given(check(model, document), digest_of(document))
 
@@ -78,7 +78,8 @@ def _too_large(limit: int) -> InputError:
     )
 
 
-def _check_type(request: Request) -> None:
+def check_type(request: Request) -> None:
+    """Refuse a body that is not said to be JSON. Raises `InputError` (`unsupported_media_type`)."""
     given = request.headers.get("content-type", "")
     kind, _, parameters = given.partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')

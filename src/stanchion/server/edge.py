@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from stanchion.core.errors import StanchionError
 from stanchion.runtime import Runtime
-from stanchion.server.auth import Door
+from stanchion.server.auth import Caller, Door
 from stanchion.server.settings import Settings
 from stanchion.server.sse import EventStream, nothing
 
@@ -79,15 +79,21 @@ async def edge_of(request: Request) -> Edge:
     return request.app.state.edge
 
 
+async def caller_of(request: Request) -> Caller:
+    """Find who sent a request by its API key."""
+    caller = await request.app.state.edge.door.caller(request.headers.get("authorization"))
+    request.state.tenant = caller.tenant  # for the access log
+    return caller
+
+
 async def tenant_of(request: Request) -> str:
     """Find the tenant of a request by its API key."""
-    tenant = await request.app.state.edge.door.tenant(request.headers.get("authorization"))
-    request.state.tenant = tenant  # for the access log
-    return tenant
+    return (await caller_of(request)).tenant
 
 
 EdgeOf = Annotated[Edge, Depends(edge_of)]
 TenantOf = Annotated[str, Depends(tenant_of)]
+CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

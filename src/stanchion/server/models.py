@@ -166,6 +166,12 @@ class StartRun(Body):
         "",
         description="Who goes first when runs wait for a worker: interactive before batch. The agent's own if left out.",
     )
+    task: Name = Field("", description="The type of task that it is for: policies and capabilities may go by it.")
+    grants: list[GrantBody] | None = Field(
+        None,
+        max_length=200,
+        description="What it may do at most: calls outside of these are denied. null: what its agent may.",
+    )
     webhook: CallbackBody | None = Field(
         None, description="Whom to tell, with a message that is signed with the secret of `GET /v1/webhooks/secret`."
     )
@@ -174,6 +180,25 @@ class StartRun(Body):
         description="submit: 202 at once (the default). wait: until it ends or needs a person. stream: its events.",
     )
     wait_s: Seconds | None = Field(None, description="How long `wait` waits at most.")
+
+
+class ParamBody(Body):
+    """What an argument must be."""
+
+    path: str = Field(min_length=1, max_length=200, examples=["recipients.*"])
+    among: list[Annotated[str, Field(max_length=1000)]] = Field(
+        [], max_length=1000, description="Patterns: one of them."
+    )
+    most: str = Field("", max_length=50, description="A decimal number.")
+    least: str = Field("", max_length=50, description="A decimal number.")
+
+
+class GrantBody(Body):
+    """Calls of these tools, within these constraints, until then."""
+
+    tools: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(min_length=1, max_length=200)
+    params: list[ParamBody] = Field([], max_length=100)
+    until_ms: int = Field(0, ge=0, le=MAX_SEQ, description="Milliseconds since 1970 UTC; 0: without end.")
 
 
 class Cancel(Body):
@@ -203,7 +228,25 @@ class Decide(Body):
     arguments: dict[str, Any] | None = None
     result: str | None = Field(None, max_length=1_000_000)
     reason: str = Field("", max_length=10_000, description="The model is told it.")
-    by: str = Field("", max_length=200, description="Who decided.")
+    by: str = Field(
+        "",
+        max_length=200,
+        description="Who decided. With an API key that is the key's name, and this stands with the reason.",
+    )
+    policy: str | None = Field(
+        None, max_length=200, description="The `policy` that was shown; 409 if it was judged by others since."
+    )
+    allow: Literal["", "session", "destination"] = Field(
+        "",
+        description="With `approve`, from now on in this session and for this tool: destination: where it goes, which nobody "
+        "trusted had named; session: that, and how much. `GET /v1/sessions/{session}/grants` lists what was allowed.",
+    )
+
+
+class DecideAll(Body):
+    """Decisions on several calls of a run: all of them are taken, or none."""
+
+    decisions: Annotated[list[Decide], Field(min_length=1, max_length=100)]
 
 
 class Say(Body):
@@ -268,6 +311,17 @@ class RunsQuery(PageQuery):
     user: str = Field("", max_length=200)
     status: Literal["", "queued", "runnable", "waiting", "parked", "ended"] = ""
     outcome: str = Field("", max_length=50, description="How it ended, or why it is parked.")
+
+
+class ApprovalsQuery(PageQuery):
+    """Which calls that wait to list."""
+
+    session: str = Field("", max_length=200)
+    agent: str = Field("", max_length=200)
+    user: str = Field("", max_length=200)
+    tool: str = Field("", max_length=200)
+    tier: Literal["", "read", "write", "irreversible", "destructive"] = ""
+    kind: Literal["", "approval", "in_doubt"] = ""
 
 
 class LettersQuery(PageQuery):

@@ -135,7 +135,7 @@ async def bundles_are_kept(store: Store) -> None:
 async def api_keys_are_kept_and_revoked(store: Store) -> None:
     """API keys of all tenants are listed, with those that were revoked."""
     first = ApiKey("k1", TENANT, b"\x01" * 32, "laptop", 1)
-    second = ApiKey("k2", "other", b"\x02" * 32, "server", 2)
+    second = ApiKey("k2", "other", b"\x02" * 32, "server", 2, may_approve='[{"tools":["refund"]}]')
     await store.add_api_key(first)
     await store.add_api_key(second)
     await raises(Conflict, store.add_api_key(first), "the same id again")

@@ -318,7 +318,7 @@ class PostgresStore:
         return await self._reader.use(lambda connection: money.ledgers(connection, tenant))
 
     async def add_api_key(self, key: ApiKey) -> None:
-        values = (key.id, key.tenant, key.hash, key.name, key.created_ms, key.revoked)
+        values = (key.id, key.tenant, key.hash, key.name, key.created_ms, key.revoked, key.may_approve)
         if not await self._reader.use(lambda connection: connection.fetch(SQL["insert_api_key"], *values), tries=1):
             raise Conflict(f"there is an API key {key.id!r} already")
 

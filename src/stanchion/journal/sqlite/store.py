@@ -236,7 +236,7 @@ class SqliteStore:
 
     async def api_keys(self) -> Sequence[ApiKey]:
         rows = await self._reader.rows("api_keys")
-        return [ApiKey(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows]
+        return [ApiKey(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6]) for row in rows]
 
     async def revoke_api_key(self, id: str) -> bool:
         return await self._writer.write(lambda unit: unit.revoke_api_key(id))

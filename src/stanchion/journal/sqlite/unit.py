@@ -369,7 +369,7 @@ class UnitOfWork:
         return self._ledgers.set_limit(tenant, ledger, limit)
 
     def add_api_key(self, key: ApiKey) -> None:
-        values = (key.tenant, key.id, key.hash, key.name, key.created_ms, int(key.revoked))
+        values = (key.tenant, key.id, key.hash, key.name, key.created_ms, int(key.revoked), key.may_approve)
         try:
             self.connection.execute(_SQL["insert_api_key"], values)
         except apsw.ConstraintError as error:

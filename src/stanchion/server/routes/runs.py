@@ -16,7 +16,7 @@ from stanchion.runtime.facade import RunRow
 from stanchion.server.answers import AcceptedModel, EventPage, ExplanationModel, RunModel, RunPage
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply, reply_bytes
-from stanchion.server.models import MAX_SEQ, Cancel, Decide, EventsQuery, Revive, RunsQuery, Say, said
+from stanchion.server.models import MAX_SEQ, Cancel, EventsQuery, Revive, RunsQuery, Say, said
 
 router = APIRouter(tags=["runs"])
 
@@ -155,30 +155,6 @@ async def cancel_run(
 ) -> Response:
     """Stop a run: nothing new begins; what was done and what is in doubt stands in its last event. 409 if it is over."""
     await edge.runtime.cancel(run, tenant=tenant, by=given.body.by, reason=given.body.reason)
-    return accepted(run)
-
-
-@router.post("/runs/{run}/decisions", status_code=202, response_model=AcceptedModel, openapi_extra=described(Decide))
-async def decide_call(
-    run: RunId, edge: EdgeOf, tenant: TenantOf, given: Annotated[Given[Decide], Depends(json_body(Decide))]
-) -> Response:
-    """Decide on a call that waits for a person. Give the `revision` and `attempt` you were shown: you decide on that one.
-
-    404: no such call waits. 409: decided already, another revision or attempt, or not a decision for what is asked.
-    """
-    body = given.body
-    await edge.runtime.decide(
-        run,
-        body.call,
-        body.decision,
-        tenant=tenant,
-        revision=body.revision,
-        attempt=body.attempt,
-        arguments=body.arguments,
-        result=body.result,
-        reason=body.reason,
-        by=body.by,
-    )
     return accepted(run)
 
 

@@ -86,6 +86,8 @@ async def start(edge: Edge, tenant: str, given: Given[StartRun], key: str) -> St
             dry_run=body.dry_run,
             priority=body.priority,
             batch_api=body.batch_api,
+            grants=None if body.grants is None else [grant.model_dump() for grant in body.grants],
+            task=body.task,
             webhook=Callback(body.webhook.url, tuple(body.webhook.events)) if body.webhook else None,
             deadline_ms=int(body.deadline.timestamp() * 1000) if body.deadline else 0,
         )

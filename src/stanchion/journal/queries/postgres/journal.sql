@@ -131,14 +131,14 @@ INSERT INTO bundles (tenant, digest, body) VALUES ($1, $2, $3) ON CONFLICT DO NO
 SELECT body FROM bundles WHERE tenant = $1 AND digest = $2
 
 -- name: insert_api_key
-INSERT INTO api_keys (id, tenant, hash, name, created_ms, revoked) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO api_keys (id, tenant, hash, name, created_ms, revoked, may_approve) VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT DO NOTHING RETURNING 1
 
 -- name: revoke_api_key
 UPDATE api_keys SET revoked = true WHERE id = $1 RETURNING 1
 
 -- name: api_keys
-SELECT id, tenant, hash, name, created_ms, revoked FROM api_keys ORDER BY created_ms, id
+SELECT id, tenant, hash, name, created_ms, revoked, may_approve FROM api_keys ORDER BY created_ms, id
 
 -- Reading.
 

@@ -101,7 +101,7 @@ DELETE FROM keys WHERE no = ?
 INSERT INTO bundles (tenant, digest, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING
 
 -- name: insert_api_key
-INSERT INTO api_keys (tenant, id, hash, name, created_ms, revoked) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO api_keys (tenant, id, hash, name, created_ms, revoked, may_approve) VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- name: revoke_api_key
 UPDATE api_keys SET revoked = 1 WHERE id = ?
@@ -187,4 +187,4 @@ SELECT id, salt, secret FROM keys WHERE tenant = ? ORDER BY no
 SELECT body FROM bundles WHERE tenant = ? AND digest = ?
 
 -- name: api_keys
-SELECT id, tenant, hash, name, created_ms, revoked FROM api_keys ORDER BY created_ms, id
+SELECT id, tenant, hash, name, created_ms, revoked, may_approve FROM api_keys ORDER BY created_ms, id
