@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from stanchion.core.credential import Needs
 from stanchion.core.message import JsonSchema, OutputSchema
 from stanchion.core.money import Price
 from stanchion.core.policy import GuardRules, ResultField, Role
@@ -74,6 +75,8 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Path of an argument -> what it means to the guard. Nothing said at all: only the tier is judged."""
     result: Mapping[str, ResultField] = {}
     """Path of a value of the result -> what it is."""
+    needs: Mapping[str, Needs] = {}
+    """Parameter -> the credential that the runtime fills in. The model sees none of it."""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -157,6 +160,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     loop: LoopRules = LoopRules()
     approvals: tuple[ApprovalRule, ...] = ()
     guard: GuardRules = GuardRules()
+    credentials: Mapping[str, tuple[str, ...]] = {}
+    """Name -> the most that its tools may be given of it, as scopes."""
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True

@@ -11,6 +11,7 @@
     +-- ToolError                   a tool failed in a way the model should read                       fault: tool
     |   +-- NotDone                 .. nothing was done, and it may work if it is tried again
     |   +-- ToolTimeout             .. by not answering in time
+    +-- CredentialError             a credential that a tool needs could not be had                    fault: caller
     +-- JournalError                the store failed                                                   fault: us
         +-- StaleAppend             another driver moved the run: stop, change nothing
         +-- UnreadInbox             a run would end that has something unread: read it, decide again
@@ -181,6 +182,17 @@ class ToolTimeout(ToolError):
     """The tool did not answer within its timeout; whether it did anything is not known."""
 
     code = "tool_timeout"
+
+
+class CredentialError(StanchionError):
+    """A credential that the tool needs could not be had, so the tool was not called; do what the message says.
+
+    Codes: `credential_missing` (it is not set), `credential_unconnected` (the user has not allowed it, or no more),
+    `credential_refused` (who gives it out says no), `credential_unavailable` (.. does not answer; try again).
+    """
+
+    code = "credential_refused"
+    fault: Fault = "caller"
 
 
 class JournalError(StanchionError):

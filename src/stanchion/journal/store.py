@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import msgspec
 
 from stanchion.core.event import Base, Entry
+from stanchion.journal.connection import Connections
 from stanchion.journal.outbox import Announcement, Endpoint, Outbox
 from stanchion.journal.quota import Quotas
 from stanchion.journal.relay import Overheard, Wire
@@ -310,9 +311,9 @@ class ApiKey(msgspec.Struct, frozen=True):
     name: str
     created_ms: int
     revoked: bool = False
-
     may_approve: str = ""
     """What its holder may approve: grants as JSON; "": anything."""
+
 
 class Store(Protocol):
     """A database that holds journals. Every method may raise `JournalError`."""
@@ -320,6 +321,11 @@ class Store(Protocol):
     @property
     def schedules(self) -> Schedules:
         """Runs that are to start at certain times."""
+        ...
+
+    @property
+    def connections(self) -> Connections:
+        """What users have connected."""
         ...
 
     @property

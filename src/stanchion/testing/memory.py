@@ -34,6 +34,7 @@ from stanchion.journal.store import (
     Start,
     StartSaid,
 )
+from stanchion.testing.memory_connection import MemoryConnections
 from stanchion.testing.memory_moving import MemoryMoving
 from stanchion.testing.memory_outbox import MemoryOutbox
 from stanchion.testing.memory_quota import MemoryQuotas
@@ -72,6 +73,7 @@ class MemoryStore:
         self._own = 0
         self._seen = 0
         self.schedules = MemorySchedules(self, clock)
+        self.connections = MemoryConnections(self)
         self.outbox = MemoryOutbox(self, clock)
         self.sharing = MemorySharing(self, clock)
         self.tray = MemoryTray(self.write)

@@ -39,6 +39,7 @@ from stanchion.journal.store import (
     Status,
 )
 from stanchion.testing.memory_books import Books
+from stanchion.testing.memory_connection import ConnectionRow
 from stanchion.testing.memory_outbox import OutboxTables
 from stanchion.testing.memory_quota import QuotaTables
 from stanchion.testing.memory_share import ShareTables
@@ -141,6 +142,7 @@ class Tables:
         self.bundles: dict[Place, bytes] = {}
         self.api_keys: dict[str, ApiKey] = {}
         self.schedules: dict[Place, Schedule] = {}
+        self.connections: dict[tuple[str, str, str], ConnectionRow] = {}
         self.outbox = OutboxTables()
         self.tray = TrayTables()
         self.sharing = ShareTables()
@@ -389,6 +391,8 @@ class Tables:
             return False
         self._subjects.pop((tenant, subject), None)
         self._moved_keys = [moved for moved in self._moved_keys if moved[:2] != (tenant, subject)]
+        for place in [place for place in self.connections if place[:2] == (tenant, subject)]:
+            del self.connections[place]
         for key in keys:
             del self._contents[tenant, key.id]
             self.destroyed.add((tenant, key.id))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from stanchion.testing import (
     store_budgets,
+    store_connection,
     store_contents,
     store_fair,
     store_moving,
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     *store_parked.CHECKS,
     *store_quota.CHECKS,
     *store_schedule.CHECKS,
+    *store_connection.CHECKS,
     *store_outbox.CHECKS,
     *store_tray.CHECKS,
     *store_relay.CHECKS,

@@ -10,19 +10,23 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from stanchion.core.bundle import ToolSpec
-from stanchion.core.errors import NotDone, ToolError
+from stanchion.core.credential import Credential, Needs
+from stanchion.core.errors import CredentialError, NotDone, ToolError
 from stanchion.toolbox.answer import Answer, Done, Failure, Problem, Reconciled, ToolContext, Undone, Unknown
 from stanchion.toolbox.arguments import Arguments
 from stanchion.toolbox.dependency import Dependencies
 from stanchion.toolbox.failure import failure_of, say, timed_out
 from stanchion.toolbox.result import ResultType
 from stanchion.toolbox.threads import Threads
+
+Mint = Callable[[Needs], Awaitable[Credential]]
+"""Makes the credential for one attempt. Raises `CredentialError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Routine:
     contexts: tuple[str, ...]
     dependencies: tuple[tuple[str, type], ...]
     takes_key: bool
+    credentials: tuple[tuple[str, Needs], ...] = ()
 
 
 @dataclass(slots=True)
@@ -60,37 +65,49 @@ class Call:
         self._slots = asyncio.Semaphore(max_concurrency) if max_concurrency else None
 
     async def run(
-        self, arguments: bytes, context: ToolContext, deps: Dependencies, threads: Threads
+        self, arguments: bytes, context: ToolContext, deps: Dependencies, threads: Threads, mint: Mint | None = None
     ) -> Answer | Failure:
         """Make one attempt."""
         values = self._read(arguments, context)
         if isinstance(values, Failure):
             return values
         release = _Release()
-        returned = await self._attempt(self._routine, values, context, deps, threads, release)
+        returned = await self._attempt(self._routine, values, context, deps, threads, release, mint)
         return returned if isinstance(returned, Failure) else self._returns.answer(returned.value, self.spec)
 
     async def dry(
-        self, routine: Routine, arguments: bytes, context: ToolContext, deps: Dependencies, threads: Threads
+        self,
+        routine: Routine,
+        arguments: bytes,
+        context: ToolContext,
+        deps: Dependencies,
+        threads: Threads,
+        mint: Mint | None = None,
     ) -> Answer | Failure:
         """Ask the tool's own dry run for an answer. It has no effect, so it is never in doubt."""
         values = self._read(arguments, context)
         if isinstance(values, Failure):
             return values
-        returned = await self._attempt(routine, values, context, deps, threads, _Release())
+        returned = await self._attempt(routine, values, context, deps, threads, _Release(), mint)
         answer = returned if isinstance(returned, Failure) else self._returns.answer(returned.value, self.spec)
         if isinstance(answer, Failure):
             return Failure(answer.code, answer.text, retryable=answer.retryable, retry_after_s=answer.retry_after_s)
         return answer
 
     async def reconcile(
-        self, routine: Routine, arguments: bytes, context: ToolContext, deps: Dependencies, threads: Threads
+        self,
+        routine: Routine,
+        arguments: bytes,
+        context: ToolContext,
+        deps: Dependencies,
+        threads: Threads,
+        mint: Mint | None = None,
     ) -> Reconciled:
         """Ask the tool whether a call in doubt was done. Whatever is not a clear answer is "unknown"."""
         values = self._read(arguments, context)
         if isinstance(values, Failure):
             return Reconciled("unknown", values.text)
-        returned = await self._attempt(routine, values, context, deps, threads, _Release(), not_done=True)
+        returned = await self._attempt(routine, values, context, deps, threads, _Release(), mint, not_done=True)
         if isinstance(returned, Failure):
             return Reconciled("unknown", returned.text)
         match returned.value:
@@ -125,6 +142,7 @@ class Call:
         deps: Dependencies,
         threads: Threads,
         release: _Release,
+        mint: Mint | None,
         *,
         not_done: bool = False,
     ) -> _Returned | Failure:
@@ -132,7 +150,7 @@ class Call:
         scope = asyncio.timeout(self.spec.timeout_s)
         try:
             async with scope, self._slots or contextlib.nullcontext():
-                return _Returned(await _invoke(routine, values, context, deps, threads, release))
+                return _Returned(await _invoke(routine, values, context, deps, threads, release, mint))
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
@@ -165,12 +183,15 @@ async def _invoke(
     deps: Dependencies,
     threads: Threads,
     release: _Release,
+    mint: Mint | None,
 ) -> Any:
     given = {name: values[name] for name in routine.arguments}
     for name in routine.contexts:
         given[name] = context
     if routine.takes_key:
         given["key"] = context.key
+    for name, needs in routine.credentials:
+        given[name] = await _minted(needs, mint)
     if not any(deps.made_per_call(wanted) for _, wanted in routine.dependencies):
         for name, wanted in routine.dependencies:
             given[name] = deps.held(wanted)
@@ -180,6 +201,12 @@ async def _invoke(
             given[name] = await deps.get(wanted, context, stack)
         return await _call(routine, given, threads, release)
     raise RuntimeError("a dependency swallowed the exception of the tool")
+
+
+async def _minted(needs: Needs, mint: Mint | None) -> Credential:
+    if mint is None:
+        raise CredentialError(f"nobody makes the credential {needs.name!r} here", code="credential_missing")
+    return await mint(needs)
 
 
 async def _call(routine: Routine, given: dict[str, Any], threads: Threads, release: _Release) -> Any:

@@ -24,7 +24,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 from stanchion.core.bundle import ToolSpec
-from stanchion.core.errors import NotDone, ToolError, ToolTimeout
+from stanchion.core.errors import CredentialError, NotDone, ToolError, ToolTimeout
 from stanchion.toolbox.answer import Failure
 
 _CLIENTS = ("aiohttp", "httpcore", "httpx", "httpx2", "requests", "urllib3")
@@ -77,6 +77,8 @@ def failure_of(error: BaseException, spec: ToolSpec, *, released: bool) -> Failu
         case ToolTimeout():
             return Failure(error.code, say(error), in_doubt=doubt, retryable=True)
         case ToolError():
+            return Failure(error.code, say(error), retryable=error.retryable)
+        case CredentialError() if not released:
             return Failure(error.code, say(error), retryable=error.retryable)
         case _:
             pass

@@ -197,6 +197,7 @@ class Tool(Generic[P, R]):
             version=options.version,
             params=self._params,
             result=self._result,
+            needs={found.name: found.annotation for found in self._signature.parameters if found.kind == "credential"},
         )
 
     def _routine(self, function: Callable[..., Any], signature: Signature, types: Collection[type]) -> Routine:
@@ -211,6 +212,9 @@ class Tool(Generic[P, R]):
             contexts=tuple(named["context"]),
             dependencies=needed,
             takes_key=bool(named["key"]),
+            credentials=tuple(
+                (found.name, found.annotation) for found in signature.parameters if found.kind == "credential"
+            ),
         )
 
     def _read_companion(self, what: str, function: Callable[..., Any], names: Mapping[str, Any]) -> _Companion:

@@ -18,6 +18,7 @@ from stanchion.core.bundle import READ_RESULT, ToolSpec
 from stanchion.core.errors import ConfigError
 from stanchion.toolbox.answer import Answer, Checked, Failure, Problem, Reconciled, ToolContext
 from stanchion.toolbox.arguments import Arguments
+from stanchion.toolbox.call import Mint
 from stanchion.toolbox.dependency import Dependencies
 from stanchion.toolbox.function import Bound, Tool
 from stanchion.toolbox.options import EFFECTS, ToolLimits
@@ -105,29 +106,35 @@ class Registry:
         meant = f" Did you mean {close[0]!r}?" if close else ""
         return Problem(f"There is no tool {name[:64]!r}.{meant} The tools are: {', '.join(self._bound) or 'none'}.")
 
-    async def run(self, name: str, arguments: bytes, context: ToolContext) -> Answer | Failure:
-        """Make one attempt at a checked call. Raises nothing but `asyncio.CancelledError`."""
+    async def run(
+        self, name: str, arguments: bytes, context: ToolContext, mint: Mint | None = None
+    ) -> Answer | Failure:
+        """Make one attempt at a checked call. Raises nothing but `asyncio.CancelledError`. `mint` makes its credentials."""
         bound = self._bound.get(name)
         if bound is None:
             return _no_tool(name)
-        return await bound.call.run(arguments, context, self._deps, self._threads)
+        return await bound.call.run(arguments, context, self._deps, self._threads, mint)
 
-    async def reconcile(self, name: str, arguments: bytes, context: ToolContext) -> Reconciled:
+    async def reconcile(
+        self, name: str, arguments: bytes, context: ToolContext, mint: Mint | None = None
+    ) -> Reconciled:
         """Ask a tool whether a call in doubt was done."""
         bound = self._bound.get(name)
         if bound is None or bound.reconciler is None:
             return Reconciled("unknown", f"{name} has no reconciler.")
-        return await bound.call.reconcile(bound.reconciler, arguments, context, self._deps, self._threads)
+        return await bound.call.reconcile(bound.reconciler, arguments, context, self._deps, self._threads, mint)
 
-    async def dry_run(self, name: str, arguments: bytes, context: ToolContext) -> Answer | Failure:
+    async def dry_run(
+        self, name: str, arguments: bytes, context: ToolContext, mint: Mint | None = None
+    ) -> Answer | Failure:
         """Answer a call without its effect: by the tool's own dry run, by a real read, or by saying what was not done."""
         bound = self._bound.get(name)
         if bound is None:
             return _no_tool(name)
         if bound.dry_run is not None:
-            return await bound.call.dry(bound.dry_run, arguments, context, self._deps, self._threads)
+            return await bound.call.dry(bound.dry_run, arguments, context, self._deps, self._threads, mint)
         if bound.spec.effect == "read":
-            return await bound.call.run(arguments, context, self._deps, self._threads)
+            return await bound.call.run(arguments, context, self._deps, self._threads, mint)
         return Answer(f"This is a dry run: {name} was not called and nothing was done. Go on as if it had succeeded.")
 
 

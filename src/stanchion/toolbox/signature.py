@@ -4,6 +4,7 @@
     *, key: str                  the idempotency key, keyword-only and of this name
     context: ToolContext         the call's context, under any name
     db: Inject[Db]               a dependency; so is any parameter whose type is in the agent's `deps`
+    token: Annotated[Credential, Needs("crm")]   a credential, made for each attempt
 
 What cannot be called by name or has no type is refused where the tool is defined, with the way to mend it.
 """
@@ -16,14 +17,15 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic.fields import FieldInfo
 
+from stanchion.core.credential import Credential, Needs
 from stanchion.core.errors import ConfigError
 from stanchion.toolbox.answer import Inject, InjectMarker, ToolContext
 
-Kind = Literal["argument", "key", "context", "dependency"]
+Kind = Literal["argument", "key", "context", "dependency", "credential"]
 EMPTY: Any = inspect.Parameter.empty
 
 _NONE: Mapping[str, Any] = {}
@@ -36,7 +38,7 @@ _NOT_BY_NAME = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a tool. `annotation` of a dependency is the bare type that it is looked up by."""
+    """A parameter of a tool. `annotation` of a dependency is the bare type that it is looked up by, of a credential its `Needs`."""
 
     name: str
     annotation: Any
@@ -113,6 +115,8 @@ def _read(found: inspect.Parameter, hints: Mapping[str, Any], tool: str, known: 
         return Parameter(name, str, found.default, "key")
     if bare(annotation) is ToolContext:
         return Parameter(name, ToolContext, found.default, "context")
+    if bare(annotation) is Credential:
+        return Parameter(name, _needs(annotation, name, tool), found.default, "credential")
     if _is_marked(annotation):
         return Parameter(name, bare(annotation), found.default, "dependency")
     return Parameter(name, annotation, found.default, "argument")
@@ -127,6 +131,18 @@ def bare(annotation: Any) -> Any:
         if len(members) == 1:
             return bare(members[0])
     return annotation
+
+
+def _needs(annotation: Any, name: str, tool: str) -> Needs:
+    where = f"tool {tool!r}, parameter {name!r}"
+    extras = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
+    said = [extra for extra in extras if isinstance(extra, Needs)]
+    if not said:
+        raise ConfigError(f'{where}: say which credential it takes: `{name}: Annotated[Credential, Needs("crm")]`')
+    scopes = cast("object", said[0].scopes)
+    if not isinstance(scopes, tuple) or not all(isinstance(scope, str) and scope for scope in cast("tuple[object, ...]", scopes)):
+        raise ConfigError(f'{where}: scopes={scopes!r} must be a tuple of words, like scopes=("contacts.read",)')
+    return said[0]
 
 
 def _is_marked(annotation: Any) -> bool:

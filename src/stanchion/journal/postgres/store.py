@@ -27,6 +27,7 @@ from stanchion.journal.postgres.address import (
     parse,
     server_settings,
 )
+from stanchion.journal.postgres.connections import PostgresConnections
 from stanchion.journal.postgres.errors import LOST, refused
 from stanchion.journal.postgres.lane import Lane
 from stanchion.journal.postgres.line import Line
@@ -96,6 +97,7 @@ class PostgresStore:
         self._sealed = not isinstance(cipher, Identity)
         self.moving = PostgresMoving(reader, cipher, sealed=self._sealed)
         self.schedules = PostgresSchedules(reader)
+        self.connections = PostgresConnections(reader)
         self.outbox = PostgresOutbox(reader)
 
     @classmethod

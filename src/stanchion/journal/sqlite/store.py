@@ -11,6 +11,7 @@ from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard
 from stanchion.journal.share import NOBODY, Ahead, Ready
+from stanchion.journal.sqlite.connections import SqliteConnections
 from stanchion.journal.sqlite.moving import SqliteMoving
 from stanchion.journal.sqlite.outbox import SqliteOutbox
 from stanchion.journal.sqlite.packing import pack
@@ -59,6 +60,7 @@ class SqliteStore:
         self.tray = SqliteTray(writer, reader, clock)
         self.moving = SqliteMoving(writer, reader, cipher, sealed=self._sealed)
         self.schedules = SqliteSchedules(writer, reader, clock)
+        self.connections = SqliteConnections(writer, reader)
         self.outbox = SqliteOutbox(writer, reader, clock)
 
     @classmethod

@@ -359,6 +359,7 @@ class UnitOfWork:
             self.connection.execute(_SQL["erase_contents"], row)
             self.connection.execute(_SQL["remember_destroyed"], row)
             self.connection.execute(_SQL["delete_key"], row)
+        self.connection.execute(_SQL["forget_connections"], (tenant, subject))
         self.truncate = True
         return True
 

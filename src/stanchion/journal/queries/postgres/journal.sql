@@ -112,6 +112,8 @@ WITH gone AS (
     DELETE FROM keys WHERE tenant = $1 AND subject = $2 AND id = $3 RETURNING no
 ), told AS (
     INSERT INTO destroyed_keys (tenant, id) SELECT $1, $3 FROM gone ON CONFLICT DO NOTHING
+), forgotten AS (
+    DELETE FROM connections WHERE tenant = $1 AND "user" = $2 AND EXISTS (SELECT 1 FROM gone)
 )
 INSERT INTO erasing (key) SELECT no FROM gone RETURNING key
 

@@ -94,6 +94,9 @@ UPDATE contents SET blob = zeroblob(length(blob)) WHERE key = ?
 -- name: remember_destroyed
 INSERT INTO destroyed_keys (tenant, id) SELECT tenant, id FROM keys WHERE no = ? ON CONFLICT DO NOTHING
 
+-- name: forget_connections
+DELETE FROM connections WHERE tenant = ? AND "user" = ?
+
 -- name: delete_key
 DELETE FROM keys WHERE no = ?
 
