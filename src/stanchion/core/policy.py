@@ -4,7 +4,8 @@
     result={"*.id": ResultField("file", trusted=True), "*.body": ResultField(secrecy="internal")}
 
 A *kind* names what a value is: "email", "url", "account", "path", "command", "person", "money", "date", "count", or a word of
-the author's own ("file", "event", "channel"). A value grounds only values of its own kind. Nothing here decides: `guard` does.
+the author's own ("file", "event", "channel"). A value grounds only values of its own kind; a "link" is a URL that may be read, and
+nothing else be done with. Nothing here decides: `guard` does.
 
 Paths of values are words joined by dots; "*" is any item of a list or any value of an object, "@" any key of an object, and ""
 the value itself: "recipients.*", "*.id", "attachments.*.file_id".
@@ -70,7 +71,8 @@ class Level(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     readers: tuple[str, ...] = ()
-    """Patterns of destinations ("*@our.example", "#team"). Who is none of these never gets it without a person's yes."""
+    """Patterns of destinations ("*@our.example", "#team"), or of those of a kind ("hotel:*"). Who is none of these never gets it
+    without a person's yes."""
 
 
 class Known(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -22,7 +22,13 @@ def leaks(found: Iterable[Finding], levels: Iterable[str], rules: GuardRules) ->
         form = normal(finding.kind, finding.value)
         for level in sorted(levels):
             patterns = readers.get(level, ())
-            if not any(fnmatchcase(form, normal(finding.kind, pattern)) for pattern in patterns):
+            if not any(_reads(finding.kind, form, pattern) for pattern in patterns):
                 bad.append((finding, level))
                 break
     return bad
+
+
+def _reads(kind: str, form: str, pattern: str) -> bool:
+    """Whether a pattern of readers means a destination: "*@our.example", or "hotel:*" for those of a kind."""
+    named, colon, rest = pattern.partition(":")
+    return fnmatchcase(form, normal(kind, rest if colon and named == kind else pattern))

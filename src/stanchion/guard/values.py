@@ -15,13 +15,17 @@ from typing import Any
 NUMERIC = frozenset({"number", "money", "count"})
 DATES = frozenset({"date", "today"})
 _EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
+_ENDINGS = (
+    r"(?:com|org|net|edu|gov|mil|int|info|biz|app|dev|page|site|online|shop|store|cloud|tech|xyz|top|club|live|link|blog|news"
+    r"|example|test|onion|[a-z]{2})"
+)
 _URL = re.compile(
     r"(?:(?:https?|ftp|wss?)://|www\.)[^\s<>\"'`\])},]+"
-    r"|(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+"
-    r"(?:com|org|net|edu|gov|mil|int|info|biz|app|dev|page|site|online|shop|store|cloud|tech|xyz|top|club|live|link|blog|news"
-    r"|example|test|onion|[a-z]{2})(?![\w-])(?::\d+)?(?:/[^\s<>\"'`\])},]*)?",
+    r"|(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+" + _ENDINGS + r"(?![\w-])(?::\d+)?(?:/[^\s<>\"'`\])},]*)?",
     re.IGNORECASE,
 )
+_GLUED = re.compile(r"\." + _ENDINGS + r"(\.[A-Z][a-z]*)$")
+"""A sentence that begins without a space: "see www.our.example.They wrote .." names no host in "they"."""
 _FILES = frozenset({"py", "md", "sh", "rs", "pl", "ps", "cc", "ts", "so", "in", "do", "go", "vb", "ai"})
 """Countries whose letters are the endings of files: without a scheme or a path, a file is meant."""
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{2,5}){3,8}(?![A-Za-z0-9])")
@@ -58,7 +62,7 @@ _WORDS = {
 } | {"twenty": "20", "thirty": "30", "fifty": "50", "hundred": "100", "thousand": "1000", "dozen": "12"}
 _WORD = re.compile(r"[a-z]+")
 _SPACE = re.compile(r"\s+")
-_TRAILING = ".,;:!?…"
+_TRAILING = ".,;:!?…*~|"
 
 
 def plain(text: str) -> str:
@@ -81,7 +85,7 @@ def normal(kind: str, value: Any) -> str:
     match kind:
         case "email":
             return plain(text).removeprefix("mailto:").strip("<>\"' ")
-        case "url":
+        case "url" | "link":
             return _normal_url(text)
         case "account" | "phone":
             return dense(text)
@@ -126,6 +130,8 @@ def urls_in(text: str) -> Iterator[tuple[int, int]]:
         start, end = found.span()
         while end > start and text[end - 1] in _TRAILING:
             end -= 1
+        if glued := _GLUED.search(text, start, end):
+            end = glued.start(1)
         name = text[start:end].casefold()
         if "/" not in name and not name.startswith("www.") and name.rpartition(".")[2] in _FILES:
             continue

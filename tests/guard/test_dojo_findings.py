@@ -1,0 +1,73 @@
+"""What replays of recorded runs taught the guard's reading of values: links with marks behind them, sentences without a space."""
+
+from __future__ import annotations
+
+import pytest
+
+from stanchion.core.bundle import Bundle, Route, ToolSpec
+from stanchion.core.message import USER, Label, Message, Text
+from stanchion.core.money import Price
+from stanchion.core.policy import Destination, GuardRules, Level, ResultField
+from stanchion.core.state import Seen, State
+from stanchion.guard.evidence import Evidence
+from stanchion.guard.flow import leaks
+from stanchion.guard.ground import Finding
+from stanchion.guard.judge import judge
+from stanchion.guard.standing import Standing
+from stanchion.guard.values import normal, urls_in
+
+ROUTE = Route("p", "m", Price(0, 0, 0, 0, 0))
+READ = ToolSpec("fetch", "", {}, "read", params={"url": Destination("url")})
+POST = ToolSpec("post", "", {}, "irreversible", params={"url": Destination("url")})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("post it to our website www.our.example.They sent it", ["www.our.example"]),
+        ("read https://news.example.Then go on", ["https://news.example"]),
+        ("read www.acme.Com", ["www.acme.Com"]),
+        ("read www.news.example/a.Then", ["www.news.example/a.Then"]),
+        ("**www.news.example** and *https://a.example/x*", ["www.news.example", "https://a.example/x"]),
+        ("| www.news.example|", ["www.news.example"]),
+    ],
+)
+def test_a_url_ends_where_people_end_it(text: str, found: list[str]) -> None:
+    """A sentence that begins right behind a host is no part of it, nor are the marks of emphasis and tables."""
+    assert [text[start:end] for start, end in urls_in(text)] == found
+
+
+def test_a_link_has_the_normal_form_of_a_url() -> None:
+    """Scheme, case of the host and punctuation behind it do not make another link."""
+    assert normal("link", "HTTPS://www.News.example/a!") == normal("url", "news.example/a")
+
+
+def _told(tool: ToolSpec, answer: str, task: str = "read what Ann posted") -> Standing:
+    """A run in which the user gave a task and a tool gave an answer."""
+    bundle = Bundle("a", "", (ROUTE,), (tool, READ, POST))
+    state = State(
+        messages=(Message("user", (Text(task, USER),)),),
+        seen=(Seen("r/1.0", tool.name, "{}", answer, Label("tool", tool.name), 1),),
+    )
+    return Standing(evidence=Evidence(bundle).of(state))
+
+
+def test_a_link_may_be_read_and_not_be_written_to() -> None:
+    """Where a field is trusted for links, the URL in it is fetched without a question; posting to it, or passing it on, asks."""
+    feed = ToolSpec("feed", "", {}, "read", result={"*.body": ResultField("link", trusted=True, match=r"www\S+")})
+    bundle = Bundle("a", "", (ROUTE,), (feed, READ, POST))
+    known = _told(feed, '[{"body": "see www.news.example/a."}]')
+    assert judge(bundle, "fetch", {"url": "https://www.news.example/a"}, standing=known).action == "allow"
+    assert judge(bundle, "fetch", {"url": "https://www.news.example/b"}, standing=known).rule == "composed_url"
+    assert judge(bundle, "post", {"url": "www.news.example/a", "text": ""}, standing=known).rule == "ungrounded"
+    assert judge(bundle, "post", {"url": "", "text": "www.news.example/a"}, standing=known).rule == "ungrounded"
+
+
+def test_readers_may_be_all_destinations_of_a_kind() -> None:
+    """Papers are for hotels, whichever it is, and for no address of the same name."""
+    rules = GuardRules(levels=(Level("papers", ("hotel:*",)),))
+    hotel = Finding("hotel", "Ritz", "destination", "hotel", "user")
+    mail = Finding("to", "ritz@hotel.example", "destination", "email", "user")
+    assert [finding for finding, _ in leaks([hotel, mail], {"papers"}, rules)] == [mail]
+    exact = GuardRules(levels=(Level("papers", ("hotel:Ritz", "*@hotel.example")),))
+    assert leaks([hotel, mail], {"papers"}, exact) == []
