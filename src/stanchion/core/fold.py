@@ -66,6 +66,7 @@ def carry(ended: State) -> State:
         granted=ended.granted,
         denied=ended.denied,
         refused_calls=ended.refused_calls,
+        pinned=ended.pinned or ended.policy.partition("+")[0],
         seen=ended.seen,
     )
 

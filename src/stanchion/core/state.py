@@ -224,7 +224,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     refused_calls: tuple[str, ...] = ()
     """Digests of calls that a person rejected in this session."""
     policy: str = ""
-    """Digest of the policies in force."""
+    """Digest of the policies in force: the session's, and behind "+" the active ones where they are others."""
+    pinned: str = ""
+    """Digest of the policies that the session began with, once it has had a run before this one."""
     plan: tuple[str, ...] | None = None
     """Tools by which effects were announced."""
     mark: bool = False

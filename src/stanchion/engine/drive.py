@@ -31,6 +31,7 @@ from stanchion.engine.live import Live
 from stanchion.engine.perform import Performer
 from stanchion.engine.permit import Ticket
 from stanchion.engine.policing import InForce
+from stanchion.engine.policing import InForce
 from stanchion.engine.stage import Mark, Stage, applies, read_inbox, reservations, settlements, settles
 from stanchion.engine.tickets import Tickets
 from stanchion.journal.ledger import owner_of
@@ -85,6 +86,7 @@ class Drive:
         self._store = store
         self._agent = agent
         self._view = for_one_run(agent.view)
+        self._in_force = in_force
         self._in_force = in_force
         self._recorder = recorder
         self._epoch = epoch
@@ -255,6 +257,17 @@ class Drive:
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
+
+    def _apply_policies(self, stage: Stage) -> None:
+        """Judge by the policies of this moment, and have the journal say which they are."""
+        if self._in_force is None or not self.state.seq or self.state.ended:
+            return
+        policies = self._in_force.now()
+        if policies is not self._view.policies:
+            self._view = msgspec.structs.replace(self._view, policies=policies)
+        digest = policies.digest if policies is not None else ""
+        if digest != self.state.policy:
+            self._stage(stage, (ev.PolicyApplied(policy=digest),))
 
     def _apply_policies(self, stage: Stage) -> None:
         """Judge by the policies of this moment, and have the journal say which they are."""

@@ -20,6 +20,7 @@ from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
+from stanchion.engine.policing import InForce, Policing
 from stanchion.journal.record import Cipher, Recorder
 from stanchion.journal.store import Append, Claim, Start, Store
 from stanchion.toolbox.registry import Registry
@@ -44,6 +45,7 @@ class Preparer:
         find_agent: Callable[[str], BoundAgent | None],
         lease_s: float,
         max_attempts: int,
+        policing: Policing | None = None,
     ) -> None:
         self._store = store
         self._loader = loader
@@ -54,12 +56,14 @@ class Preparer:
         self._find_agent = find_agent
         self._lease_s = lease_s
         self._max_attempts = max_attempts
+        self._policing = policing
 
     async def start(self, start: Start, first: ev.RunStarted, agent: BoundAgent) -> Drive:
         """Make the drive of a run that is started here."""
         state = await self._loader.base(start.tenant, start.base)
         recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
-        return self._drive(agent, state, recorder, 1, first, start.priority)
+        in_force = await self._policies(start.tenant, state)
+        return self._drive(agent, state, recorder, 1, first, start.priority, in_force)
 
     async def claimed(self, claim: Claim) -> Drive | None:
         """Fold a claimed run and find its agent; a run that cannot go on is parked and says why."""
@@ -82,10 +86,14 @@ class Preparer:
                 await self._park(claim, recorder, first, why)
                 return None
             parked = None
-        drive = self._drive(agent, state, recorder, claim.epoch, first, row.priority)
+        in_force = await self._policies(tenant, state)
+        drive = self._drive(agent, state, recorder, claim.epoch, first, row.priority, in_force)
         if isinstance(parked, ev.BundleChanged):
             drive.tell(parked, ev.PrefixReset(reason="bundle"))
         return drive
+
+    async def _policies(self, tenant: str, state: State) -> InForce | None:
+        return await self._policing.of(tenant, state) if self._policing is not None else None
 
     async def _queued_start(self, tenant: str, run: str, session: str) -> ev.RunStarted:
         """Make the first event of a run that waited for its session."""
@@ -161,6 +169,7 @@ class Preparer:
         epoch: int,
         first: ev.RunStarted | None,
         priority: int,
+        in_force: InForce | None,
     ) -> Drive:
         return Drive(
             store=self._store,
@@ -174,6 +183,7 @@ class Preparer:
             lease_s=self._lease_s,
             gate=self._gate,
             rank=-priority,
+            in_force=in_force,
         )
 
 

@@ -23,6 +23,7 @@ from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
+from stanchion.engine.policing import Policing
 from stanchion.engine.port import Engine
 from stanchion.engine.prepare import Preparer
 from stanchion.engine.rows import SWEEP_S, RowsEngine
@@ -99,10 +100,11 @@ class Worker:
         version: str = "",
         gate: Gate | None = None,
         engine: Engine | None = None,
+        policing: Policing | None = None,
     ) -> None:
         """`served`: names and bundle digests of the agents that are found here. `gate`: the limits that are shared.
 
-        `engine`: None for the one that needs nothing but the store.
+        `engine`: None for the one that needs nothing but the store. `policing`: policies beside the built-in rules.
         """
         self._engine = engine or RowsEngine(store, clock, sweep_s=settings.sweep_s)
         self._gate = gate
@@ -123,6 +125,7 @@ class Worker:
             find_agent=find_agent,
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
+            policing=policing,
         )
         self._find_agent = find_agent
         self._live = live

@@ -50,7 +50,7 @@ def _advance(state: State, call: Call, index: int, view: View, moment: Moment) -
         case "asking":
             return _expire(call, moment)
         case "ready":
-            if call.approved and call.policy != _policy(view):  # other policies than those under which it was allowed
+            if call.policy != _policy(view) and (call.approved or not call.attempt):  # it was allowed under others
                 return Decision(events=tuple(_judge(state, _unapproved(call), index, view, moment)))
             dry = state.dry_run and _pretends(_spec(view, call))
             return _attempt(state, call, view, moment, "dry" if dry else "run")

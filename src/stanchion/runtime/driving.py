@@ -24,6 +24,7 @@ from stanchion.engine.deliver import Deliverer, WebhookSettings
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
+from stanchion.engine.policing import Policing
 from stanchion.engine.port import MakeEngine
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.journal.quota import Quota
@@ -33,6 +34,7 @@ from stanchion.journal.store import RunRow, Store
 from stanchion.model.batch import BatchClient
 from stanchion.runtime.alarm import Alarm
 from stanchion.runtime.name import new_id
+from stanchion.runtime.policies import PolicyFiles
 from stanchion.runtime.scheduling import Scheduling
 
 SHARED_LEASE_S = 2.5
@@ -58,6 +60,9 @@ class DriveSettings:
     batches: Mapping[str, BatchClient] = field(default_factory=dict[str, BatchClient])
     """Clients of batch APIs, by provider."""
     batch_gather_s: float = 30.0
+    policing: Policing | None = None
+    policy_files: PolicyFiles | None = None
+    """What is watched for changes of the policies; None: there are no policies here."""
 
 
 class Driving:
@@ -93,6 +98,7 @@ class Driving:
             version=version("stanchion"),
             gate=self._gate,
             engine=settings.engine(store, clock) if settings.engine else None,
+            policing=settings.policing,
         )
 
     async def open(self, start: StartScheduled, schedules: Scheduling) -> None:
@@ -120,6 +126,9 @@ class Driving:
 
     async def _open_beside(self, start: StartScheduled, schedules: Scheduling) -> None:
         settings = self._settings
+        if settings.policy_files is not None:
+            settings.policy_files.open()
+            self._stack.push_async_callback(settings.policy_files.aclose)
         deliverer = Deliverer(self._store, self._clock, settings.webhooks)
         deliverer.open()
         self._stack.push_async_callback(deliverer.aclose)

@@ -13,6 +13,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -32,6 +33,7 @@ from stanchion.engine.clock import Clock, SystemClock
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
+from stanchion.engine.policing import Policing
 from stanchion.engine.port import MakeEngine
 from stanchion.engine.relay import Relay
 from stanchion.journal.quota import Quota
@@ -51,6 +53,7 @@ from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
 from stanchion.runtime.name import checked, checked_ledger, new_id
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
+from stanchion.runtime.policies import Places, PolicyFiles, places_of, read_policies, recorded
 from stanchion.runtime.quotas import Limiting, read_quotas
 from stanchion.runtime.reviewing import Reviewing, Wanted
 from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
@@ -92,7 +95,9 @@ class Runtime:
         self.shares = Sharing(store)
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
-        self.explaining = Explaining(store, self._loader)
+        self._policing = Policing(store, read_policies)
+        self._policy_files: PolicyFiles | None = None
+        self.explaining = Explaining(store, self._loader, partial(recorded, self._policing))
         self._reviewing = Reviewing(store, self.explaining)
         self._desk = Desk(store, agents, clock, self._reviewing.ungrounded)
         self._granting = Granting(store, self._loader, clock)
@@ -113,13 +118,15 @@ class Runtime:
         quotas: Sequence[str | Quota] = (),
         webhooks: WebhookSettings | None = None,
         engine: MakeEngine | None = None,
+        policies: Places = (),
     ) -> Runtime:
         """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only runs of these agents.
 
         `clients` replaces the model clients: by "provider:model", by provider, or "*" for all. Calls that may wait for a
         provider's batch API do so for `batch_gather_s` before their batch is handed in. `quotas` are limits that all workers
         share ("anthropic rpm=50 tpm=40000"); they go before those of the store. `engine` makes another engine than the one
-        that needs nothing but the store. `max_active` runs are driven here at once (0: 4,000), a tenth of it kept free of
+        that needs nothing but the store. `policies` are files or folders of Cedar policies (else `STANCHION_POLICIES`), which are
+        read again when they change. `max_active` runs are driven here at once (0: 4,000), a tenth of it kept free of
         batch runs; others wait their turn. Raises `ConfigError`.
         """
         environment = os.environ if environment is None else environment
@@ -131,6 +138,7 @@ class Runtime:
         runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive, webhooks=delivery)
         try:
             if drive:
+                files = await runtime._open_policies(places_of(policies, environment))
                 await runtime._drive(
                     DriveSettings(
                         adopt=adopt,
@@ -140,6 +148,8 @@ class Runtime:
                         webhooks=delivery,
                         batches=batch_clients(bound.values(), environment),
                         batch_gather_s=batch_gather_s,
+                        policing=runtime._policing,
+                        policy_files=files,
                     )
                 )
         except BaseException:
@@ -153,6 +163,18 @@ class Runtime:
             self._live.nudge()
         for change in changes or ():
             self._live.look(change.tenant, change.run)
+
+    async def _open_policies(self, places: Sequence[Path]) -> PolicyFiles | None:
+        """Put the policies of some files in force. Raises `ConfigError`."""
+        if places:
+            files = PolicyFiles(places, [agent.bundle for agent in self._bound.values()], self._policing)
+            await files.reload()
+            self._policy_files = files
+        return self._policy_files
+
+    async def reload_policies(self) -> str:
+        """Read the policies' files now; give the digest in force, "" without policies. Raises `ConfigError`: the set before stays."""
+        return await self._policy_files.reload() if self._policy_files is not None else ""
 
     async def _drive(self, settings: DriveSettings) -> None:
         """Take the driver's seat and begin. Raises `ConfigError`."""

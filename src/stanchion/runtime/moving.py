@@ -19,6 +19,7 @@ import msgspec
 from stanchion.core import event as ev
 from stanchion.core.errors import BrokenChain, ConfigError, Conflict, InputError, NotFound, StanchionError
 from stanchion.engine.load import Loader
+from stanchion.guard.both import digests_of
 from stanchion.journal.archive import ArchiveReader, ArchiveWriter, check_session
 from stanchion.journal.head import is_moved
 from stanchion.journal.ledger import name_of
@@ -231,9 +232,10 @@ class Exporter:
         digests = [run.row.bundle for run in moved.runs]
         for run in moved.runs:
             for record in run.records:
-                if b'"bundle_changed"' in record.envelope:
+                if b'"bundle_changed"' in record.envelope or b'"policy_applied"' in record.envelope:
                     event = read_entry(record).event
                     digests += [event.bundle] if isinstance(event, ev.BundleChanged) else []
+                    digests += digests_of(event.policy) if isinstance(event, ev.PolicyApplied) else []
         found: dict[str, bytes] = {}
         for digest in dict.fromkeys(digests):
             if self._out.lacks(digest) and (body := await self._store.bundle(self._tenant, digest)) is not None:
