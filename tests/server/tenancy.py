@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -22,6 +22,7 @@ from stanchion.core.bundle import Timeouts
 from stanchion.core.errors import ModelError
 from stanchion.core.message import Delta, ModelRequest, ModelResponse, Text, ToolResult
 from stanchion.core.money import price_usd
+from stanchion.core.policy import Destination
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.model.client import OnDeltas
 from stanchion.testing import ScriptedModel, call
@@ -30,6 +31,8 @@ from tests.server.serving import MODEL_NAME, Served
 
 ACME, GLOBEX = "acme", "globex"
 CONTENT = "quince"
+GRANTED = "grant-acme"
+"""The session in which something was allowed."""
 BATCHED = Model("anthropic:claude-test", price=price_usd(input="1", output="1"))
 LOCAL = WebhookSettings(allow_private=True)
 ENVIRONMENT = {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "ANTHROPIC_API_KEY": "none"}
@@ -58,9 +61,15 @@ async def refund(order: str, cents: int, *, key: str) -> str:
     return f"refunded {cents}, {CONTENT}"
 
 
+@tool(effect="write")
+async def send(to: Annotated[str, Destination("email")]) -> str:
+    """Send a letter."""
+    return f"sent, {CONTENT}"
+
+
 def desk(name: str = "support", model: Model = MODEL_NAME) -> Agent:
     """Make an agent."""
-    tools: list[Any] = [look_up, stumble, refund]
+    tools: list[Any] = [look_up, stumble, refund, send]
     return Agent(name=name, model=model, tools=tools, approvals=[Approve(effect="irreversible")], identity="Help.")
 
 
@@ -97,6 +106,8 @@ def _play(request: ModelRequest) -> Any:
             return [call("look_up", order=CONTENT), call("stumble", order=CONTENT)]
         case "refund":
             return call("refund", order=CONTENT, cents=1250)
+        case "send":
+            return call("send", to=f"ann@{CONTENT}.example")
         case "fail":
             raise ModelError(f"{CONTENT} cannot be said", code="bad_request", retryable=False, status=400)
         case _:
@@ -121,10 +132,12 @@ class Owned:
         """Every id."""
         return [name for names in self.ids.values() for name in names]
 
-    def found_in(self, text: str, *, sent: str = "") -> list[str]:
-        """List what of the tenant's stands in a text, apart from an id that the asker sent himself."""
-        rest = text.replace(sent, "") if sent else text
-        marks = [ACME, CONTENT, *(name for name in self.names if name != sent), *self.secrets]
+    def found_in(self, text: str, *, sent: Sequence[str] = ()) -> list[str]:
+        """List what of the tenant's stands in a text, apart from ids that the asker sent himself."""
+        rest = text
+        for name in sent:
+            rest = rest.replace(name, "")
+        marks = [ACME, CONTENT, *(name for name in self.names if name not in sent), *self.secrets]
         return [mark for mark in marks if mark in rest]
 
 
@@ -166,6 +179,7 @@ async def settle(server: Served, model: Player, receiver_url: str, standing: Seq
     ):
         view = await runtime.wait(run, tenant=ACME, timeout_s=20)
         assert view.status == status, view
+    grant = await _allowed(server)
     deliveries = await _settled(server)
     (waiting,) = (await runtime.view(runs[2], tenant=ACME)).waiting
     secrets = [(await server.call("GET", "/v1/webhooks/secret")).json["secret"], *(hook["secret"] for hook in hooks)]
@@ -178,6 +192,7 @@ async def settle(server: Served, model: Player, receiver_url: str, standing: Seq
         "id": [hook["id"] for hook in hooks],
         "delivery": [deliveries[0]["id"], deliveries[-1]["id"]],
         "key": [key.id, "key-acme"],
+        "grant": [grant],
     }
     return Owned(server.key, ids, waiting.call, [server.key, *secrets])
 
@@ -214,6 +229,17 @@ async def _runs(server: Served, model: Player, callback: str) -> list[str]:
     return runs
 
 
+async def _allowed(server: Served) -> str:
+    """Have a person allow where a call goes for the rest of the session "grant-acme"; give the grant."""
+    body = {"agent": "support", "input": f"{CONTENT} send", "session": GRANTED, "mode": "wait"}
+    view = await _made(server, "/v1/runs", body)
+    decision = {"call": view["waiting"][0]["call"], "decision": "approve", "allow": "destination"}
+    await _made(server, f"/v1/runs/{view['run']}/decisions", decision)
+    assert (await server.runtime.wait(view["run"], tenant=ACME, timeout_s=20)).outcome == "done"
+    (grant,) = (await server.call("GET", f"/v1/sessions/{GRANTED}/grants")).json["grants"]
+    return grant["id"]
+
+
 async def _settled(server: Served) -> list[Any]:
     """Wait until each delivery was accepted or given up."""
     async with asyncio.timeout(20):
@@ -237,9 +263,11 @@ def nobody(name: str) -> str:
     return name[:-3] + "".join("y" if letter == "z" else "z" for letter in name[-3:])
 
 
-def blurred(text: str, sent: str) -> str:
-    """Blur in an answer what differs between two equal ones: the id that was sent, ids made for the asker, times."""
-    return _TIMES.sub(r'"\1":0', _MADE_IDS.sub(r"\1", text.replace(sent, "<id>")))
+def blurred(text: str, sent: Sequence[str]) -> str:
+    """Blur in an answer what differs between two equal ones: the ids that were sent, ids made for the asker, times."""
+    for name in sent:
+        text = text.replace(name, "<id>")
+    return _TIMES.sub(r'"\1":0', _MADE_IDS.sub(r"\1", text))
 
 
 async def snapshot(runtime: Runtime, tenant: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tests.server.tenancy import (
     CONTENT,
     ENVIRONMENT,
     GLOBEX,
+    GRANTED,
     LOCAL,
     Owned,
     Player,
@@ -78,13 +79,23 @@ PLACES: dict[tuple[str, str], Place] = {
     ("GET", "/v1/runs/{run}/calls/{call}/explanation"): Place("tenant"),
     ("POST", "/v1/runs/{run}/cancel"): Place("tenant", (None, {"reason": "no"})),
     ("POST", "/v1/runs/{run}/decisions"): Place(
-        "tenant", ({"call": "{call}", "decision": "approve"}, {"call": "{id}", "decision": "reject"})
+        "tenant",
+        (
+            {"call": "{call}", "decision": "approve"},
+            {"call": "{id}", "decision": "reject"},
+            {"decisions": [{"call": "{call}", "decision": "reject"}]},
+        ),
     ),
     ("POST", "/v1/runs/{run}/messages"): Place("tenant", ({"input": "Hi"},)),
     ("POST", "/v1/runs/{run}/revive"): Place("tenant", (None, {"by": "me"})),
     ("GET", "/v1/sessions"): Place("tenant", queries=("", "before={id}")),
     ("GET", "/v1/sessions/{session}"): Place("tenant"),
     ("GET", "/v1/sessions/{session}/messages"): Place("tenant"),
+    ("GET", "/v1/sessions/{session}/grants"): Place("tenant"),
+    ("DELETE", "/v1/sessions/{session}/grants/{grant}"): Place("tenant"),
+    ("GET", "/v1/approvals"): Place(
+        "tenant", queries=("", "before={id}", "session={id}", "user={id}", "agent=support")
+    ),
     ("GET", "/v1/dlq"): Place("tenant", queries=("", "reason=all", "reason=all&before={id}", "reason=agent_missing")),
     ("GET", "/v1/dlq/{run}"): Place("tenant"),
     ("POST", "/v1/dlq/replay"): Place("tenant", ({}, {"reason": "agent_missing"}, {"agent": "gone"})),
@@ -181,15 +192,16 @@ class Trial:
         self.asked = 0
         self.paths: set[str] = set()
 
-    async def ask(self, method: str, path: str, body: Any, query: str, sent: str) -> Reply:
-        """Ask with an id in its place. Nothing of the tenant's may stand in the answer."""
+    async def ask(self, method: str, path: str, body: Any, query: str, sent: str, session: str) -> Reply:
+        """Ask with an id in its place, of something in a session. Nothing of the tenant's may stand in the answer."""
+        others = {"call": self.owned.call} | ({"session": session} if path.count("{") > 1 else {})
         text = msgspec.json.encode(body).decode().replace("{id}", sent).replace("{call}", self.owned.call)
-        where = _PARAMETER.sub(lambda found: self.owned.call if found[1] == "call" else sent, path)
+        where = _PARAMETER.sub(lambda found: others.get(found[1], sent), path)
         address = f"{where}?{query.replace('{id}', sent)}" if query else where
         self.paths.add(where)
         said = await self.server.call(method, address, None if body is None else text.encode(), key=self.key)
         told = said.raw.decode() + str(said.headers)
-        assert self.owned.found_in(told, sent=sent) == [], (method, address, told)
+        assert self.owned.found_in(told, sent=(sent, session)) == [], (method, address, told)
         assert said.status < 500, (method, address, told)
         self.asked += 1
         return said
@@ -200,17 +212,18 @@ class Trial:
             for query in place.queries:
                 if "{" not in f"{path}{query}{msgspec.json.encode(body).decode()[1:]}" and name != self.owned.names[0]:
                     continue  # no id is in it: once will do
-                found, missed = [await self.ask(method, path, body, query, sent) for sent in (name, nobody(name))]
+                pairs = ((name, GRANTED), (nobody(name), nobody(GRANTED)))
+                found, missed = [await self.ask(method, path, body, query, *pair) for pair in pairs]
                 assert found.status == missed.status, (method, path, name, found.raw, missed.raw)
                 if place.whose == "operator":
                     assert (found.status, found.error["code"]) == (403, "forbidden"), (method, path)
-                for one, sent in ((found, name), (missed, nobody(name))):
-                    one.raw = blurred(one.raw.decode(), sent).encode()
+                for one, pair in zip((found, missed), pairs, strict=True):
+                    one.raw = blurred(one.raw.decode(), pair).encode()
                 assert found.raw == missed.raw, (method, path, name)
                 heads = [
                     sorted((n, v) for n, v in one.headers.items() if n.lower() != "date") for one in (found, missed)
                 ]
-                assert [blurred(str(heads[0]), name)] == [blurred(str(heads[1]), nobody(name))]
+                assert blurred(str(heads[0]), pairs[0]) == blurred(str(heads[1]), pairs[1])
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -268,6 +281,7 @@ async def test_its_own_key_finds_it_all(tmp_path: Path) -> None:
         for kind, path in (
             ("run", "/v1/runs/{}"),
             ("session", "/v1/sessions/{}/messages"),
+            ("session", "/v1/sessions/{}/grants"),
             ("ledger", "/v1/budgets/{}"),
             ("name", "/v1/schedules/{}"),
             ("id", "/v1/webhooks/{}"),
@@ -277,6 +291,9 @@ async def test_its_own_key_finds_it_all(tmp_path: Path) -> None:
                 assert (await server.call("GET", path.format(name))).status == 200, name
         standings = {row["status"] for row in (await server.call("GET", "/v1/runs")).json["runs"]}
         assert standings == {"ended", "waiting", "queued", "runnable", "parked"}
+        waiting = (await server.call("GET", "/v1/approvals")).json["approvals"]
+        assert [call["call"] for call in waiting] == [owned.call]
+        assert owned.ids["grant"][0] in (await server.call("GET", f"/v1/sessions/{GRANTED}/grants")).raw.decode()
         letters = (await server.call("GET", "/v1/dlq?reason=all")).json["letters"]
         assert {letter["reason"] for letter in letters} == {"dead_letter", "agent_missing"}
         deliveries = (await server.call("GET", "/v1/webhooks/deliveries?limit=200")).json["deliveries"]
