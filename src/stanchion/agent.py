@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
+from stanchion.broker.broker import check_needs, checked_sources
+from stanchion.broker.port import Source
 from stanchion.core.bundle import (
     ApprovalRule,
     Bundle,
@@ -270,6 +272,8 @@ class Agent:
     guard: GuardRules = field(default_factory=GuardRules)
     """How strict its guard is, and what it knows: trusted values, levels of secrecy, grants."""
     deps: Mapping[Any, Any] = field(default_factory=dict[Any, Any])
+    credentials: Mapping[str, Source] = field(default_factory=dict[str, Source])
+    """Where the credentials of its tools come from, by name; each source says the most that may be asked of it."""
     output: Any = None
     """A type: the final answer is JSON of it, by the provider's strict mode, and checked."""
     loop: LoopRules = field(default_factory=LoopRules)
@@ -289,6 +293,7 @@ class Agent:
         _must_be(self.loop, LoopRules, f"{where}: loop", "LoopRules(..)")
         _must_be(self.guard, GuardRules, f"{where}: guard", "GuardRules(..)")
         _must_be(self.deps, Mapping, f"{where}: deps", "a dict of types and what is given for them")
+        checked_sources(self.name, self.credentials)
         _must_be(self.tool_choice, str, f"{where}: tool_choice", '"auto", "required", "none" or the name of a tool')
         if self.priority not in ("interactive", "batch"):
             raise ConfigError(f'{where}: priority must be "interactive" or "batch", not {self.priority!r}')
@@ -317,6 +322,7 @@ class Agent:
         """Make the bundle. Raises `ConfigError` or `InputError` that names the setting."""
         tools = registry.specs if self.tools else ()
         known = {spec.name: spec for spec in tools}
+        check_needs(self.name, known, self.credentials)
         if self.tool_choice not in ("auto", "required", "none") and self.tool_choice not in known:
             raise ConfigError(f"agent {self.name!r}: tool_choice {self.tool_choice!r} is none of its tools")
         return Bundle(
@@ -328,6 +334,7 @@ class Agent:
             loop=self.loop,
             approvals=tuple(_approval(self.name, rule, known) for rule in self.approvals),
             guard=checked_rules(self.name, self.guard, known),
+            credentials={name: source.scopes for name, source in self.credentials.items()},
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,

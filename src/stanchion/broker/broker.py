@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from stanchion.broker.port import Ask, Means, Source
+from stanchion.core.bundle import ToolSpec
 from stanchion.core.credential import Credential
 from stanchion.core.errors import ConfigError, CredentialError
 
@@ -48,8 +49,23 @@ class Broker:
         return made
 
 
-def checked_sources(agent: str, sources: Mapping[str, object]) -> Mapping[str, Source]:
+def check_needs(agent: str, tools: Mapping[str, ToolSpec], sources: Mapping[str, Source]) -> None:
+    """Check that an agent has what its tools need. Raises `ConfigError`."""
+    for spec in tools.values():
+        for needs in spec.needs.values():
+            where = f"agent {agent!r}: its tool {spec.name!r} needs the credential {needs.name!r}"
+            source = sources.get(needs.name)
+            if source is None:
+                raise ConfigError(f"{where}; say where it comes from: credentials={{{needs.name!r}: Environment(..)}}")
+            if beyond := [scope for scope in needs.scopes if scope not in source.scopes]:
+                raise ConfigError(f"{where} with {', '.join(beyond)}, which is not among the source's scopes=")
+
+
+def checked_sources(agent: str, given: object) -> Mapping[str, Source]:
     """Check an agent's credentials. Raises `ConfigError`; nothing of a value is shown, for it may be the secret."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"agent {agent!r}: credentials must be a dict of names and sources")
+    sources = cast("Mapping[str, object]", given)
     for name, source in sources.items():
         where = f"agent {agent!r}: credentials[{name!r}]"
         if not name or len(name) > 64 or not all(char.isalnum() or char in "_-." for char in name):

@@ -153,7 +153,7 @@ async def token_request(
         fields.append(("client_id", client.id))
     else:
         secret = (await client.secret.mint(ask, means)).value
-        means.minted(f"{ask.name}/client", secret)
+        means.minted(f"{ask.name}.client", secret)
         if client.auth == "basic":  # each is form-encoded before it is joined: RFC 6749, 2.3.1
             pair = f"{quote_plus(client.id)}:{quote_plus(secret)}"
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -180,7 +180,7 @@ def _issued(said: Mapping[str, Any], form: Mapping[str, str | tuple[str, ...]], 
         raise CredentialError(f"{where} has the token_type {str(kind)[:20]!r}; only Bearer is known here")
     means.minted(ask.name, access)
     if refresh:
-        means.minted(f"{ask.name}/refresh", refresh)
+        means.minted(f"{ask.name}.refresh", refresh)
     asked = str(form.get("scope", "")).split()
     granted = (
         scope.split() if isinstance(scope, str) else asked

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from stanchion.broker.broker import Broker
 from stanchion.core.bundle import Bundle, ToolSpec, digest_of
 from stanchion.loop.effect import View, view
 from stanchion.model.client import ModelClient
@@ -24,6 +25,9 @@ class BoundAgent:
     """One for each route."""
     accounts: Sequence[str] = ()
     """For each route: the provider and a fingerprint of the key. Limits that others share go by it."""
+
+    broker: Broker = field(default_factory=lambda: Broker({}))
+    """Where the credentials of its tools come from."""
 
     def account(self, route: int) -> str:
         """Name what a route's limits are counted under."""

@@ -22,6 +22,7 @@ from stanchion.engine.breaker import Barred, Passed, refusal
 from stanchion.engine.clock import Clock
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
+from stanchion.engine.minting import Minting
 from stanchion.engine.permit import Ticket
 from stanchion.guard.evidence import label_of
 from stanchion.loop.effect import CallModel, CallTool, backoff_s
@@ -58,6 +59,7 @@ class Performer:
         self._live = live
         self._tenant, self._run = state.tenant, state.run
         self._session, self._user = state.session, state.user
+        self._minting = Minting(agent, state)
 
     async def call_model(self, effect: CallModel, ticket: Ticket | None = None) -> list[ev.Event]:
         """Make an attempt at a model call. `ticket`: its permits, where a limit is shared."""
@@ -130,7 +132,8 @@ class Performer:
         if isinstance(effect, CallModel):
             route = self._agent.bundle.routes[effect.route]
             return [self._model_failed(effect, route, ModelError(text, code="cancelled", retryable=True))]
-        return [self._tool_failed(effect, Failure("cancelled", text, in_doubt=effect.doubtful, retryable=True))]
+        failure = Failure("cancelled", text, in_doubt=effect.doubtful, retryable=True)
+        return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
     def overdue(self, effect: CallModel | CallTool) -> list[ev.Event]:
         """Say that an attempt went on behind its deadline and was given up. What it still does is not ours to know."""
@@ -139,7 +142,8 @@ class Performer:
             text = "the model client did not stop at its deadline"
             return [self._model_failed(effect, route, ModelError(text, code="timeout_total", retryable=True))]
         text = f"{effect.tool} did not stop at its deadline"
-        return [self._tool_failed(effect, Failure("tool_timeout", text, in_doubt=effect.doubtful, retryable=True))]
+        failure = Failure("tool_timeout", text, in_doubt=effect.doubtful, retryable=True)
+        return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
     def broken(self, effect: CallModel | CallTool, error: BaseException) -> list[ev.Event]:
         """Say that an attempt ended by an exception that nothing foresees (a tool may raise what closes generators)."""
@@ -147,7 +151,8 @@ class Performer:
         if isinstance(effect, CallModel):
             route = self._agent.bundle.routes[effect.route]
             return [self._model_failed(effect, route, ModelError(text, code="garbled", retryable=False))]
-        return [self._tool_failed(effect, Failure("tool_crashed", text, in_doubt=effect.doubtful))]
+        failure = Failure("tool_crashed", self._minting.clean(text), in_doubt=effect.doubtful)
+        return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
     def _model_failed(self, effect: CallModel, route: Route, error: ModelError) -> ev.ModelCallFailed:
         unbilled = _is_unbilled(error)
@@ -183,33 +188,36 @@ class Performer:
                 return [self._tool_failed(effect, Failure("tool_busy", _NO_PERMIT, retryable=True))]
             began = time.monotonic()
             if effect.mode == "reconcile":
-                return await self._reconcile(effect, context)
+                return self._minting.told(effect, await self._reconcile(effect, context))
             answer = await self._answer(effect, context)
         except asyncio.CancelledError:
             return self.stopped(effect)
         took_ms = int((time.monotonic() - began) * 1000)
         if isinstance(answer, Barred):
             return [self._barred(effect, answer)]
+        return self._minting.told(effect, [self._outcome(effect, self._minting.cleaned(answer), took_ms)])
+
+    def _outcome(self, effect: CallTool, answer: Answer | Failure, took_ms: int) -> ev.Event:
         if isinstance(answer, Answer):
-            return [self._answered(effect, answer, took_ms)]
+            return self._answered(effect, answer, took_ms)
         if not (answer.retryable or answer.in_doubt or effect.in_doubt):
-            return [_finished(effect, "error", answer.text, RUNTIME, took_ms=took_ms)]
-        return [self._tool_failed(effect, answer)]
+            return _finished(effect, "error", answer.text, RUNTIME, took_ms=took_ms)
+        return self._tool_failed(effect, answer)
 
     async def _answer(self, effect: CallTool, context: ToolContext) -> Answer | Failure | Barred:
         """Call the tool, or pretend to; not at all while its breaker is open."""
-        registry = self._agent.registry
+        registry, mint = self._agent.registry, self._minting.of(effect)
         if effect.mode == "dry":
-            return await registry.dry_run(effect.tool, effect.arguments, context)
+            return await registry.dry_run(effect.tool, effect.arguments, context, mint)
         limits, gate = registry.limits(effect.tool), self._gate
         if limits is None or limits.breaker is None or gate is None:
-            return await registry.run(effect.tool, effect.arguments, context)
+            return await registry.run(effect.tool, effect.arguments, context, mint)
         passed = await gate.breakers.admit(effect.tool, max(effect.deadline_ms - self._clock.now_ms(), 0))
         if not isinstance(passed, Passed):
             return passed
         told = gate.breakers.told
         try:
-            answer = await registry.run(effect.tool, effect.arguments, context)
+            answer = await registry.run(effect.tool, effect.arguments, context, mint)
         except BaseException:
             await told(effect.tool, limits.breaker, passed, None)
             raise
@@ -228,11 +236,12 @@ class Performer:
         )
 
     async def _reconcile(self, effect: CallTool, context: ToolContext) -> list[ev.Event]:
-        said = await self._agent.registry.reconcile(effect.tool, effect.arguments, context)
+        mint = self._minting.of(effect)
+        said = await self._agent.registry.reconcile(effect.tool, effect.arguments, context, mint)
         told = ev.ToolCallReconciled(call=effect.call, attempt=effect.attempt, answer=said.answer)
         if said.answer != "done":
             return [told]
-        return [told, self._answered(effect, Answer(said.text), 0)]
+        return [told, self._answered(effect, Answer(self._minting.clean(said.text)), 0)]
 
     def _answered(self, effect: CallTool, answer: Answer, took_ms: int) -> ev.ToolCallFinished:
         outcome = "pretended" if effect.mode == "dry" else "ok"

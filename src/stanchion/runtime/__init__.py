@@ -2,6 +2,7 @@
 
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import LiveDelta
+from stanchion.runtime.connecting import ConnectedView, ConnectionView
 from stanchion.runtime.deciding import Decision
 from stanchion.runtime.facade import Runtime
 from stanchion.runtime.files import load_agents
@@ -24,6 +25,8 @@ from stanchion.runtime.webhooks import Callback, DeliveryView, EndpointView
 __all__ = [
     "Approval",
     "Callback",
+    "ConnectedView",
+    "ConnectionView",
     "Decision",
     "DeliveryView",
     "Draining",

@@ -43,6 +43,7 @@ from stanchion.model.client import ModelClient
 from stanchion.runtime import moving, proof
 from stanchion.runtime.admission import class_of
 from stanchion.runtime.capabilities import read_grants, written
+from stanchion.runtime.connecting import Connecting
 from stanchion.runtime.deciding import MOST_DECISIONS, Decision, Desk
 from stanchion.runtime.driving import DriveSettings, Driving
 from stanchion.runtime.explaining import Explaining, Explanation
@@ -75,6 +76,7 @@ class Runtime:
         *,
         drive: bool,
         webhooks: WebhookSettings = WebhookSettings(),  # noqa: B008  (it does not change)
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.store = store
         self.agents = named
@@ -95,6 +97,7 @@ class Runtime:
         self.shares = Sharing(store)
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
+        self.connections = Connecting(store, agents.values(), clock, environment or {})
         self._policing = Policing(store, read_policies)
         self._policy_files: PolicyFiles | None = None
         self.explaining = Explaining(store, self._loader, partial(recorded, self._policing))
@@ -135,7 +138,8 @@ class Runtime:
             store, clock = await open_store(data, clock)
         clock = clock or SystemClock()
         delivery = webhook_settings(environment) if webhooks is None else webhooks
-        runtime = cls(store, bound, {agent.name: agent for agent in agents}, clock, drive=drive, webhooks=delivery)
+        named = {agent.name: agent for agent in agents}
+        runtime = cls(store, bound, named, clock, drive=drive, webhooks=delivery, environment=environment)
         try:
             if drive:
                 files = await runtime._open_policies(places_of(policies, environment))
@@ -229,6 +233,7 @@ class Runtime:
         async with AsyncExitStack() as closing:  # in reverse, and all of it, whatever fails on the way
             closing.push_async_callback(self.store.aclose)
             closing.push_async_callback(self._relay.aclose)
+            closing.push_async_callback(self.connections.aclose)
             if self._driving is not None:
                 closing.push_async_callback(self._driving.aclose)
             for agent in self._bound.values():

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypeGuard
 
 from stanchion.agent import Agent, OutputCheck
+from stanchion.broker.broker import Broker
+from stanchion.broker.port import Source
 from stanchion.core.errors import ConfigError
 from stanchion.core.prices import load_prices
 from stanchion.engine.bound import BoundAgent, bind
@@ -65,7 +67,20 @@ def bind_agents(
         if agent.name in bound:
             raise ConfigError(f"two agents are named {agent.name!r}; give each its own name=")
         bound[agent.name] = _bind(agent, clients, environment, drive=drive)
+    _check_sources(agents)
     return bound
+
+
+def _check_sources(agents: tuple[Agent, ...]) -> None:
+    """A credential's name means one source in a process: users' connections are kept under it. Raises `ConfigError`."""
+    known: dict[str, Source] = {}
+    for agent in agents:
+        for name, source in agent.credentials.items():
+            if known.setdefault(name, source) != source:
+                raise ConfigError(
+                    f"agent {agent.name!r}: credentials[{name!r}] is another source than an earlier agent's of this name; "
+                    "give one of them another name"
+                )
 
 
 def _bind(
@@ -75,7 +90,7 @@ def _bind(
     bundle = agent.bundle(registry, load_prices(), datetime.now(UTC).date().isoformat(), framework=version("stanchion"))
     check = OutputCheck(agent.output) if agent.output is not None else None
     if not drive:
-        return bind(bundle, registry, (), check)
+        return replace(bind(bundle, registry, (), check), broker=Broker(agent.credentials))
     replaced = [_replaced(f"{route.provider}:{route.model}", route.provider, clients) for route in bundle.routes]
     ends = [
         None if client else resolve_endpoint(route.provider, environment)
@@ -90,7 +105,7 @@ def _bind(
     ]
     batchable = (n for n, route in enumerate(bundle.routes) if replaced[n] is None and has_batches(route.provider))
     bound = bind(bundle, registry, found, check, frozenset(batchable))
-    return replace(bound, accounts=accounts)
+    return replace(bound, accounts=accounts, broker=Broker(agent.credentials))
 
 
 def _replaced(model: str, provider: str, clients: Mapping[str, ModelClient]) -> ModelClient | None:
