@@ -94,6 +94,8 @@ class Desk(Protocol):
     async def send(self, run: str, text: str, *, by: str) -> None: ...
     async def cancel(self, run: str, *, by: str, reason: str) -> None: ...
     async def decide(self, run: str, decided: Decided) -> None: ...
+    async def judged(self, run: str) -> Sequence[str]: ...
+    async def explain(self, run: str, call: str) -> Json: ...
     async def revive(self, run: str, *, by: str) -> None: ...
     async def runs(
         self,
@@ -227,6 +229,12 @@ class FileDesk:
             by=decided.by,
             tenant=self._tenant,
         )
+
+    async def judged(self, run: str) -> Sequence[str]:
+        return await self._runtime.explaining.calls(self._tenant, run)
+
+    async def explain(self, run: str, call: str) -> Json:
+        return plain(await self._runtime.explain(run, call, tenant=self._tenant))
 
     async def revive(self, run: str, *, by: str) -> None:
         await self._runtime.revive(run, by=by, tenant=self._tenant)

@@ -16,6 +16,7 @@ from stanchion.cli import (
     doctor,
     keys,
     move,
+    policy,
     prices,
     quotas,
     run,
@@ -73,6 +74,7 @@ app.add_typer(quotas.app)
 app.add_typer(schedule.app)
 app.add_typer(webhooks.app)
 app.add_typer(shares.workers)
+app.add_typer(policy.app)
 app.command()(prices.prices)
 app.command()(version.version)
 

@@ -43,6 +43,15 @@ SimulatedIfNoKey = Annotated[
     bool,
     typer.Option("--simulated-if-no-key", help="As --simulated, but only if no key for the agent's provider is set."),
 ]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policies",
+        metavar="FILE|DIR",
+        help="Cedar policies beside the agents' own rules: a file, or a folder of *.cedar; may be repeated, also in "
+        "STANCHION_POLICIES. Read again when they change. See `stanchion policy`.",
+    ),
+]
 SimScript = Annotated[
     str, typer.Option("--sim-script", metavar="FILE", help="What the simulated provider plays (docs: sim).")
 ]

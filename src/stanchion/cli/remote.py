@@ -150,6 +150,18 @@ class Remote:
         body = {name: value for name, value in msgspec.structs.asdict(decided).items() if value is not None}
         await self._call("POST", f"/v1/runs/{_segment(run)}/decisions", body)
 
+    async def judged(self, run: str) -> Sequence[str]:
+        found: dict[str, None] = {}
+        page: Json = {"more": True, "after": 0}
+        while page["more"]:
+            query = {"format": "json", "after": str(page["after"])}
+            page = await self._call("GET", f"/v1/runs/{_segment(run)}/events", query=query)
+            found |= {event["call"]: None for event in page["events"] if event["type"] == "tool_call_judged"}
+        return list(found)
+
+    async def explain(self, run: str, call: str) -> Json:
+        return await self._call("GET", f"/v1/runs/{_segment(run)}/calls/{_segment(call)}/explanation")
+
     async def revive(self, run: str, *, by: str) -> None:
         await self._call("POST", f"/v1/runs/{_segment(run)}/revive", {"by": by})
 

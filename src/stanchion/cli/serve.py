@@ -18,7 +18,7 @@ import typer
 
 from stanchion.cli.desk import Where, check_data
 from stanchion.cli.loop import run_loop
-from stanchion.cli.options import Data, Model, Output, SimScript, Simulated, SimulatedIfNoKey
+from stanchion.cli.options import Data, Model, Output, Policies, SimScript, Simulated, SimulatedIfNoKey
 from stanchion.cli.output import print_line, print_text, say
 from stanchion.core.errors import InputError
 
@@ -62,6 +62,7 @@ def serve(
     grace_s: Grace = 10.0,
     max_active: MaxActive = 4_000,
     quota: Quotas = None,
+    policies: Policies = None,
     access_log: AccessLog = False,
     model: Model = "",
     simulated: Simulated = False,
@@ -91,7 +92,7 @@ def serve(
     """
     where = Where(data=data).in_a_file()
     settings = http_settings(host, port, grace_s, access_log=access_log)
-    answering = Answering(model, simulated, simulated_if_no_key, sim_script, max_active, quota or ())
+    answering = Answering(model, simulated, simulated_if_no_key, sim_script, max_active, quota or (), policies or ())
     run_loop(serve_http(files, where, answering, settings, said=try_ or (), as_json=output == "json"))
 
 
@@ -147,6 +148,8 @@ class Answering:
     """How many runs are driven at once."""
     quotas: Sequence[str] = ()
     """Limits of providers that all workers share."""
+    policies: Sequence[str] = ()
+    """Files and folders of Cedar policies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,13 @@ async def hosted(
         most = answering.max_active if answering else 0
         quotas = answering.quotas if answering else ()
         runtime = await Runtime.open(
-            *agents, data=where.data, environment=environment, drive=drives, max_active=most, quotas=quotas
+            *agents,
+            data=where.data,
+            environment=environment,
+            drive=drives,
+            max_active=most,
+            quotas=quotas,
+            policies=answering.policies if answering else (),
         )
         stack.push_async_callback(runtime.aclose, grace_s=0)
         yield Hosted(runtime, agents, shown(where.data), simulated, drives)

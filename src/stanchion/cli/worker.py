@@ -8,7 +8,7 @@ import typer
 
 from stanchion.cli.desk import Where
 from stanchion.cli.loop import run_loop
-from stanchion.cli.options import Data, Model, Output, SimScript, Simulated, SimulatedIfNoKey
+from stanchion.cli.options import Data, Model, Output, Policies, SimScript, Simulated, SimulatedIfNoKey
 from stanchion.cli.output import print_line, print_text, say
 from stanchion.cli.serve import Answering, Files, Grace, Hosted, MaxActive, Quotas, check_grace, hosted, notes, settle
 
@@ -19,6 +19,7 @@ def worker(
     grace_s: Grace = 10.0,
     max_active: MaxActive = 4_000,
     quota: Quotas = None,
+    policies: Policies = None,
     health_port: Annotated[
         int | None,
         typer.Option(
@@ -47,7 +48,7 @@ def worker(
         stanchion worker agent.py --data /srv/agents/stanchion.db --grace-s 30
     """
     where, grace = Where(data=data).in_a_file(), check_grace(grace_s)
-    answering = Answering(model, simulated, simulated_if_no_key, sim_script, max_active, quota or ())
+    answering = Answering(model, simulated, simulated_if_no_key, sim_script, max_active, quota or (), policies or ())
     run_loop(_work(files, where, answering, grace, health_host, health_port, as_json=output == "json"))
 
 

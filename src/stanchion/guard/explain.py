@@ -95,7 +95,8 @@ def rows(bundle: Bundle, state: State, spec: ToolSpec, arguments: Mapping[str, A
 def _plain_row(spec: ToolSpec, path: str, value: Any) -> Row:
     role = role_of(spec, path)
     if isinstance(role, Content):
-        return Row(path, value, "content", note=_WORDS[""])
+        note = _WORDS[""] if role.links == "ground" else "what is said; the links in it are not looked at"
+        return Row(path, value, "content", note=note if spec.params else "the tool says of no argument what it means")
     name = "destination" if isinstance(role, Destination) else "bound"
     return Row(path, value, name, role.kind, note="what the tool does when nothing is said")
 
