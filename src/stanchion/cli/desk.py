@@ -67,6 +67,8 @@ class Decided(msgspec.Struct, frozen=True):
     reason: str = ""
     by: str = ""
     attempt: int | None = None
+    policy: str | None = None
+    allow: Literal["", "session", "destination"] = ""
 
 
 SHARE_FIELDS = ("weight", "max_running", "max_queued")
@@ -82,6 +84,8 @@ class Ask(msgspec.Struct, frozen=True):
     usd: str = ""
     dry_run: bool = False
     priority: str = ""
+    grants: Any = None
+    task: str = ""
 
 
 class Desk(Protocol):
@@ -94,6 +98,9 @@ class Desk(Protocol):
     async def send(self, run: str, text: str, *, by: str) -> None: ...
     async def cancel(self, run: str, *, by: str, reason: str) -> None: ...
     async def decide(self, run: str, decided: Decided) -> None: ...
+    async def decide_all(self, run: str, decided: Sequence[Decided]) -> None: ...
+    async def grants(self, session: str) -> Sequence[Json]: ...
+    async def revoke_grant(self, session: str, grant: str, *, by: str) -> None: ...
     async def judged(self, run: str) -> Sequence[str]: ...
     async def explain(self, run: str, call: str) -> Json: ...
     async def revive(self, run: str, *, by: str) -> None: ...
@@ -122,7 +129,7 @@ class Desk(Protocol):
     async def quotas(self) -> Json: ...
     async def set_quota(self, name: str, counts: Mapping[str, float]) -> Json: ...
     async def drop_quota(self, name: str) -> None: ...
-    async def add_key(self, name: str) -> tuple[Json, str]: ...
+    async def add_key(self, name: str, may_approve: str | None = None) -> tuple[Json, str]: ...
     async def keys(self) -> Sequence[Json]: ...
     async def revoke_key(self, id: str) -> bool: ...
 
@@ -191,6 +198,8 @@ class FileDesk:
             limits=limits_of(ask),
             dry_run=ask.dry_run,
             priority=ask.priority,
+            grants=ask.grants,
+            task=ask.task,
         )
         return started.run
 
@@ -217,18 +226,19 @@ class FileDesk:
         await self._runtime.cancel(run, by=by, reason=reason, tenant=self._tenant)
 
     async def decide(self, run: str, decided: Decided) -> None:
-        await self._runtime.decide(
-            run,
-            decided.call,
-            decided.decision,
-            revision=decided.revision,
-            attempt=decided.attempt,
-            arguments=decided.arguments,
-            result=decided.result,
-            reason=decided.reason,
-            by=decided.by,
-            tenant=self._tenant,
-        )
+        await self.decide_all(run, [decided])
+
+    async def decide_all(self, run: str, decided: Sequence[Decided]) -> None:
+        from stanchion.runtime import Decision
+
+        decisions = [Decision(**msgspec.structs.asdict(one)) for one in decided]
+        await self._runtime.decide_all(run, decisions, tenant=self._tenant)
+
+    async def grants(self, session: str) -> Sequence[Json]:
+        return [plain(grant) for grant in await self._runtime.grants(session, tenant=self._tenant)]
+
+    async def revoke_grant(self, session: str, grant: str, *, by: str) -> None:
+        await self._runtime.revoke_grant(session, grant, by=by, tenant=self._tenant)
 
     async def judged(self, run: str) -> Sequence[str]:
         return await self._runtime.explaining.calls(self._tenant, run)
@@ -318,8 +328,8 @@ class FileDesk:
         if not await self._runtime.quotas.drop(name):
             raise NotFound(f"there is no limit for {name!r}; `stanchion quotas ls` lists what there is")
 
-    async def add_key(self, name: str) -> tuple[Json, str]:
-        key, secret = await self._runtime.keys.add(self._tenant, name)
+    async def add_key(self, name: str, may_approve: str | None = None) -> tuple[Json, str]:
+        key, secret = await self._runtime.keys.add(self._tenant, name, may_approve=may_approve)
         return _key(plain(key)), secret
 
     async def keys(self) -> Sequence[Json]:
@@ -371,7 +381,7 @@ def _priced(ledger: Json) -> Json:
 
 
 def _key(key: Json) -> Json:
-    return {name: key[name] for name in ("id", "tenant", "name", "created_ms", "revoked")}
+    return {name: key[name] for name in ("id", "tenant", "name", "created_ms", "revoked", "may_approve")}
 
 
 def limits_of(ask: Ask) -> Limits | None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from stanchion.cli.approval import waiting_lines
 from stanchion.cli.desk import Decided, Desk, Json
 from stanchion.cli.errors import say_error
 from stanchion.cli.output import print_line, say
-from stanchion.cli.show import Screen, waiting_lines
+from stanchion.cli.show import Screen
 from stanchion.core.errors import Conflict, InputError, NotFound, StanchionError
 
 OnWaiting = Callable[[Json], Awaitable[Decided | None]]
@@ -219,7 +220,7 @@ async def ask_person(lines: Lines, ask: Json, by: str) -> Decided | None:
 
 
 async def _details(lines: Lines, ask: Json, decision: str, by: str) -> Decided | None:
-    base = Decided(ask["call"], decision, ask["revision"], by=by, attempt=ask.get("attempt"))  # pyright: ignore[reportArgumentType]
+    base = msgspec.structs.replace(on_shown(ask, by), decision=decision)
     match decision:
         case "edit":
             said = await lines.line("arguments (JSON): ")
@@ -240,4 +241,10 @@ def approve(ask: Json, by: str) -> Decided | None:
     """Approve what waits for approval. A call in doubt is not decided by anybody unseen."""
     if ask["kind"] != "approval":
         return None
-    return Decided(ask["call"], "approve", ask["revision"], by=by, attempt=ask.get("attempt"))
+    return on_shown(ask, by)
+
+
+def on_shown(ask: Json, by: str) -> Decided:
+    """Approve what was shown, and nothing that came after it."""
+    attempt, policy = ask.get("attempt"), ask.get("policy")
+    return Decided(ask["call"], "approve", ask["revision"], by=by, attempt=attempt, policy=policy)

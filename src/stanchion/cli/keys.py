@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stanchion.cli.desk import Where, open_desk
-from stanchion.cli.options import Data, Output, Tenant
+from stanchion.cli.options import Data, Output, Tenant, text_of
 from stanchion.cli.output import Column, print_json, print_text, say, table, when
 from stanchion.core.errors import InputError, NotFound
 
@@ -21,6 +21,7 @@ COLUMNS: tuple[Column, ...] = (
     ("tenant", lambda key: key["tenant"]),
     ("name", lambda key: key["name"]),
     ("created", lambda key: when(key["created_ms"])),
+    ("may approve", lambda key: key["may_approve"] or "anything"),
     ("revoked", lambda key: "revoked" if key["revoked"] else ""),
 )
 
@@ -28,6 +29,13 @@ COLUMNS: tuple[Column, ...] = (
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, or what for.")],
+    may_approve: Annotated[
+        str,
+        typer.Option(
+            metavar="JSON|@FILE",
+            help="Grants beyond which its holder approves nothing; [] for nothing at all. Left out: anything.",
+        ),
+    ] = "",
     tenant: Tenant = "",
     data: Data = "",
     output: Output = "text",
@@ -38,6 +46,7 @@ def add(
     Examples:
         stanchion keys add website
         stanchion keys add ann --tenant acme
+        stanchion keys add bob --may-approve '[{"tools": ["refund"], "params": [{"path": "cents", "most": "5000"}]}]'
         KEY=$(stanchion keys add ci)
     """
     if not name.strip():
@@ -45,7 +54,7 @@ def add(
 
     async def work() -> tuple[Any, str]:
         async with open_desk(Where(data=data, tenant=tenant).in_a_file(), create=True) as desk:
-            return await desk.add_key(name.strip())
+            return await desk.add_key(name.strip(), text_of(may_approve, "--may-approve") if may_approve else None)
 
     key, secret = asyncio.run(work())
     if output == "json":

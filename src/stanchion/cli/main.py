@@ -15,6 +15,7 @@ from stanchion.cli import (
     dlq,
     doctor,
     keys,
+    grants,
     move,
     policy,
     prices,
@@ -63,6 +64,7 @@ app.add_typer(runs.app)
 app.add_typer(dlq.app)
 app.command()(decide.decide)
 app.command()(verify.verify)
+app.add_typer(grants.app)
 app.command()(move.export)
 app.command(name="import")(move.import_)
 app.command()(sim.sim)

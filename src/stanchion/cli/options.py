@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stanchion.cli.output import Form
+from stanchion.core.errors import InputError
 
 Output = Annotated[Form, typer.Option("--output", "-o", help="Text for people, or JSON for programs.")]
 Data = Annotated[
@@ -55,3 +57,15 @@ Policies = Annotated[
 SimScript = Annotated[
     str, typer.Option("--sim-script", metavar="FILE", help="What the simulated provider plays (docs: sim).")
 ]
+
+
+def text_of(value: str, field: str) -> str:
+    """Give what an option says, or what the file says that it names with an @. Raises `InputError`."""
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text()
+    except OSError as error:
+        raise InputError(f"cannot read {value[1:]!r}: {error.strerror}", field=field) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{value[1:]!r} is not text in UTF-8", field=field) from None

@@ -51,7 +51,8 @@ class Remote:
     async def start(self, ask: Ask) -> str:
         body: dict[str, Any] = {"agent": ask.agent, "input": ask.input, "session": ask.session, "user": ask.user}
         body |= {"dry_run": ask.dry_run} | ({"limits": {"usd": ask.usd}} if ask.usd else {})
-        body |= {"priority": ask.priority} if ask.priority else {}
+        more = {"priority": ask.priority, "task": ask.task, "grants": ask.grants}
+        body |= {name: value for name, value in more.items() if value not in ("", None)}
         return (await self._call_once("/v1/runs", body))["run"]
 
     async def view(self, run: str) -> Json:
@@ -147,8 +148,16 @@ class Remote:
         await self._call("POST", f"/v1/runs/{_segment(run)}/cancel", {"by": by, "reason": reason})
 
     async def decide(self, run: str, decided: Decided) -> None:
-        body = {name: value for name, value in msgspec.structs.asdict(decided).items() if value is not None}
-        await self._call("POST", f"/v1/runs/{_segment(run)}/decisions", body)
+        await self._call("POST", f"/v1/runs/{_segment(run)}/decisions", _body(decided))
+
+    async def decide_all(self, run: str, decided: Sequence[Decided]) -> None:
+        await self._call("POST", f"/v1/runs/{_segment(run)}/decisions", {"decisions": [_body(one) for one in decided]})
+
+    async def grants(self, session: str) -> Sequence[Json]:
+        return (await self._call("GET", f"/v1/sessions/{_segment(session)}/grants"))["grants"]
+
+    async def revoke_grant(self, session: str, grant: str, *, by: str) -> None:
+        await self._call("DELETE", f"/v1/sessions/{_segment(session)}/grants/{_segment(grant)}")
 
     async def judged(self, run: str) -> Sequence[str]:
         found: dict[str, None] = {}
@@ -216,7 +225,7 @@ class Remote:
     async def drop_quota(self, name: str) -> None:
         await self._call("DELETE", f"/v1/quotas/{quote(name, safe=':')}")
 
-    async def add_key(self, name: str) -> tuple[Json, str]:
+    async def add_key(self, name: str, may_approve: str | None = None) -> tuple[Json, str]:
         raise _keys_are_local()
 
     async def keys(self) -> Sequence[Json]:
@@ -318,6 +327,12 @@ def check_end(item: Json) -> None:
 def _pause_s(tries: int) -> float:
     """How long to wait before the next try: ever longer, 36 s in all."""
     return min(0.2 * 2**tries, 5.0)
+
+
+def _body(decided: Decided) -> dict[str, Any]:
+    """Write a decision; what was not said is left out, for older servers do not know it."""
+    said = msgspec.structs.asdict(decided).items()
+    return {name: value for name, value in said if value is not None and (name != "allow" or value)}
 
 
 def _segment(name: str) -> str:

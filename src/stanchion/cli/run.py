@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -15,7 +15,20 @@ import typer
 from stanchion.cli.desk import Ask, Decided, Desk, Json, Where, check_data, open_desk, user_name
 from stanchion.cli.errors import OUTCOMES, ExitCode
 from stanchion.cli.loop import run_loop
-from stanchion.cli.options import ApiKey, By, Data, Model, Output, SimScript, Simulated, SimulatedIfNoKey, Tenant, Url
+from stanchion.cli.options import (
+    ApiKey,
+    By,
+    Data,
+    Model,
+    Output,
+    Policies,
+    SimScript,
+    Simulated,
+    SimulatedIfNoKey,
+    Tenant,
+    Url,
+    text_of,
+)
 from stanchion.cli.output import print_json, print_line, print_text, say
 from stanchion.core.errors import InputError
 
@@ -37,11 +50,17 @@ class Wanted(msgspec.Struct, frozen=True):
     by: str
     as_json: bool
     events: bool
+    policies: list[str]
 
 
 Batch = Annotated[
     bool, typer.Option("--batch", help="Let it wait behind interactive runs; it is taken up when there is room.")
 ]
+Grants = Annotated[
+    str,
+    typer.Option("--grant", metavar="JSON|@FILE", help="What it may do at most: grants; calls outside are denied."),
+]
+Task = Annotated[str, typer.Option("--task", help="The type of task it is for: policies may go by it.")]
 Events = Annotated[bool, typer.Option("--events", help="With -o json: print each event as a line, then the run.")]
 
 
@@ -55,6 +74,9 @@ def run(
     usd: Annotated[str, typer.Option(metavar="USD", help="What this run may cost at most, like 0.50.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read for real, only pretend to have effects.")] = False,
     batch: Batch = False,
+    grant: Grants = "",
+    task: Task = "",
+    policies: Policies = None,
     model: Model = "",
     simulated: Simulated = False,
     simulated_if_no_key: SimulatedIfNoKey = False,
@@ -87,6 +109,7 @@ def run(
         stanchion run agent.py "Where is order A-17?"
         stanchion run agent.py "hello" --simulated
         stanchion run agent.py - --usd 0.10 --yes < question.txt
+        stanchion run agent.py "Refund A-17" --grant '[{"tools": ["lookup_*"]}]'
         stanchion run support "And when?" --session ses_1 --url http://127.0.0.1:8420
         stanchion run agent.py "hello" -o json | jq -r .text
 
@@ -102,7 +125,7 @@ def run(
     if usd:
         _check_usd(usd)
     wanted = Wanted(
-        Ask(agent, said, session, user, usd, dry_run, "batch" if batch else ""),
+        Ask(agent, said, session, user, usd, dry_run, "batch" if batch else "", _grants(grant), task),
         Where(data, url, api_key, tenant),
         model,
         simulated,
@@ -112,6 +135,7 @@ def run(
         user_name(by),
         output == "json",
         events,
+        policies or [],
     )
     raise typer.Exit(int(run_loop(_run(wanted))))
 
@@ -122,6 +146,17 @@ def _answer(*, yes: bool, ask: bool | None, stdin_is_input: bool) -> bool | None
         return True
     asked = sys.stdin.isatty() if ask is None else ask
     return None if asked and not stdin_is_input else False
+
+
+def _grants(grant: str) -> Any:
+    """Read what the run is narrowed to, as plain JSON: the runtime checks it."""
+    if not grant:
+        return None
+    try:
+        said = msgspec.json.decode(text_of(grant, "--grant"))
+    except msgspec.DecodeError as error:
+        raise InputError(f"this is no JSON: {error}", field="--grant") from None
+    return [said] if isinstance(said, dict) else said
 
 
 def _check_usd(usd: str) -> None:
@@ -171,7 +206,9 @@ async def _desk(wanted: Wanted) -> AsyncGenerator[tuple[Desk, Ask, bool]]:
     async with model_provider(
         agents, simulated=wanted.simulated, if_no_key=wanted.if_no_key, script=wanted.script
     ) as provider:
-        runtime = await Runtime.open(*agents, data=where.data, environment=provider.environment, adopt=False)
+        runtime = await Runtime.open(
+            *agents, data=where.data, environment=provider.environment, adopt=False, policies=wanted.policies
+        )
         log = logging.getLogger("stanchion")
         level = log.level
         log.setLevel(logging.ERROR)  # what becomes of the run is on the screen
@@ -191,8 +228,8 @@ def _at_server(wanted: Wanted) -> bool:
     is_file = agent.partition(":")[0].endswith(".py") or "/" in agent
     if where.url and is_file:
         raise InputError(f"{agent!r} is a file; with --url name an agent of that server", field="AGENT")
-    if where.url and (wanted.simulated or wanted.if_no_key or wanted.model):
-        raise InputError("--model and --simulated are the server's to choose; they do not go with --url")
+    if where.url and (wanted.simulated or wanted.if_no_key or wanted.model or wanted.policies):
+        raise InputError("--model, --simulated and --policies are the server's to choose; they do not go with --url")
     return bool(where.url) or (not is_file and not where.data and bool(os.environ.get("STANCHION_URL")))
 
 

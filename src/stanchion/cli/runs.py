@@ -98,8 +98,9 @@ def show(
 
 
 def _show(view: Json, where: Where) -> None:
+    from stanchion.cli.approval import waiting_lines
     from stanchion.cli.run import there
-    from stanchion.cli.show import counted, how_to_decide, state_of, waiting_lines
+    from stanchion.cli.show import counted, how_to_decide, state_of
 
     usage = view["usage"]
     lines = {

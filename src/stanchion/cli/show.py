@@ -243,17 +243,6 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def waiting_lines(waiting: Json) -> Sequence[str]:
-    """Describe a call that waits for a person."""
-    doubt = waiting["kind"] == "in_doubt"
-    what = "may have been done or not: nobody answered" if doubt else "waits for approval"
-    lines = [f"{waiting['tool']} {what} (call {waiting['call']}, revision {waiting['revision']})"]
-    lines.append(f"  arguments  {clean(msgspec.json.encode(waiting['arguments']).decode())}")
-    lines.append(f"  tier       {waiting.get('tier', '')}")
-    why = " · ".join(piece for piece in (waiting.get("rule", ""), waiting.get("reason", "")) if piece)
-    return [*lines, f"  why        {clean(why)}"] if why else lines
-
-
 NEEDS = {"edit": " --arguments JSON", "record": " --result TEXT", "reject": " --reason TEXT", "fail": " --reason TEXT"}
 
 

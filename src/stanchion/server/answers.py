@@ -172,6 +172,12 @@ class GrantItem(BaseModel):
     at_ms: int
 
 
+class RevokedModel(BaseModel):
+    """What was taken back."""
+
+    id: str
+
+
 class GrantsModel(BaseModel):
     """What people allowed in a session."""
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stanchion.runtime import Approval, Decision
-from stanchion.server.answers import AcceptedModel, ApprovalPage, GrantsModel
+from stanchion.server.answers import AcceptedModel, ApprovalPage, GrantsModel, RevokedModel
 from stanchion.server.body import REFERENCE, Given, check, check_type, digest_of, parse, read_body
 from stanchion.server.edge import CallerOf, EdgeOf, TenantOf, reply
 from stanchion.server.models import ApprovalsQuery, Decide, DecideAll
@@ -82,11 +82,11 @@ async def list_grants(session: SessionId, edge: EdgeOf, tenant: TenantOf) -> Res
     return reply({"grants": await edge.runtime.grants(session, tenant=tenant)})
 
 
-@router.delete("/sessions/{session}/grants/{grant}", status_code=204)
+@router.delete("/sessions/{session}/grants/{grant}", response_model=RevokedModel)
 async def revoke_grant(
     session: SessionId, grant: Annotated[str, Path(max_length=200)], edge: EdgeOf, caller: CallerOf
 ) -> Response:
     """Take back what was allowed in a session: calls that are judged from now on wait again."""
     by = caller.reviewer.name if caller.reviewer else ""
     await edge.runtime.revoke_grant(session, grant, by=by, tenant=caller.tenant)
-    return Response(status_code=204)
+    return reply({"id": grant})
