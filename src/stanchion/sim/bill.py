@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
+from datetime import UTC, datetime
 
 import msgspec
 
+from stanchion.core.message import Usage as Tokens
+from stanchion.core.money import Price, cost, format_usd, in_batch
+from stanchion.core.prices import Prices, find_price, load_prices
 from stanchion.sim.exchange import Usage
 
 
@@ -37,6 +41,10 @@ class Line(msgspec.Struct):
     """Of the requests, those that came through a batch API, which bills half; so do the two counts below."""
     batch_input_tokens: int = 0
     batch_output_tokens: int = 0
+    nano_usd: int = 0
+    """What it costs, each call rounded up by itself, as providers' prices say; calls of a model without one cost nothing here."""
+    unpriced: int = 0
+    """Requests to models of which no price is known."""
     faults: dict[str, int] = {}
 
 
@@ -55,6 +63,8 @@ class Totals(msgspec.Struct):
     batch_requests: int = 0
     batch_input_tokens: int = 0
     batch_output_tokens: int = 0
+    nano_usd: int = 0
+    unpriced: int = 0
     faults: dict[str, int] = {}
 
 
@@ -64,6 +74,8 @@ class BillView(msgspec.Struct):
     simulated: bool
     token_rule: str
     in_flight: int
+    usd: str
+    """The whole bill in dollars, exactly."""
     total: Totals
     lines: list[Line]
 
@@ -94,7 +106,16 @@ class Bill:
         self._in_flight += 1
         self._idle.clear()
 
-    def settle(self, line: Line, usage: Usage, output_tokens: int, *, complete: bool, batch: bool = False) -> None:
+    def settle(
+        self,
+        line: Line,
+        usage: Usage,
+        output_tokens: int,
+        price: Price | None = None,
+        *,
+        complete: bool,
+        batch: bool = False,
+    ) -> None:
         """Bill an answer that has ended: its input, and the output that was generated."""
         self._in_flight -= 1
         if self._in_flight == 0:
@@ -107,6 +128,11 @@ class Bill:
         line.cache_write_long_tokens += usage.cache_write_long_tokens
         line.output_tokens += output_tokens
         line.reasoning_tokens += min(usage.reasoning_tokens, output_tokens)
+        if price is None:
+            line.unpriced += 1
+        else:
+            billed = cost(price, _billed(usage, output_tokens))
+            line.nano_usd += in_batch(billed) if batch else billed
         if batch:
             line.batch_requests += 1
             line.batch_input_tokens += usage.input_tokens
@@ -122,11 +148,40 @@ class Bill:
         total = Totals(faults=dict(sum((Counter(line.faults) for line in lines), Counter[str]())))
         for name in _SUMMED:
             setattr(total, name, sum(getattr(line, name) for line in lines))
-        return BillView(True, "ceil(utf-8 bytes / 4) per text; simulated", self._in_flight, total, lines)
+        return BillView(
+            True, "ceil(utf-8 bytes / 4) per text; simulated", self._in_flight, format_usd(total.nano_usd), total, lines
+        )
 
     def clear(self) -> None:
         """Start again from nothing; answers on their way go to lines that are no longer shown."""
         self._lines.clear()
+
+
+class Sheet:
+    """The prices of a day, looked up once for each model."""
+
+    def __init__(self, on_date: str) -> None:
+        self._on_date = on_date or datetime.now(UTC).date().isoformat()
+        self._prices: Prices | None = None
+        self._known: dict[tuple[str, str], Price | None] = {}
+
+    def of(self, wire: str, model: str) -> Price | None:
+        """Find a model's price, or None."""
+        at = ("anthropic" if wire == "anthropic" else "openai", model)
+        if at not in self._known:
+            self._prices = self._prices or load_prices()
+            self._known[at] = find_price(self._prices, *at, self._on_date)
+        return self._known[at]
+
+
+def _billed(usage: Usage, output_tokens: int) -> Tokens:
+    return Tokens(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_long_tokens=usage.cache_write_long_tokens,
+        output_tokens=output_tokens,
+    )
 
 
 def shown_key(key: str) -> str:

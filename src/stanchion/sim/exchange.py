@@ -120,7 +120,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """The tokens of one response. Cache reads and writes have their place here and are 0 until the sim keeps a cache."""
+    """The tokens of one response; the kinds of input are disjoint."""
 
     input_tokens: int
     output_tokens: int

@@ -10,6 +10,8 @@ import hashlib
 import re
 from typing import Any
 
+import msgspec
+
 from stanchion.sim.body import Field, anthropic_refusal, read_body, word_set
 from stanchion.sim.exchange import Ask, AskedCall, AskedTool, Turn, digest_of
 from stanchion.sim.tokens import Piece, canonical, json_piece, media_piece, text_piece
@@ -337,8 +339,9 @@ def _ttl(block: Field) -> str:
 
 def _breakpoints(top: Field, pieces: list[Piece]) -> None:
     marks = [p.cache_ttl for p in pieces if p.cache_ttl]
-    if top.has("cache_control"):
-        marks.append(_ttl(top))
+    if top.has("cache_control") and pieces and not pieces[-1].cache_ttl:  # automatic: the last block is marked
+        pieces[-1] = msgspec.structs.replace(pieces[-1], cache_ttl=_ttl(top))
+        marks.append(pieces[-1].cache_ttl)
     if len(marks) > 4:
         raise anthropic_refusal("", f"A maximum of 4 blocks with cache_control may be provided. Found {len(marks)}.")
     if "1h" in marks[marks.index("5m") :] if "5m" in marks else False:

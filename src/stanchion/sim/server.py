@@ -20,9 +20,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from stanchion.core.caching import cache_rules
 from stanchion.core.errors import InputError, StanchionError
 from stanchion.sim.batches import Batches, Reply
-from stanchion.sim.bill import Bill, Line
+from stanchion.sim.bill import Bill, Line, Sheet
+from stanchion.sim.cache import Found, PrefixCache
 from stanchion.sim.conversations import Shelf, load_messages, replay
 from stanchion.sim.deliver import HTML, WIRES, Delivery
 from stanchion.sim.exchange import (
@@ -68,6 +70,10 @@ class SimServer:
         self.faults: tuple[FaultPlan, ...] = self.settings.faults
         self.limits = RateLimits(self.settings.limits)
         self.base_url = ""
+        self.cache = PrefixCache()
+        self._ahead_s = 0.0
+        """By how much the clock of the cache was put forward."""
+        self._prices = Sheet(self.settings.prices_on)
         self._log = FaultLog()
         self._batches = Batches(self._respond, _key, self.settings.batch_s or 0.0)
         self._runner: web.AppRunner | None = None
@@ -97,6 +103,7 @@ class SimServer:
         app.router.add_put("/sim/script", self._put_script)
         app.router.add_put("/sim/faults", self._put_faults)
         app.router.add_put("/sim/pacing", self._put_pacing)
+        app.router.add_post("/sim/clock", self._put_clock)
         app.router.add_post("/sim/reset", self._reset)
         # A client that goes away cancels its handler, which then bills what had been generated.
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.5)
@@ -166,7 +173,7 @@ class SimServer:
             if plan.kind in UNBILLED:
                 self.bill.refuse(line)
                 return self._unbilled(request, plan, name)
-        return await self._deliver(request, line, self._settle(ask, played, plan), played, plan, left)
+        return await self._deliver(request, line, self._settle(ask, played, plan, key), played, plan, left)
 
     def _play(self, ask: Ask, conversation: str) -> Played:
         recorded = self.shelf.get(conversation)
@@ -183,18 +190,35 @@ class SimServer:
         strike = Strike(ask.wire, ask.model, scope, ask.turn, ask.digest)
         return next((plan for plan in (*plans, *self.faults) if self._log.strikes(plan, strike)), None)
 
-    def _settle(self, ask: Ask, played: Played, plan: FaultPlan | None) -> Answer:
+    def _settle(self, ask: Ask, played: Played, plan: FaultPlan | None, key: str) -> Answer:
         said = _spoilt(_allowed(played.said, ask), plan)
         said = shorten(stop_at(said, ask.stop), ask.max_tokens)
         output, reasoning = output_tokens(said)
         override = played.usage
-        usage = Usage(
-            ask.input_tokens if override.input_tokens is None else override.input_tokens,
-            output if override.output_tokens is None else override.output_tokens,
-            reasoning,
-        )
+        counted = output if override.output_tokens is None else override.output_tokens
+        if override.input_tokens is None:
+            found = self._input(ask, key)
+            usage = Usage(found.plain, counted, reasoning, found.read, found.written, found.written_long)
+        else:
+            usage = Usage(override.input_tokens, counted, reasoning)
         pacing = self._pacing(played)
         return Answer(ask, said, usage, ask.digest, created_of(ask.digest), pacing.events)
+
+    def _input(self, ask: Ask, key: str) -> Found:
+        """Take a request's input to the prefix cache of its key and model."""
+        rules = cache_rules("anthropic" if ask.wire == "anthropic" else "openai", ask.model)
+        if rules is None:
+            return Found(ask.input_tokens)
+        owner = f"{key}\0{ask.model}\0{ask.wire}"
+        price = self._prices.of(ask.wire, ask.model)
+        return self.cache.use(
+            owner,
+            ask.pieces,
+            rules,
+            asyncio.get_running_loop().time() + self._ahead_s,
+            long=ask.body.get("prompt_cache_retention") == "24h",
+            writes=price is not None and price.cache_write != price.input,
+        )
 
     def _pacing(self, played: Played) -> Pacing:
         return played.pacing or self.pacing or self.script.pacing
@@ -219,7 +243,8 @@ class SimServer:
             return web.Response()
         finally:
             sent = delivery.sent
-            self.bill.settle(line, answer.usage, sent.output_tokens, complete=sent.complete)
+            price = self._prices.of(answer.ask.wire, answer.ask.model)
+            self.bill.settle(line, answer.usage, sent.output_tokens, price, complete=sent.complete)
             self.limits.generated(_key(request), sent.output_tokens, asyncio.get_running_loop().time())
 
     def _respond(self, name: WireName, body: bytes, key: str) -> Reply:
@@ -238,9 +263,10 @@ class SimServer:
             self.bill.refuse(line)
             refusal = refusal_of(plan, name)
             return Reply(refusal.status, wire.error_body(refusal, ask.digest))
-        answer = self._settle(ask, played, plan)
+        answer = self._settle(ask, played, plan, key)
         self.bill.begin()
-        self.bill.settle(line, answer.usage, answer.usage.output_tokens, complete=True, batch=True)
+        price = self._prices.of(ask.wire, ask.model)
+        self.bill.settle(line, answer.usage, answer.usage.output_tokens, price, complete=True, batch=True)
         return Reply(200, wire.whole(answer))
 
     def _unbilled(self, request: web.Request, plan: FaultPlan, wire: WireName) -> web.StreamResponse:
@@ -316,9 +342,22 @@ class SimServer:
             raise InputError(f"this is no pacing: {error}", field="pacing") from None
         return _json(self.pacing)
 
+    async def _put_clock(self, request: web.Request) -> web.Response:
+        """Put the clock by which prefixes are kept forward: a pause that nobody has to wait for."""
+        try:
+            asked = msgspec.json.decode(await request.read(), type=dict[str, float])
+        except msgspec.DecodeError as error:
+            raise InputError(f'this is no {{"advance_s": seconds}}: {error}', field="advance_s") from None
+        seconds = asked.get("advance_s", -1.0)
+        if set(asked) != {"advance_s"} or not 0 <= seconds < 1e9:
+            raise InputError("give just this, in seconds of 0 or more", field="advance_s")
+        self._ahead_s += seconds
+        return _json({"ahead_s": self._ahead_s})
+
     async def _reset(self, _: web.Request) -> web.Response:
-        """Forget bill, conversations and counts, and go back to what the server was started with."""
+        """Forget bill, cache, conversations and counts, and go back to what the server was started with."""
         self.bill.clear()
+        self.cache.clear()
         self.shelf.clear()
         self._batches.clear()
         self._log.clear()

@@ -22,3 +22,5 @@ class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Rate limits of each key."""
     batch_s: float | None = 1.0
     """How long a batch takes; a real one takes minutes to hours. None: there is no batch API, as on most servers."""
+    prices_on: str = ""
+    """The day whose prices the bill goes by ("2026-05-01"); "": today's."""
