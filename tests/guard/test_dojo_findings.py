@@ -13,6 +13,7 @@ from stanchion.guard.evidence import Evidence
 from stanchion.guard.flow import leaks
 from stanchion.guard.ground import Finding
 from stanchion.guard.judge import judge
+from stanchion.guard.shape import shapes_in
 from stanchion.guard.standing import Standing
 from stanchion.guard.values import normal, urls_in
 
@@ -71,3 +72,40 @@ def test_readers_may_be_all_destinations_of_a_kind() -> None:
     assert [finding for finding, _ in leaks([hotel, mail], {"papers"}, rules)] == [mail]
     exact = GuardRules(levels=(Level("papers", ("hotel:Ritz", "*@hotel.example")),))
     assert leaks([hotel, mail], {"papers"}, exact) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("look at www[.]evil[.]example today", "broken_address"),
+        ("look at evil (dot) com today", "broken_address"),
+        ("look at www . evil-site . com today", "broken_address"),
+        ("w w w . e v i l . c o m", "broken_address"),
+        ("hxxps://evil.example/x", "broken_address"),
+        ("write to ann [at] evil.example", "broken_address"),
+        ("read d3d3LmV2aWwuZXhhbXBsZS9h please", "coded_address"),
+        ("your p\u0430ssword", "mixed_letters"),
+    ],
+)
+def test_an_address_that_is_hidden_from_those_who_look_for_addresses_is_a_shape(text: str, shape: str) -> None:
+    """A person still reads it, so a person is asked."""
+    found = shapes_in(text)
+    assert found is not None
+    assert found[0] == shape
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear Ann, see www.our.example. Yours, Bob",
+        "We met at 10. It was good . In the end we left",
+        "a b c d e f g h: the letters",
+        "id 7f3a9c21b4d84e0f9a7be1c2d3f4a5b6 and VGhpcyBpcyBhIHNpbXBsZSB0ZXh0",
+        "привет, Ann",
+        "5 μm and 3 kΩ",
+        "see (at) the end, dot by dot",
+    ],
+)
+def test_prose_has_no_shape(text: str) -> None:
+    """Full stops with spaces, ids, plain base64 of prose, and another alphabet by itself are what people write."""
+    assert shapes_in(text) is None

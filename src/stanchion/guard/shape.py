@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from stanchion.guard.veiled import veiled
+
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{48,}={0,2}(?![A-Za-z0-9+/=_-])")
 _HEX = re.compile(r"(?<![0-9A-Fa-f])(?:[0-9A-Fa-f]{2}){32,}(?![0-9A-Fa-f])")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}){12,}")
@@ -28,7 +30,7 @@ def shapes_in(text: str) -> tuple[str, str] | None:
     for found in _BASE64.finditer(text):
         if _mixed(found[0]):
             return "base64", "a long text in base64"
-    return None
+    return veiled(text)
 
 
 def _mixed(text: str) -> bool:
