@@ -109,3 +109,19 @@ def test_an_address_that_is_hidden_from_those_who_look_for_addresses_is_a_shape(
 def test_prose_has_no_shape(text: str) -> None:
     """Full stops with spaces, ids, plain base64 of prose, and another alphabet by itself are what people write."""
     assert shapes_in(text) is None
+
+
+def test_a_directory_that_gives_two_addresses_for_a_name_grounds_neither() -> None:
+    """One is what the user meant; of two, one may be a stranger's who took the name."""
+    book = ToolSpec("book", "", {}, "read", result={"*.email": ResultField("email", trusted=True, asked=True)})
+
+    def grounded(answer: str) -> bool:
+        state = State(
+            messages=(Message("user", (Text("write to Ann Lee", USER),)),),
+            seen=(Seen("r/1.0", "book", '{"query": "Ann Lee"}', answer, Label("tool", "book"), 1),),
+        )
+        return Evidence(Bundle("a", "", (ROUTE,), (book,))).of(state).field("email", "ann@a.example") is not None
+
+    assert grounded('[{"email": "ann@a.example"}]')
+    assert grounded('[{"email": "ann@a.example"}, {"email": "Ann@a.example"}]')
+    assert not grounded('[{"email": "ann@a.example"}, {"email": "ann@evil.example"}]')

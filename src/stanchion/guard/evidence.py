@@ -135,11 +135,12 @@ class Evidence:
                 self._index(field, found, seen)
 
     def _index(self, field: ResultField, found: list[tuple[str, Any]], seen: Seen) -> None:
+        forms = [(form, path) for path, item in found for text in _matches(field, item) if (form := normal(field.kind, text))]
+        if field.asked and len({form for form, _ in forms}) > 1:
+            return  # which of them was meant, nobody trusted said
         known = self.typed.setdefault(field.kind, {})
-        for path, item in found:
-            for text in _matches(field, item):
-                if form := normal(field.kind, text):
-                    known.setdefault(form, Place(seen.tool, seen.call, path))
+        for form, path in forms:
+            known.setdefault(form, Place(seen.tool, seen.call, path))
 
     def _asked(self, spec: ToolSpec, seen: Seen) -> bool:
         """Whether a tool was asked by trusted words, and by some at all."""
