@@ -112,6 +112,10 @@ PLACES: dict[tuple[str, str], Place] = {
     ("PATCH", "/v1/schedules/{name}"): Place("tenant", ({"enabled": False}, {"enabled": True})),
     ("POST", "/v1/schedules/{name}/run"): Place("tenant"),
     ("DELETE", "/v1/schedules/{name}"): Place("tenant"),
+    ("GET", "/v1/connections"): Place("tenant", queries=("", "user={id}")),
+    ("GET", "/v1/connections/callback"): Place("tenant", queries=("", "state={id}&user={id}&code=x", "user={id}")),
+    ("GET", "/v1/connections/{name}/authorize"): Place("tenant", queries=("", "user={id}")),
+    ("DELETE", "/v1/connections/{name}"): Place("tenant", queries=("", "user={id}")),
     ("GET", "/v1/webhooks"): Place("tenant"),
     ("POST", "/v1/webhooks"): Place("tenant", ({"url": "http://127.0.0.1:9/x", "agents": ["{id}"]},), makes=True),
     ("GET", "/v1/webhooks/deliveries"): Place(

@@ -75,7 +75,7 @@ class Tokens(msgspec.Struct, frozen=True, omit_defaults=True):
     access: tuple[Access, ...] = ()
 
 
-class Answered(msgspec.Struct, frozen=True):
+class Redirect(msgspec.Struct, frozen=True):
     """What the browser brought to the redirect URI."""
 
     state: str
@@ -152,18 +152,18 @@ class UserDelegation:
         joint = "&" if "?" in facts.authorize_url else "?"
         return f"{facts.authorize_url}{joint}{urlencode(fields, doseq=True)}"
 
-    async def complete(self, begun: Begun, answered: Answered, means: Means) -> tuple[str, ...]:
+    async def complete(self, begun: Begun, redirect: Redirect, means: Means) -> tuple[str, ...]:
         """Take the answer; return the scopes that the person allowed. Raises `InputError`, `Conflict`, `CredentialError`."""
         facts, vault = await facts_of(self._server, means), _vault(means)
-        _check_issuer(facts, answered)
-        if answered.error or not answered.code:
-            raise Conflict(f"{begun.name} was not connected: {_word(answered.error)}", code="credential_refused")
+        _check_issuer(facts, redirect)
+        if redirect.error or not redirect.code:
+            raise Conflict(f"{begun.name} was not connected: {_word(redirect.error)}", code="credential_refused")
         held = await vault.load(begun.tenant, begun.user, begun.name)
         if (held.version if held else 0) != begun.over:
             raise Conflict(f"{begun.name} was connected meanwhile; begin again to replace it", field="state")
         form = {
             "grant_type": "authorization_code",
-            "code": answered.code,
+            "code": redirect.code,
             "redirect_uri": self.redirect_uri,
             "code_verifier": begun.verifier,
             **target((), self.resource, self.audience),
@@ -263,11 +263,11 @@ def _vault(means: Means) -> Vaulting:
     return means.vault
 
 
-def _check_issuer(facts: Facts, answered: Answered) -> None:
+def _check_issuer(facts: Facts, redirect: Redirect) -> None:
     """Refuse an answer of another server than was asked (RFC 9207)."""
     if not facts.issuer:
         return
-    if answered.iss != facts.issuer if answered.iss else facts.says_issuer:
+    if redirect.iss != facts.issuer if redirect.iss else facts.says_issuer:
         raise InputError(f"the answer is not of {facts.issuer}; begin again", field="iss")
 
 

@@ -11,6 +11,7 @@ import typer
 from stanchion.cli import (
     api,
     budgets,
+    connect,
     decide,
     dlq,
     doctor,
@@ -70,6 +71,8 @@ app.command(name="import")(move.import_)
 app.command()(sim.sim)
 app.command()(doctor.doctor)
 app.add_typer(keys.app)
+app.command()(connect.connect)
+app.add_typer(connect.app)
 app.add_typer(budgets.app)
 app.add_typer(shares.app)
 app.add_typer(quotas.app)

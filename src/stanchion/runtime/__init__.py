@@ -1,5 +1,6 @@
 """The facade: everything a surface (HTTP, CLI, a test) may do with runs, and the only place where all rooms meet."""
 
+from stanchion.broker.delegation import Redirect
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import LiveDelta
 from stanchion.runtime.connecting import ConnectedView, ConnectionView
@@ -34,6 +35,7 @@ __all__ = [
     "GrantView",
     "LiveDelta",
     "Precedent",
+    "Redirect",
     "Reviewer",
     "RunView",
     "Runtime",

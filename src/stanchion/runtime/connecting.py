@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from stanchion.broker.delegation import Answered, UserDelegation, read_state
+from stanchion.broker.delegation import Redirect, UserDelegation, read_state
 from stanchion.broker.port import Means
 from stanchion.broker.seal import VARIABLE
 from stanchion.broker.vault import Vault
@@ -68,12 +68,12 @@ class Connecting:
         """Give the link that a user opens to connect something. Raises `NotFound`, `InputError`, `CredentialError`."""
         return await self._delegation(name).begin(name, tenant, _user(user), self._means)
 
-    async def complete(self, answered: Answered, *, tenant: str = "default", user: str = "") -> ConnectedView:
+    async def complete(self, redirect: Redirect, *, tenant: str = "default", user: str = "") -> ConnectedView:
         """Take what the browser brought back. `user` "": whoever began. Raises `InputError`, `Conflict`, `CredentialError`."""
-        begun = read_state(answered.state, self._means)
+        begun = read_state(redirect.state, self._means)
         if begun.tenant != tenant or user not in ("", begun.user):
             raise InputError("is not one that was given out to you; begin again", field="state")
-        scopes = await self._delegation(begun.name).complete(begun, answered, self._means)
+        scopes = await self._delegation(begun.name).complete(begun, redirect, self._means)
         return ConnectedView(begun.name, begun.user, list(scopes))
 
     async def ls(self, *, user: str = "", tenant: str = "default") -> list[ConnectionView]:

@@ -33,6 +33,7 @@ from stanchion.server.models import (
 from stanchion.server.routes import (
     admin,
     approvals,
+    connections,
     dlq,
     health,
     quotas,
@@ -112,7 +113,7 @@ def create_app(runtime: Runtime, settings: Settings | None = None) -> FastAPI:
             )
         )
     )
-    app.include_router(_versioned((schedules.router, webhooks.router)))
+    app.include_router(_versioned((schedules.router, webhooks.router, connections.router)))
     return app
 
 

@@ -45,6 +45,8 @@ _BY_CODE = {
     "budget_exhausted": 429,
     "queue_full": 429,
     "not_driving": 503,
+    "credential_refused": 409,
+    "credential_unavailable": 503,
 }
 _NO_FAULT = frozenset({"draining", "not_driving"})
 
