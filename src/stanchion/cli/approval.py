@@ -35,8 +35,15 @@ def _reasons(waiting: Json) -> list[str]:
     why = str(waiting.get("why") or waiting.get("reason") or waiting.get("rule") or "")
     said = [" ".join(line.split()) for line in why.splitlines() if line.strip()]
     most = _LONG if len(said) == 1 else _SHORT
-    shown = [one_line(line, most) for line in said[:FIRST]]
+    shown = [_cut(line, most) for line in said[:FIRST]]
     return [*shown, f"and {len(said) - FIRST} more, below"] if len(said) > FIRST else shown
+
+
+def _cut(line: str, most: int) -> str:
+    """Shorten a line; a quote at its end stays closed."""
+    if len(line) <= most:
+        return line
+    return line[: most - 2] + ('…"' if line.endswith('"') else "…")
 
 
 def _action(waiting: Json) -> str:
@@ -50,7 +57,7 @@ def _more(waiting: Json) -> Iterator[str]:
     yield from _field("arguments", [msgspec.json.encode(waiting["arguments"]).decode()])
     yield from _field("values", [_value(row) for row in waiting.get("values") or ()])
     later = str(waiting.get("why") or "").splitlines()[FIRST:]
-    yield from _field("also", [one_line(line, _LONG) for line in later])
+    yield from _field("also", [_cut(" ".join(line.split()), _LONG) for line in later])
     tier = waiting.get("tier", "")
     yield from _field("tier", [tier] if tier else [])
     rules = waiting.get("rules") or [{"rule": waiting.get("rule", ""), "text": waiting.get("reason", "")}]
@@ -64,12 +71,12 @@ def _more(waiting: Json) -> Iterator[str]:
 
 
 def _value(row: Json) -> str:
-    """Say a value, what it is, its ground, and where it stands."""
+    """Say a value, what it is, its ground, and where that stands; where a value without one stands is said above."""
     said = one_line(msgspec.json.encode(row["value"]).decode(), 80)
     what = " ".join(word for word in (row["role"], row.get("kind", "")) if word)
     line = f"{row['path']} = {said} · {what} · {row.get('note') or row.get('ground') or ''}"
-    places = [_place(origin) for origin in row.get("origins", ()) if row.get("ground") == "none" or row.get("kind")]
-    return line + "".join(f" · {place}" for place in places[:1])
+    places = [_place(origin) for origin in row.get("origins", ())[:1] if row.get("ground") != "none"]
+    return line + "".join(f" · {place}" for place in places)
 
 
 def _place(origin: Json) -> str:

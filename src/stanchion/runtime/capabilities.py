@@ -40,7 +40,7 @@ def read_grants(given: str | bytes | Any, *, field: str) -> tuple[Grant, ...]:
         raise InputError(text, field=field) from None
     if len(said) > MOST_GRANTS:
         raise InputError(f"has {len(said)} grants; at most {MOST_GRANTS} are taken", field=field)
-    return tuple(_checked(grant, f"{field}.{place}") for place, grant in enumerate(said))
+    return tuple(_checked(grant, f"{field}[{place}]") for place, grant in enumerate(said))
 
 
 def written(grants: tuple[Grant, ...]) -> str:
@@ -70,7 +70,7 @@ def _checked(grant: _Grant, field: str) -> Grant:
         raise InputError('names no tool; write names or patterns, "*" for all', field=f"{field}.tools")
     if grant.until_ms < 0:
         raise InputError("is a time in milliseconds since 1970 UTC; 0: without end", field=f"{field}.until_ms")
-    params = tuple(_param(param, f"{field}.params.{place}") for place, param in enumerate(grant.params))
+    params = tuple(_param(param, f"{field}.params[{place}]") for place, param in enumerate(grant.params))
     return Grant(tools=grant.tools, params=params, until_ms=grant.until_ms)
 
 

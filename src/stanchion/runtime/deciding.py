@@ -23,6 +23,7 @@ from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.stage import read_inbox
 from stanchion.guard.grant import covered, lasting
+from stanchion.guard.redact import Redactor
 from stanchion.journal.store import Store
 from stanchion.runtime.keys import Reviewer
 from stanchion.runtime.name import new_id
@@ -53,7 +54,15 @@ class Decision(msgspec.Struct, frozen=True):
 class Desk:
     """Takes decisions on the runs of a store."""
 
-    def __init__(self, store: Store, agents: Mapping[str, BoundAgent], clock: Clock, ungrounded: Ungrounded) -> None:
+    def __init__(
+        self,
+        store: Store,
+        agents: Mapping[str, BoundAgent],
+        clock: Clock,
+        ungrounded: Ungrounded,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._redactor = redactor or Redactor()
         self._store = store
         self._agents = agents
         self._clock = clock
@@ -64,12 +73,13 @@ class Desk:
         self, tenant: str, run: str, agent: str, asked: Sequence[Decision], reviewer: Reviewer | None = None
     ) -> None:
         """Post decisions, all or none. One request at a time, so that the second of two learns that it came too late."""
+        redactor = found.redactor if (found := self._agents.get(agent)) else self._redactor
         async with self._turn:
             state, entries = await self._standing(tenant, run)
             events: list[ev.Event] = []
             for place, one in enumerate(asked):
                 try:
-                    made = await self._event(state, entries, agent, one, reviewer)
+                    made = redactor.events(await self._event(state, entries, agent, one, reviewer))
                 except InputError as error:
                     raise _placed(error, place) if len(asked) > 1 else error from None
                 events += made
@@ -196,7 +206,7 @@ def _folded(state: State, events: Sequence[ev.Event]) -> State:
 
 def _placed(error: InputError, place: int) -> StanchionError:
     """The same error, about one decision of several."""
-    field = f"decisions.{place}" + (f".{error.field}" if error.field else "")
+    field = f"decisions[{place}]" + (f".{error.field}" if error.field else "")
     said = str(error).removeprefix(f"{error.field}: ")
     return type(error)(said, field=field, code=error.code)
 
