@@ -70,6 +70,8 @@ class Connecting:
 
     async def complete(self, redirect: Redirect, *, tenant: str = "default", user: str = "") -> ConnectedView:
         """Take what the browser brought back. `user` "": whoever began. Raises `InputError`, `Conflict`, `CredentialError`."""
+        if not self._names():
+            raise InputError("is not one that was given out here: nothing is connected here", field="state")
         begun = read_state(redirect.state, self._means)
         if begun.tenant != tenant or user not in ("", begun.user):
             raise InputError("is not one that was given out to you; begin again", field="state")
@@ -95,11 +97,14 @@ class Connecting:
         """Close the connections to servers."""
         await self._means.aclose()
 
+    def _names(self) -> list[str]:
+        """Name what users connect."""
+        return sorted(name for name, source in self._sources.items() if isinstance(source, UserDelegation))
+
     def _delegation(self, name: str) -> UserDelegation:
         source = cast("object", self._sources.get(name))
         if not isinstance(source, UserDelegation):
-            names = sorted(name for name, known in self._sources.items() if isinstance(known, UserDelegation))
-            known = ", ".join(names) or "none"
+            known = ", ".join(self._names()) or "none"
             raise NotFound(f"there is nothing named {name!r} that a user connects; there is: {known}", field="name")
         return source
 
