@@ -54,14 +54,17 @@ def _told(tool: ToolSpec, answer: str, task: str = "read what Ann posted") -> St
 
 
 def test_a_link_may_be_read_and_not_be_written_to() -> None:
-    """Where a field is trusted for links, the URL in it is fetched without a question; posting to it, or passing it on, asks."""
+    """Where a field is trusted for links, the URL in it is fetched and told of without a question; posting to it asks."""
     feed = ToolSpec("feed", "", {}, "read", result={"*.body": ResultField("link", trusted=True, match=r"www\S+")})
     bundle = Bundle("a", "", (ROUTE,), (feed, READ, POST))
     known = _told(feed, '[{"body": "see www.news.example/a."}]')
     assert judge(bundle, "fetch", {"url": "https://www.news.example/a"}, standing=known).action == "allow"
     assert judge(bundle, "fetch", {"url": "https://www.news.example/b"}, standing=known).rule == "composed_url"
     assert judge(bundle, "post", {"url": "www.news.example/a", "text": ""}, standing=known).rule == "ungrounded"
-    assert judge(bundle, "post", {"url": "", "text": "www.news.example/a"}, standing=known).rule == "ungrounded"
+    said = {"url": "www.ours.example", "text": "as www.news.example/a says"}
+    asked = _told(feed, '[{"body": "see www.news.example/a."}]', "post it on www.ours.example")
+    assert judge(bundle, "post", said, standing=asked).action == "allow"
+    assert judge(bundle, "post", {**said, "text": "www.evil.example"}, standing=asked).values == ("text[0:16]",)
 
 
 def test_readers_may_be_all_destinations_of_a_kind() -> None:

@@ -4,8 +4,8 @@
     result={"*.id": ResultField("file", trusted=True), "*.body": ResultField(secrecy="internal")}
 
 A *kind* names what a value is: "email", "url", "account", "path", "command", "person", "money", "date", "count", or a word of
-the author's own ("file", "event", "channel"). A value grounds only values of its own kind; a "link" is a URL that may be read, and
-nothing else be done with. Nothing here decides: `guard` does.
+the author's own ("file", "event", "channel"). A value grounds only values of its own kind; a "link" is a URL that may be read
+and told of, and not be written to. Nothing here decides: `guard` does.
 
 Paths of values are words joined by dots; "*" is any item of a list or any value of an object, "@" any key of an object, and ""
 the value itself: "recipients.*", "*.id", "attachments.*.file_id".

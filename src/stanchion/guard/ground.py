@@ -162,4 +162,12 @@ class _Look:
                 if any(start < b and a < end for a, b in taken):
                     continue
                 taken.append((start, end))
-                yield self._destination(f"{path}[{start}:{end}]", text[start:end], kind, role="content")
+                found = self._destination(f"{path}[{start}:{end}]", text[start:end], kind, role="content")
+                yield self._passed_on(found) if found.ground == "none" and kind == "url" else found
+
+    def _passed_on(self, finding: Finding) -> Finding:
+        """A URL that stands where the policy trusts links may be told of, though nothing may be written to it."""
+        place = self._evidence.field("link", finding.value)
+        if place is None:
+            return finding
+        return msgspec.structs.replace(finding, ground="field", source=f"{place.source} {place.call} {place.path}")

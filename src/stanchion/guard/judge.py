@@ -157,7 +157,7 @@ def _fetched(bundle: Bundle, found: list[Finding], standing: Standing) -> Iterat
         if finding.role != "destination" or finding.kind != "url" or finding.ground != "none":
             continue
         if standing.evidence.field("link", finding.value) is not None:
-            continue  # it stands where the policy trusts what may be read, though nothing may be written to it
+            continue  # it stands where the policy trusts links
         copied = normal("url", finding.value) in standing.evidence.read_urls
         answer, rule = (rules.copied_url, "copied_url") if copied else (rules.composed_url, "composed_url")
         came = "was copied from what was read" if copied else "is nobody's but the model's"

@@ -61,13 +61,16 @@ _WORDS = {
     )
 } | {"twenty": "20", "thirty": "30", "fifty": "50", "hundred": "100", "thousand": "1000", "dozen": "12"}
 _WORD = re.compile(r"[a-z]+")
-_SPACE = re.compile(r"\s+")
+_DIGITS_AT_ALL = re.compile(r"\d[ -]?\d[ -]?\d[ -]?\d[ -]?\d[ -]?\d")
+_IBAN_AT_ALL = re.compile(r"[A-Z]{2}\d{2}")
+_COMMANDS = ("sudo", "curl", "wget", "powershell", "chmod", "eval", "base64", "mkfs", "if=")
+_OPTION = re.compile(r"\s-")
 _TRAILING = ".,;:!?…*~|"
 
 
 def plain(text: str) -> str:
     """Fold a text so that case, width and spacing do not matter: NFKC, case folded, single spaces."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def dense(text: str) -> str:
@@ -119,15 +122,18 @@ def _normal_number(text: str) -> str:
 
 def emails_in(text: str) -> Iterator[tuple[int, int]]:
     """Find where addresses of electronic mail stand."""
-    return (found.span() for found in _EMAIL.finditer(text)) if "@" in text else iter(())
+    if "@" not in text:
+        return
+    for start, end in _words_with(text, "@", "@"):
+        yield from (found.span() for found in _EMAIL.finditer(text, start, end))
 
 
 def urls_in(text: str) -> Iterator[tuple[int, int]]:
     """Find where URLs and names of hosts stand."""
-    if "." not in text:
+    if "." not in text and "://" not in text:
         return
-    for found in _URL.finditer(text):
-        start, end = found.span()
+    spans = (found.span() for first, last in _words_with(text, ".", ":") for found in _URL.finditer(text, first, last))
+    for start, end in spans:
         while end > start and text[end - 1] in _TRAILING:
             end -= 1
         if glued := _GLUED.search(text, start, end):
@@ -140,15 +146,28 @@ def urls_in(text: str) -> Iterator[tuple[int, int]]:
 
 def accounts_in(text: str) -> Iterator[tuple[int, int]]:
     """Find where accounts stand: what is written like an IBAN, and long numbers that pass as those of cards (Luhn)."""
-    yield from (found.span() for found in _IBAN.finditer(text))
-    for found in _DIGITS.finditer(text):
+    if _IBAN_AT_ALL.search(text):
+        yield from (found.span() for found in _IBAN.finditer(text))
+    for found in _DIGITS.finditer(text) if _DIGITS_AT_ALL.search(text) else ():
         if luhn(re.sub(r"\D", "", found[0])):
             yield found.span()
 
 
 def commands_in(text: str) -> Iterator[tuple[int, int]]:
     """Find where something stands that a shell would run."""
+    folded = text.casefold()
+    if not (_OPTION.search(folded) or any(word in folded for word in _COMMANDS)):
+        return iter(())
     return (found.span() for found in _COMMAND.finditer(text))
+
+
+def _words_with(text: str, one: str, other: str) -> Iterator[tuple[int, int]]:
+    """Find the words that have one of two marks: what has a mark and no space in it need not be looked for elsewhere."""
+    place = 0
+    for word in [word for word in text.split() if one in word or other in word]:
+        place = text.index(word, place)
+        yield place, place + len(word)
+        place += len(word)
 
 
 def numbers_in(text: str) -> set[str]:
