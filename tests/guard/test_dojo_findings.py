@@ -31,6 +31,7 @@ POST = ToolSpec("post", "", {}, "irreversible", params={"url": Destination("url"
         ("read www.news.example/a.Then", ["www.news.example/a.Then"]),
         ("**www.news.example** and *https://a.example/x*", ["www.news.example", "https://a.example/x"]),
         ("| www.news.example|", ["www.news.example"]),
+        (r"news:\nwww.news.example", ["www.news.example"]),
     ],
 )
 def test_a_url_ends_where_people_end_it(text: str, found: list[str]) -> None:

@@ -134,6 +134,8 @@ def urls_in(text: str) -> Iterator[tuple[int, int]]:
         return
     spans = (found.span() for first, last in _words_with(text, ".", ":") for found in _URL.finditer(text, first, last))
     for start, end in spans:
+        if text[max(start - 1, 0)] == "\\" and text[start] in "nrt":
+            start += 1  # the escape of a line's end, as models write it
         while end > start and text[end - 1] in _TRAILING:
             end -= 1
         if glued := _GLUED.search(text, start, end):
