@@ -35,6 +35,7 @@ from stanchion.core.message import OutputSchema
 from stanchion.core.money import Amount, Price, parse_usd
 from stanchion.core.policy import GuardRules
 from stanchion.core.prices import Prices, find_price
+from stanchion.guard.detector import VERSION as REDACTION
 from stanchion.model.providers import split_model
 from stanchion.toolbox.registry import Registry
 from stanchion.toolbox.rules import GROUNDS, checked_rules
@@ -338,6 +339,7 @@ class Agent:
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,
+            redaction=REDACTION,
             framework=framework,
         )
 

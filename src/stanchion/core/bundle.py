@@ -165,6 +165,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
+    redaction: str = ""
+    """Version of the rules by which secrets are taken out of what comes in."""
     framework: str = ""
     """Version of Stanchion that made it."""
 

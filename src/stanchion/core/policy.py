@@ -137,3 +137,5 @@ class GuardRules(msgspec.Struct, frozen=True, omit_defaults=True):
     """The effects of a run are declared before untrusted text is read; others ask."""
     quarantine: bool = False
     """Untrusted text is read by a model without tools; the planner sees references to typed values of it."""
+    pii: Literal["keep", "redact"] = "keep"
+    """Personal data in what comes in: kept, or taken out before it is stored. In log lines it never stands."""

@@ -27,6 +27,7 @@ from stanchion.core.money import cost, in_batch
 from stanchion.core.state import ModelCall, State
 from stanchion.engine.load import Loader, base_of
 from stanchion.engine.perform import named, storable
+from stanchion.guard.redact import Redactor
 from stanchion.journal.store import Store
 from stanchion.journal.tray import Batch, TrayItem
 from stanchion.loop.decide import batched_request
@@ -60,7 +61,14 @@ class BatcherSettings:
 class Batcher:
     """Serves the tray of one store, with the batch APIs that this process has keys for."""
 
-    def __init__(self, store: Store, clients: Mapping[str, BatchClient], settings: BatcherSettings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clients: Mapping[str, BatchClient],
+        settings: BatcherSettings,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._redactor = redactor or Redactor()
         self._store = store
         self._tray = store.tray
         self._clients = clients
@@ -255,7 +263,8 @@ class Batcher:
 
     async def _post(self, item: TrayItem, event: ev.Event) -> None:
         with contextlib.suppress(NotFound, Conflict):  # it is over: its call was settled when it was cancelled
-            await self._store.post(item.tenant, item.run, "model", msgspec.json.encode(event))
+            body = msgspec.json.encode(self._redactor.event(event))
+            await self._store.post(item.tenant, item.run, "model", body)
 
     async def _waiting(self, item: TrayItem) -> tuple[State, Bundle, ev.ModelCallStarted] | None:
         """Fold a run as it was when its call was handed in. None: nobody waits for the answer any more."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from stanchion.broker.broker import Broker
 from stanchion.core.bundle import Bundle, ToolSpec, digest_of
+from stanchion.guard.redact import Redactor
 from stanchion.loop.effect import View, view
 from stanchion.model.client import ModelClient
 from stanchion.toolbox.answer import Problem
@@ -28,6 +29,8 @@ class BoundAgent:
 
     broker: Broker = field(default_factory=lambda: Broker({}))
     """Where the credentials of its tools come from."""
+    redactor: Redactor = field(default_factory=Redactor)
+    """What takes secrets out of all that comes in for its runs."""
 
     def account(self, route: int) -> str:
         """Name what a route's limits are counted under."""

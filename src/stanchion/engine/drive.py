@@ -452,7 +452,7 @@ class Drive:
 
     def _take_outcomes(self) -> list[ev.Event]:
         outcomes, self._outcomes = self._outcomes, []
-        return outcomes
+        return self._agent.redactor.events(outcomes)
 
     def _abort(self, effect: Abort) -> None:
         for task, flight in self._tasks.items():
@@ -471,7 +471,7 @@ class Drive:
             if item.kind == "start":
                 continue  # it was staged as the first event
             try:
-                events = read_inbox(item.body)
+                events = self._agent.redactor.events(read_inbox(item.body))
             except msgspec.ValidationError:  # a newer program's: a newer worker takes it in, and what is behind it
                 stage.inbox.remove(item.id)
                 self.puzzled = True

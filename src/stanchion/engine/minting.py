@@ -51,6 +51,7 @@ class Minting:
                 self._touch(effect, needs, None)
                 raise
             self._secrets |= dict.fromkeys(forms(made.value), needs.name)
+            self._agent.redactor.secrets.add(needs.name, made.value, minted=True)
             self._touch(effect, needs, made)
             return made
 

@@ -25,6 +25,7 @@ from stanchion.engine.live import Live
 from stanchion.engine.minting import Minting
 from stanchion.engine.permit import Ticket
 from stanchion.guard.evidence import label_of
+from stanchion.guard.redact import DeltaRedactor
 from stanchion.loop.effect import CallModel, CallTool, backoff_s
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
@@ -74,15 +75,17 @@ class Performer:
         timeouts = msgspec.structs.replace(route.timeouts, total_s=min(route.timeouts.total_s, left_s))
         began = time.monotonic()
         first = 0.0
+        redactor = DeltaRedactor(self._agent.redactor)
 
         def on_deltas(deltas: Sequence[Delta]) -> None:
             nonlocal first
             first = first or time.monotonic()
-            self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, deltas)
+            self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.feed(deltas))
 
         try:
             client = self._agent.clients[effect.route]
             response = await client.call(effect.request, timeouts=timeouts, on_deltas=on_deltas)
+            self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.end())
         except ModelError as error:
             await self._told_off(effect, ticket, error)
             return [self._model_failed(effect, route, error)]

@@ -14,7 +14,7 @@ VERSION = "1"
 
 _ALNUM = "[A-Za-z0-9]"
 _TOKEN = "[A-Za-z0-9_-]"
-_NEW_LINE = r"(?:\s|\\+[nrt])"
+_NEW_LINE = (Either(((Many(r"\s", 1, 1),), (Many(r"\\", 1, 8), Many("[nrt]", 1, 1)))),)
 """Also as it stands in JSON."""
 
 _BASE64 = "[A-Za-z0-9+/=]"

@@ -20,6 +20,7 @@ from stanchion.guard.approval import applies, why
 from stanchion.guard.flow import leaks
 from stanchion.guard.grant import covered
 from stanchion.guard.ground import Finding, findings
+from stanchion.guard.redact import holds_redacted, is_redacted
 from stanchion.guard.shape import shapes_in
 from stanchion.guard.standing import Standing
 from stanchion.guard.values import dense, normal, plain
@@ -117,6 +118,7 @@ def _reasons(
         if spec.effect == "read":
             yield from _fetched(bundle, found, standing)
         else:
+            yield from _withheld(arguments, found)
             yield from _effect(bundle, spec, arguments, found, standing)
     yield from _confirmed(bundle.approvals, bundle.guard.confirm, spec, arguments, found)
 
@@ -185,6 +187,15 @@ def _effect(
     if rules.freeze and spec.name not in (standing.plan or ()):
         if standing.evidence.untrusted or standing.plan is not None:
             yield Reason("ask", "plan", f"{spec.name} was not announced before untrusted text was read")
+
+
+def _withheld(arguments: Mapping[str, Any], found: list[Finding]) -> Iterator[Reason]:
+    """What stands in place of a secret is none: a call that needs the value would be done with something else."""
+    whole = [path for path, value in leaves(dict(arguments)) if isinstance(value, str) and is_redacted(value)]
+    named = [finding.path for finding in found if finding.role != "content" and holds_redacted(finding.value)]
+    if paths := tuple(dict.fromkeys((*whole, *named))):
+        text = "was taken out as a secret or as personal data, and the model does not know it"
+        yield Reason("deny", "redacted", f"{', '.join(paths[:4])} {text}", paths)
 
 
 def _unfounded(bare: list[Finding]) -> str:

@@ -27,6 +27,7 @@ from stanchion.engine.load import Loader
 from stanchion.engine.policing import Policing
 from stanchion.engine.port import MakeEngine
 from stanchion.engine.worker import Worker, WorkerSettings
+from stanchion.guard.redact import Redactor
 from stanchion.journal.quota import Quota
 from stanchion.journal.record import Identity
 from stanchion.journal.schedule import Schedule
@@ -59,6 +60,7 @@ class DriveSettings:
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     batches: Mapping[str, BatchClient] = field(default_factory=dict[str, BatchClient])
     """Clients of batch APIs, by provider."""
+    redactor: Redactor = field(default_factory=Redactor)
     batch_gather_s: float = 30.0
     policing: Policing | None = None
     policy_files: PolicyFiles | None = None
@@ -137,7 +139,8 @@ class Driving:
             schedules.told = alarm.wake
             alarm.open()
             self._stack.push_async_callback(alarm.aclose)
-        batcher = Batcher(self._store, settings.batches, _batcher_settings(settings.batch_gather_s))
+        how = _batcher_settings(settings.batch_gather_s)
+        batcher = Batcher(self._store, settings.batches, how, settings.redactor)
         await batcher.open()
         self._stack.push_async_callback(batcher.aclose)
 

@@ -36,6 +36,7 @@ from stanchion.engine.load import Loader
 from stanchion.engine.policing import Policing
 from stanchion.engine.port import MakeEngine
 from stanchion.engine.relay import Relay
+from stanchion.guard.redact import Redactor
 from stanchion.journal.quota import Quota
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.store import Change, Ledger, RunRow, SessionRow, Store
@@ -58,6 +59,7 @@ from stanchion.runtime.policies import Places, PolicyFiles, places_of, read_poli
 from stanchion.runtime.quotas import Limiting, read_quotas
 from stanchion.runtime.reviewing import Reviewing, Wanted
 from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
+from stanchion.runtime.secrecy import Redacting, check_names, known_secrets
 from stanchion.runtime.shape import Approval, GrantView, Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.sharing import Sharing
 from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
@@ -77,7 +79,13 @@ class Runtime:
         drive: bool,
         webhooks: WebhookSettings = WebhookSettings(),  # noqa: B008  (it does not change)
         environment: Mapping[str, str] | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
+        self.redactor = redactor or Redactor()
+        """What takes secrets out of whatever comes in; of an agent's runs, the agent's own."""
+        self.secrets = self.redactor.secrets
+        self._log_filter = Redacting(self.redactor)
+        self._log_filter.open()
         self.store = store
         self.agents = named
         self._expires_s = {agent.name: agent.session_expires_s for agent in named.values()}
@@ -92,8 +100,8 @@ class Runtime:
         self._starter = Starter(store, None, clock, self._expires_s)
         self._accepts = bool(agents)
         self._draining = False
-        self.webhooks = Webhooks(store, webhooks)
-        self.schedules = Scheduling(store, tuple(named))
+        self.webhooks = Webhooks(store, webhooks, self.secrets)
+        self.schedules = Scheduling(store, tuple(named), self.redactor)
         self.shares = Sharing(store)
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
@@ -102,7 +110,7 @@ class Runtime:
         self._policy_files: PolicyFiles | None = None
         self.explaining = Explaining(store, self._loader, partial(recorded, self._policing))
         self._reviewing = Reviewing(store, self.explaining)
-        self._desk = Desk(store, agents, clock, self._reviewing.ungrounded)
+        self._desk = Desk(store, agents, clock, self._reviewing.ungrounded, self.redactor)
         self._granting = Granting(store, self._loader, clock)
 
     @classmethod
@@ -122,6 +130,7 @@ class Runtime:
         webhooks: WebhookSettings | None = None,
         engine: MakeEngine | None = None,
         policies: Places = (),
+        secrets: Mapping[str, str] | None = None,
     ) -> Runtime:
         """Open a store, bind the agents, and drive what is runnable; with `adopt=False` only runs of these agents.
 
@@ -129,17 +138,21 @@ class Runtime:
         provider's batch API do so for `batch_gather_s` before their batch is handed in. `quotas` are limits that all workers
         share ("anthropic rpm=50 tpm=40000"); they go before those of the store. `engine` makes another engine than the one
         that needs nothing but the store. `policies` are files or folders of Cedar policies (else `STANCHION_POLICIES`), which are
-        read again when they change. `max_active` runs are driven here at once (0: 4,000), a tenth of it kept free of
+        read again when they change. `secrets` (name: value) are taken out of all that comes in, as are those of the variables
+        STANCHION_SECRET_<NAME> and the providers' keys. `max_active` runs are driven here at once (0: 4,000), a tenth of it kept free of
         batch runs; others wait their turn. Raises `ConfigError`.
         """
         environment = os.environ if environment is None else environment
-        bound = bind_agents(agents, clients or {}, environment, drive=drive)
+        redactor = Redactor(known_secrets(secrets or {}, environment, data))
+        bound = bind_agents(agents, clients or {}, environment, drive=drive, secrets=redactor.secrets)
         if store is None:
             store, clock = await open_store(data, clock)
         clock = clock or SystemClock()
         delivery = webhook_settings(environment) if webhooks is None else webhooks
         named = {agent.name: agent for agent in agents}
-        runtime = cls(store, bound, named, clock, drive=drive, webhooks=delivery, environment=environment)
+        runtime = cls(
+            store, bound, named, clock, drive=drive, webhooks=delivery, environment=environment, redactor=redactor
+        )
         try:
             if drive:
                 files = await runtime._open_policies(places_of(policies, environment))
@@ -152,6 +165,7 @@ class Runtime:
                         webhooks=delivery,
                         batches=batch_clients(bound.values(), environment),
                         batch_gather_s=batch_gather_s,
+                        redactor=redactor,
                         policing=runtime._policing,
                         policy_files=files,
                     )
@@ -231,6 +245,7 @@ class Runtime:
         """Let go of all runs and close: what is in flight may finish within the grace (seconds), the rest is journaled."""
         self.begin_drain()
         async with AsyncExitStack() as closing:  # in reverse, and all of it, whatever fails on the way
+            closing.callback(self._log_filter.close)
             closing.push_async_callback(self.store.aclose)
             closing.push_async_callback(self._relay.aclose)
             closing.push_async_callback(self.connections.aclose)
@@ -290,6 +305,7 @@ class Runtime:
             asked += ("narrowed", grants, task) if grants is not None or task else ()
             idempotency_digest = digest_of_request(*asked)
         named = checked(session, "session")
+        check_names(self.secrets, session=session, user=user, task=task, idempotency_key=idempotency_key)
         session = named or new_id("ses_")
         narrowed = () if grants is None else (Text(written(read_grants(grants, field="grants")), RUNTIME),)
         first = ev.RunStarted(
@@ -307,7 +323,7 @@ class Runtime:
             task=checked(task, "task"),
             narrowed=bool(narrowed),
             mark=bound.bundle.guard.mark,
-            parts=(*parts, *narrowed),
+            parts=(*bound.redactor.parts(parts), *narrowed),
         )
         callback = await self.webhooks.callback(webhook, first.run, tenant=tenant) if webhook else None
         return await self._starter.start(
@@ -527,7 +543,9 @@ class Runtime:
         self._hint(tenant, run)
 
     async def _post(self, tenant: str, run: str, kind: str, event: ev.Event, key: str = "", digest: str = "") -> None:
-        await self.store.post(tenant, run, kind, msgspec.json.encode(event), key=key, digest=digest)
+        check_names(self.secrets, idempotency_key=key)
+        body = msgspec.json.encode(self.redactor.event(event))
+        await self.store.post(tenant, run, kind, body, key=key, digest=digest)
         self._hint(tenant, run)
 
     def _hint(self, tenant: str, run: str) -> None:

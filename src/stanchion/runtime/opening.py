@@ -16,12 +16,15 @@ from stanchion.core.errors import ConfigError
 from stanchion.core.prices import load_prices
 from stanchion.engine.bound import BoundAgent, bind
 from stanchion.engine.clock import Clock, StoreClock, SystemClock
+from stanchion.guard.redact import Redactor
+from stanchion.guard.secret import Secrets
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.journal.sqlite.schema import APPLICATION_ID
 from stanchion.journal.store import Store
 from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
 from stanchion.model.providers import account, family, has_batches, open_batches, open_client, resolve_endpoint
+from stanchion.runtime.secrecy import check_bundles
 
 SQLITE_APPLICATION_ID = APPLICATION_ID
 """By this a data file of ours is known."""
@@ -59,15 +62,25 @@ def store_path(data: str | Path) -> str | Path:
 
 
 def bind_agents(
-    agents: tuple[Agent, ...], clients: Mapping[str, ModelClient], environment: Mapping[str, str], *, drive: bool
+    agents: tuple[Agent, ...],
+    clients: Mapping[str, ModelClient],
+    environment: Mapping[str, str],
+    *,
+    drive: bool,
+    secrets: Secrets | None = None,
 ) -> dict[str, BoundAgent]:
     """Bind agents by name. One that is not driven here needs no model client. Raises `ConfigError`."""
+    secrets = Secrets() if secrets is None else secrets
     bound: dict[str, BoundAgent] = {}
     for agent in agents:
         if agent.name in bound:
             raise ConfigError(f"two agents are named {agent.name!r}; give each its own name=")
-        bound[agent.name] = _bind(agent, clients, environment, drive=drive)
+        made = _bind(agent, clients, environment, drive=drive)
+        rules = made.bundle
+        redactor = Redactor(secrets, pii=rules.guard.pii == "redact", version=rules.redaction)
+        bound[agent.name] = replace(made, redactor=redactor)
     _check_sources(agents)
+    check_bundles((agent.bundle for agent in bound.values()), secrets)
     return bound
 
 

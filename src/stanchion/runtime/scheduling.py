@@ -10,12 +10,14 @@ import msgspec
 
 from stanchion.agent import Limits
 from stanchion.core.errors import Conflict, InputError, NotFound
+from stanchion.guard.redact import Redactor
 from stanchion.journal.schedule import IfBusy, IfMissed, Schedule
 from stanchion.journal.share import BATCH, INTERACTIVE
 from stanchion.journal.store import Store
 from stanchion.runtime.admission import Priority
 from stanchion.runtime.cron import next_time, upcoming
 from stanchion.runtime.name import checked
+from stanchion.runtime.secrecy import check_names
 from stanchion.runtime.starting import input_parts
 
 SHOWN_TIMES = 5
@@ -48,7 +50,8 @@ class ScheduleView(msgspec.Struct, frozen=True):
 class Scheduling:
     """The schedules of one store. `served`: what agents this process knows, empty if it knows none."""
 
-    def __init__(self, store: Store, served: Sequence[str]) -> None:
+    def __init__(self, store: Store, served: Sequence[str], redactor: Redactor | None = None) -> None:
+        self._redactor = redactor or Redactor()
         self._store = store
         self._served = served
         self.told: Callable[[], None] = lambda: None
@@ -87,13 +90,14 @@ class Scheduling:
         _one_of(if_missed, ("run_once", "skip"), "if_missed")
         _one_of(priority, ("interactive", "batch"), "priority")
         input_parts(input)
+        check_names(self._redactor.secrets, name=name, session=session, user=user)
         if "\0" in input:
             raise InputError("holds a NUL character", field="input")
         schedule = Schedule(
             tenant=tenant,
             name=name,
             agent=agent,
-            input=input,
+            input=self._redactor.text(input),
             cron=" ".join(cron.split()),
             tz=tz,
             session=checked(session, "session"),

@@ -12,9 +12,11 @@ from stanchion.engine.announce import timestamp
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.egress import check_url, origin_of
 from stanchion.engine.signature import new_secret, sign
+from stanchion.guard.secret import Secrets as Registered
 from stanchion.journal.outbox import Announcement, Delivery, Endpoint, EventKind, Secrets
 from stanchion.journal.store import Store
 from stanchion.runtime.name import checked, new_id
+from stanchion.runtime.secrecy import check_names
 
 EVENTS: tuple[str, ...] = tuple(kind for kind in get_args(EventKind) if kind != "webhook.test")
 INCLUDE = ("answer",)
@@ -77,7 +79,8 @@ class DeliveryView(msgspec.Struct, frozen=True):
 class Webhooks:
     """The endpoints and deliveries of one store."""
 
-    def __init__(self, store: Store, settings: WebhookSettings) -> None:
+    def __init__(self, store: Store, settings: WebhookSettings, registered: Registered | None = None) -> None:
+        self._registered = Registered() if registered is None else registered
         self._store = store
         self._outbox = store.outbox
         self._settings = settings
@@ -97,6 +100,7 @@ class Webhooks:
         The payload holds no content, unless `include` asks for it. Raises `InputError` with the field, `Conflict`.
         """
         check_url(url, allow_private=self._settings.allow_private)
+        check_names(self._registered, url=url)
         if len(await self._outbox.endpoints(tenant)) >= MOST_ENDPOINTS:
             raise Conflict(f"there are {MOST_ENDPOINTS} endpoints, which is the most; remove one first")
         if secret:
@@ -223,6 +227,7 @@ class Webhooks:
     async def callback(self, callback: Callback, run: str, *, tenant: str) -> Endpoint:
         """Make the endpoint of a run that is about to start. Raises `InputError` (`webhook.url`, `webhook.events`)."""
         check_url(callback.url, allow_private=self._settings.allow_private, field="webhook.url")
+        check_names(self._registered, webhook__url=callback.url)
         events = checked_events(callback.events, "webhook.events") or ("run.finished",)
         await self.secret(tenant=tenant)
         lane = f"{tenant}/callback {origin_of(callback.url)}"

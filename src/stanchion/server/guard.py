@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stanchion.runtime import Draining
@@ -20,6 +21,32 @@ access = logging.getLogger("stanchion.access")
 
 _UNCHECKED = frozenset({"/health"})
 """Never touches the store, which says whether the door is open."""
+
+
+def _without_secrets(send: Send, redacted: Callable[[str], str]) -> Send:
+    """Take secrets out of the bodies of errors: they quote what they refuse (I6). All else comes from the journal."""
+    held: Message | None = None
+
+    async def told(message: Message) -> None:
+        nonlocal held
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            held = message
+            return
+        if held is None or message.get("more_body"):
+            first, held = held, None
+            if first is not None:
+                await send(first)
+            await send(message)
+            return
+        first, held = held, None
+        body = redacted(message.get("body", b"").decode(errors="replace")).encode()
+        headers = MutableHeaders(raw=first["headers"])
+        if "content-length" in headers:
+            headers["content-length"] = str(len(body))
+        await send(first)
+        await send({**message, "body": body})
+
+    return told
 
 
 class Guard:
@@ -37,11 +64,13 @@ class Guard:
         began_s = time.monotonic()
         status = 0
 
+        told = _without_secrets(send, self._edge.runtime.redactor.text)
+
         async def note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            await told(message)
 
         try:
             if scope["path"] not in _UNCHECKED:

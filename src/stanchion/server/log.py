@@ -38,6 +38,8 @@ class Line(logging.Formatter):
         extra = {name: value for name, value in vars(record).items() if name not in _PLAIN}
         if record.exc_info and record.exc_info[0] is not None:
             extra["trace"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            extra["trace"] = record.exc_text
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         message = record.getMessage()
         if self._form == "json":

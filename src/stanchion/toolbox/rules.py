@@ -30,6 +30,8 @@ def _problems(rules: GuardRules, tools: Mapping[str, ToolSpec]) -> Iterator[str]
     for name in ("mark", "freeze", "quarantine"):
         if not isinstance(getattr(rules, name), bool):
             yield f"{name} must be True or False"
+    if rules.pii not in ("keep", "redact"):
+        yield f'pii must be "keep" or "redact", not {rules.pii!r}'
     for tier in rules.confirm:
         if tier not in get_args(EffectTier):
             yield f"confirm: {tier!r} is no tier; there are {', '.join(get_args(EffectTier))}"
