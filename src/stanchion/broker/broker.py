@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import cast
 
@@ -9,6 +10,8 @@ from stanchion.broker.port import Ask, Means, Source
 from stanchion.core.bundle import ToolSpec
 from stanchion.core.credential import Credential
 from stanchion.core.errors import ConfigError, CredentialError
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class Broker:
@@ -68,7 +71,7 @@ def checked_sources(agent: str, given: object) -> Mapping[str, Source]:
     sources = cast("Mapping[str, object]", given)
     for name, source in sources.items():
         where = f"agent {agent!r}: credentials[{name!r}]"
-        if not name or len(name) > 64 or not all(char.isalnum() or char in "_-." for char in name):
+        if not _NAME.fullmatch(name):
             raise ConfigError(f"{where}: a name is 1 to 64 letters, digits, '_', '-' or '.'")
         if not callable(getattr(source, "mint", None)):
             raise ConfigError(
