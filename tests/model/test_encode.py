@@ -13,6 +13,7 @@ from stanchion.core.message import (
     DEVELOPER,
     MODEL,
     USER,
+    CacheMark,
     Label,
     Media,
     Message,
@@ -52,7 +53,7 @@ REQUEST = ModelRequest(
     100,
     system=(Text("be brief", DEVELOPER),),
     tools=(ToolSchema("f", "does f", SCHEMA, strict=True),),
-    cache_marks=(-1, 2),
+    cache_marks=(CacheMark(-1, long=True), CacheMark(2)),
 )
 WIRES: list[Wire] = [Anthropic(), OpenAIChat(), OpenAIResponses()]
 
@@ -72,7 +73,7 @@ def test_anthropic() -> None:
     """Own thinking and blocks go back, foreign ones do not; cache marks stand on the last blocks."""
     mark = {"type": "ephemeral"}
     said = body(Anthropic())
-    assert said["system"] == [{"type": "text", "text": "be brief", "cache_control": mark}]
+    assert said["system"] == [{"type": "text", "text": "be brief", "cache_control": {**mark, "ttl": "1h"}}]
     assert said["messages"][1]["content"] == [
         {"type": "thinking", "thinking": "hm", "signature": "s"},
         {"type": "server_tool_use", "id": "x"},

@@ -146,6 +146,17 @@ class OutputSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str = ""
 
 
+class CacheMark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A cache breakpoint: what stands up to it is to be kept."""
+
+    message: int
+    """After a part of this message; -1: after tools and system."""
+    part: int = -1
+    """After this part of it; -1: after its last."""
+    long: bool = False
+    """For the long life."""
+
+
 class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model call, said once for all wires. What a wire cannot say it leaves out or refuses with `ModelError`."""
 
@@ -165,8 +176,8 @@ class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Budget of extended thinking where a model takes a number of tokens."""
     effort: str = ""
     """Reasoning effort where a model takes a word (minimal, low, medium, high, ..)."""
-    cache_marks: tuple[int, ...] = ()
-    """Planned cache breakpoints: a mark after message i (-1: after tools and system). Not part of the prefix."""
+    cache_marks: tuple[CacheMark, ...] = ()
+    """Planned cache breakpoints, in order. Not part of the prefix."""
     options: Mapping[str, Any] = {}
     """Further fields of the provider's body, merged in last."""
 

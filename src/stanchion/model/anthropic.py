@@ -14,14 +14,26 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from stanchion.core.message import Media, Message, ModelRequest, Opaque, Part, Text, Thinking, ToolCall, ToolResult
+from stanchion.core.message import (
+    CacheMark,
+    Media,
+    Message,
+    ModelRequest,
+    Opaque,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from stanchion.model.anthropic_decode import WIRE, AnthropicDecoder
 from stanchion.model.client import Endpoint
 from stanchion.model.failure import unsupported
 from stanchion.model.wire import merge_options
 
 VERSION: Final = "2023-06-01"
-CACHE_MARK: Final = {"type": "ephemeral"}
+_SHORT: Final = {"type": "ephemeral"}
+_LONG: Final = {"type": "ephemeral", "ttl": "1h"}
 _UNCACHEABLE: Final = frozenset(("thinking", "redacted_thinking"))
 
 
@@ -47,6 +59,8 @@ class Anthropic:
             body["system"] = [{"type": "text", "text": text.text} for text in request.system]
         body["messages"] = messages = [_message(message) for message in request.messages]
         _mark(body, messages, request.cache_marks)
+        for message in messages:
+            message["content"] = [block for block in message["content"] if block is not None]
         messages[:] = [message for message in messages if message["content"]]
         _settings(body, request)
         if stream:
@@ -110,7 +124,8 @@ def _tool(schema: Any) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "content": [b for part in message.parts if (b := _block(part)) is not None]}
+    """A message with a place for each of its parts: None where this wire has no block for one."""
+    return {"role": message.role, "content": [_block(part) for part in message.parts]}
 
 
 def _block(part: Part) -> dict[str, Any] | None:
@@ -194,14 +209,15 @@ def _plain(data: str) -> str:
         return data
 
 
-def _mark(body: dict[str, Any], messages: Sequence[dict[str, Any]], marks: Sequence[int]) -> None:
-    """Set the planned breakpoints: on the last block that takes one, of a message or of tools and system."""
+def _mark(body: dict[str, Any], messages: Sequence[dict[str, Any]], marks: Sequence[CacheMark]) -> None:
+    """Set the planned breakpoints: each on the last block that takes one, up to its place."""
     for mark in marks:
-        if mark < 0:
-            blocks: list[dict[str, Any]] = body.get("system") or body.get("tools") or []
+        if mark.message < 0:
+            blocks: list[dict[str, Any] | None] = body.get("system") or body.get("tools") or []
         else:
-            blocks = messages[mark]["content"] if mark < len(messages) else []
-        for block in reversed(blocks):
-            if block.get("type") not in _UNCACHEABLE:
-                block["cache_control"] = CACHE_MARK
+            blocks = messages[mark.message]["content"] if mark.message < len(messages) else []
+        upto = blocks if mark.part < 0 else blocks[: mark.part + 1]
+        for block in reversed(upto):
+            if block is not None and block.get("type") not in _UNCACHEABLE:
+                block["cache_control"] = _LONG if mark.long else _SHORT
                 break

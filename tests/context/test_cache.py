@@ -1,0 +1,104 @@
+"""The plan of cache marks, held against the provider's rules: what a conversation costs by its bill is the least it can cost."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from stanchion.context.cache import plan
+from stanchion.core.caching import CacheRules, cache_rules
+from stanchion.core.message import (
+    DEVELOPER,
+    MODEL,
+    USER,
+    CacheMark,
+    Label,
+    Message,
+    ModelRequest,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from stanchion.core.money import cost, price_usd
+from stanchion.model.anthropic import Anthropic
+from stanchion.sim.cache import PrefixCache
+from stanchion.sim.read_anthropic import read as read_messages
+
+SONNET = "claude-sonnet-4-6"
+PRICE = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
+RULES = cache_rules("anthropic", SONNET)
+
+
+def conversation(turns: int, parts: int, size: int) -> tuple[Message, ...]:
+    """Turns of an assistant's calls and their results, with so many parts each."""
+    messages: list[Message] = [Message("user", (Text("q" * size, USER),))]
+    for turn in range(turns):
+        calls = tuple(ToolCall(f"c{turn}_{n}", "f", "{}", MODEL) for n in range(parts))
+        results = tuple(
+            ToolResult(c.id, "f", f"{turn}.{n} " + "r" * size, Label("tool", "f")) for n, c in enumerate(calls)
+        )
+        messages += [Message("assistant", calls), Message("user", results)]
+    return tuple(messages)
+
+
+def bills(turns: int, parts: int, size: int, rules: CacheRules | None) -> list[tuple[int, int, int]]:
+    """Tokens read, written and plain of each request of a conversation, by the simulated provider."""
+    cache, found, sent = PrefixCache(), [], 0
+    assert RULES is not None
+    for turn in range(turns):
+        messages = conversation(turn, parts, size)
+        marks = plan(messages, sent, rules, preamble=True)
+        request = ModelRequest(SONNET, messages, 10, system=(Text("s" * 40_000, DEVELOPER),), cache_marks=marks)
+        asked = read_messages(Anthropic().encode(request))
+        used = cache.use("k", asked.pieces, RULES, float(turn))
+        found.append((used.read, used.written, used.plain))
+        sent = sum(len(message.parts) for message in messages)
+    return found
+
+
+@pytest.mark.parametrize("parts", [1, 5, 9, 10, 11, 15, 24])
+def test_each_request_reads_all_of_the_one_before(parts: int) -> None:
+    """However many blocks a turn adds: nothing is sent twice at full price, nothing is written twice."""
+    found = bills(8, parts, 400, RULES)
+    total = 0
+    for read, written, plain in found:
+        assert (read, plain) == (total, 0)
+        total = read + written
+
+
+def test_without_marks_everything_is_paid_again() -> None:
+    """What the plan is worth."""
+    assert all(read == 0 for read, _, _ in bills(4, 5, 400, None))
+
+
+def test_the_marks_themselves() -> None:
+    """The end, the part that all sessions share, and one in between where a turn is long; never more than four."""
+    messages = conversation(1, 3, 10)
+    assert plan(messages, 0, RULES, preamble=True) == (CacheMark(-1), CacheMark(2))
+    assert plan(messages, 0, RULES, preamble=False, long=True) == (CacheMark(2, long=True),)
+    long = conversation(2, 30, 10)
+    assert plan(long, 61, RULES, preamble=True) == (CacheMark(-1), CacheMark(3, 18), CacheMark(4))
+    assert plan((), 0, RULES, preamble=True) == ()
+    assert plan(messages, 0, cache_rules("openai", "gpt-5.2"), preamble=True) == ()
+    assert plan(messages, 0, None, preamble=True) == ()
+
+
+def test_the_floor_of_a_support_task() -> None:
+    """15 turns, from a stable prefix of 60,000 tokens to 80,000, 500 tokens out each: $0.7035 by the rules, $3.26 without a cache."""
+    assert RULES is not None
+    cache, with_cache, without = PrefixCache(), 0, 0
+    grown = [Message("user", (Text("", USER),))]
+    for turn in range(15):
+        tokens = 60_000 + round(turn * 20_000 / 14)
+        said = sum(len(part.text) for message in grown for part in message.parts if isinstance(part, Text))
+        grown.append(Message("user", (Text("x" * (tokens * 4 - said), USER),)))
+        messages = tuple(message for message in grown if message.parts[0].text)  # type: ignore[union-attr]
+        marks = plan(messages, len(messages) - 1, RULES, preamble=False)
+        pieces = read_messages(Anthropic().encode(ModelRequest(SONNET, messages, 10, cache_marks=marks))).pieces
+        used = cache.use("k", pieces, RULES, turn * 10.0)
+        usage = Usage(used.plain, used.read, used.written, used.written_long, 500)
+        with_cache += cost(PRICE, usage)
+        without += cost(PRICE, msgspec.structs.replace(Usage(output_tokens=500), input_tokens=usage.total_input_tokens))
+    assert with_cache / 1e9 == pytest.approx(0.7035, rel=0.001)
+    assert without / 1e9 == pytest.approx(3.26, rel=0.001)
