@@ -317,7 +317,7 @@ class Agent:
 
     def registry(self) -> Registry:
         """Make a registry of its tools. Raises `ConfigError`."""
-        return Registry(self.tools, self.deps)
+        return Registry(self.tools, self.deps, freeze=self.guard.freeze, quarantine=self.guard.quarantine)
 
     def bundle(self, registry: Registry, prices: Prices, on_date: str, *, framework: str = "") -> Bundle:
         """Make the bundle. Raises `ConfigError` or `InputError` that names the setting."""
@@ -326,6 +326,10 @@ class Agent:
         check_needs(self.name, known, self.credentials)
         if self.tool_choice not in ("auto", "required", "none") and self.tool_choice not in known:
             raise ConfigError(f"agent {self.name!r}: tool_choice {self.tool_choice!r} is none of its tools")
+        models = [model.name for model in self.models()]
+        if self.guard.extractor and self.guard.extractor not in models:
+            text = f"guard.extractor {self.guard.extractor!r} is none of its models: {', '.join(models)}"
+            raise ConfigError(f"agent {self.name!r}: {text}")
         return Bundle(
             agent=self.name,
             identity=self.identity,

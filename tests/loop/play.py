@@ -24,10 +24,11 @@ from stanchion.core.message import MODEL, RUNTIME, USER, Label, ModelRequest, Pa
 from stanchion.core.money import Price, cost
 from stanchion.core.state import Call, State
 from stanchion.engine.stage import applies
+from stanchion.guard.evidence import label_of
 from stanchion.journal.record import Identity, Recorder, read_entry
 from stanchion.journal.store import Key, RawRecord
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
-from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, Moment, View, backoff_s, view
+from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, Moment, View, backoff_s, reserves, view
 
 START_MS = 1_795_000_000_000
 KEY = Key("k1", b"salt-of-the-tests")
@@ -181,8 +182,8 @@ class Play:
     """What each call of a tool meets, attempt by attempt; the last goes on. Default: done."""
     person: Person = lambda play, call: None
     person_ms: int = 60_000
-    refuse: Sequence[Refuse] = ()
-    """What the shared budget says to the next reservations, one by one."""
+    refuse: Sequence[Refuse | None] = ()
+    """What the shared budget says to the next reservations, one by one; None: nothing against it."""
     caps: Caps | None = None
     ledgers: tuple[str, ...] = ()
     dry_run: bool = False
@@ -319,6 +320,7 @@ class Play:
             ledgers=self.ledgers,
             dry_run=self.dry_run,
             deadline_ms=self.now_ms + int(self.deadline_s * 1000) if self.deadline_s else 0,
+            quarantine=self.bundle.guard.quarantine,
             parts=(Text(self.user, USER),),
         )
 
@@ -335,8 +337,9 @@ class Play:
             if not decision.events:
                 aborts = [e for e in decision.effects if isinstance(e, Abort)]
                 break
-            if self._refused and self.ledgers and any(isinstance(e, CallModel) for e in acts):
-                no = self._refused.pop(0)
+            asked = self._refused and self.ledgers and any(isinstance(e, CallModel) or reserves(e) for e in acts)
+            no = self._refused.pop(0) if asked else None
+            if no is not None:
                 known = self.state.refused
                 if known is None or known.hard != no.hard:
                     refused = ev.BudgetRefused(ledger=no.ledger, needed=5, left=1, hard=no.hard)
@@ -540,7 +543,11 @@ class Play:
 
     def _finished(self, effect: CallTool, outcome: Any, text: str, cost_nano_usd: int = 0) -> ev.ToolCallFinished:
         shown = effect.max_result_chars if len(text) > effect.max_result_chars else -1
-        result = ToolResult(effect.provider_id, effect.tool, text, Label("tool", effect.tool), error=outcome == "error")
+        spec = self.bundle.tool(effect.tool)
+        label = Label("tool", effect.tool) if spec is None else label_of(spec, text)
+        if effect.ask is not None:
+            label = Label("tool", effect.tool, secrecy=effect.ask.label.secrecy)
+        result = ToolResult(effect.provider_id, effect.tool, text, label, error=outcome == "error")
         return ev.ToolCallFinished(call=effect.call, outcome=outcome, shown=shown, cost=cost_nano_usd, parts=(result,))
 
     # --- what must hold of every request ---------------------------------------------------------------------------------

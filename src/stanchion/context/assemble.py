@@ -13,6 +13,7 @@ import msgspec
 from stanchion.core.block import EXPLANATION
 from stanchion.core.bundle import Bundle, Route
 from stanchion.core.message import DEVELOPER, RUNTIME, Message, ModelRequest, Opaque, Part, Text, Thinking, ToolSchema
+from stanchion.core.quarantine import EXPLANATION as QUARANTINED
 from stanchion.core.state import State
 
 WIRE_TOKENS = 2_000
@@ -50,6 +51,8 @@ def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
     system = (Text(bundle.identity, DEVELOPER),) if bundle.identity else ()
     if mark:
         system = (*system, Text(EXPLANATION, RUNTIME))
+    if bundle.guard.quarantine:
+        system = (*system, Text(QUARANTINED, RUNTIME))
     tools = tuple(ToolSchema(t.name, t.description, t.parameters, t.strict) for t in bundle.tools)
     encoded = msgspec.json.encode((system, tools, bundle.output), order="deterministic")
     return Preamble(system, tools, hashlib.sha256(encoded).digest(), len(encoded))

@@ -59,6 +59,8 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     """The last part is no input: it is what the run may do at most, a list of grants as JSON."""
     mark: bool = False
     """Untrusted text stands in its prompts in marked blocks. Earlier journals have none, and keep theirs (I8)."""
+    quarantine: bool = False
+    """Untrusted results stand in its prompts as references only; a model without tools takes typed values out of them."""
 
 
 class MessageAdded(_Event, frozen=True, tag="message_added"):
@@ -231,6 +233,11 @@ class ToolCallStarted(_Event, frozen=True, tag="tool_call_started"):
     key: str = ""
     """The idempotency key handed to the tool."""
     deadline_ms: int = 0
+    model: str = ""
+    """The model that it calls, for the built-in `extract`; what follows is as in `ModelCallStarted`."""
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    bound_tokens: int = 0
 
 
 class ToolCallFailed(_Event, frozen=True, tag="tool_call_failed"):
@@ -243,6 +250,9 @@ class ToolCallFailed(_Event, frozen=True, tag="tool_call_failed"):
     """It may have left without a definite answer (I2)."""
     retryable: bool = False
     retry_at_ms: int = 0
+    cost: int = 0
+    """Settled, of an attempt that reserved: as in `ModelCallFailed`."""
+    usage: Usage | None = None
 
 
 class ToolCallReconciled(_Event, frozen=True, tag="tool_call_reconciled"):
@@ -254,15 +264,20 @@ class ToolCallReconciled(_Event, frozen=True, tag="tool_call_reconciled"):
 
 
 class ToolCallFinished(_Event, frozen=True, tag="tool_call_finished"):
-    """A call is settled. `parts` is one `ToolResult`: the whole text, of which `shown` characters go to the model."""
+    """A call is settled. `parts` is one `ToolResult`: the whole text, of which `shown` characters go to the model.
+
+    In a quarantined run a text may follow: what the model is shown of an untrusted result, from trusted fields of it.
+    """
 
     call: str
     outcome: Literal["ok", "error", "invalid", "denied", "rejected", "cancelled", "in_doubt", "pretended"]
     shown: int = -1
     """Characters of the result in the prompt; -1: all."""
     cost: int = 0
-    """What the tool said it cost."""
+    """What the tool said it cost; of an attempt that reserved, its bill."""
     took_ms: int = 0
+    usage: Usage | None = None
+    """Of an attempt that reserved. None: the provider did not say, and the cost is the reservation."""
 
 
 class BudgetRefused(_Event, frozen=True, tag="budget_refused"):

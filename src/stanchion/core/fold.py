@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 import msgspec
 
 from stanchion.core import event as ev
+from stanchion.core import sealing
 from stanchion.core.block import marked
 from stanchion.core.message import (
     REVIEWER,
@@ -63,6 +64,7 @@ def carry(ended: State) -> State:
         prompted_route=ended.prompted_route,
         reasoners=ended.reasoners,
         mark=ended.mark,
+        sealed=ended.sealed,
         granted=ended.granted,
         denied=ended.denied,
         refused_calls=ended.refused_calls,
@@ -184,6 +186,7 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         started_ms=state.at_ms,
         task=event.task,
         mark=event.mark if event.base is None else state.mark,
+        quarantine=event.quarantine,
     )
     parts = event.parts
     if event.narrowed:
@@ -305,7 +308,7 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         cost=state.totals.cost + event.cost,
     )
     said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
-    calls = _proposed(state.seq, event.parts)
+    calls = tuple(sealing.fill_call(state, call) for call in _proposed(state.seq, event.parts))
     finish = "stop" if event.finish == "tool_calls" and not calls else event.finish
     state = _with(state, model=None, more=False, finish=finish, totals=totals, best=said or state.best)
     if event.parts:
@@ -435,6 +438,8 @@ def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
         return state
     if call.attempt == 0:
         state = _with(state, totals=_with(state.totals, tool_calls=state.totals.tool_calls + 1))
+    if event.model:
+        state = _with(state, refused=None)
     return _change(
         state,
         event.call,
@@ -445,6 +450,9 @@ def _tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
         mode=event.mode,
         epoch=epoch,
         deadline_ms=event.deadline_ms,
+        reserved=event.reserved,
+        ledgers=event.ledgers,
+        bound_tokens=event.bound_tokens,
     )
 
 
@@ -457,7 +465,7 @@ def _tool_failed(state: State, event: ev.ToolCallFailed) -> State:
     if call.mode == "reconcile":  # what matters stays why the attempt itself is in doubt
         code, detail = call.code, call.detail
     return _change(
-        state,
+        sealing.billed(state, call, event.cost, event.usage),
         call.id,
         phase="failed",
         tries=call.tries - (ours and call.mode != "reconcile"),
@@ -489,26 +497,29 @@ def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:
     if result is None:
         label = first.label if isinstance(first, Erased) else call.part.label
         result = ToolResult(call.part.id, call.part.name, "[erased]", label, error=event.outcome != "ok")
-    held = state.held
-    if event.shown >= 0:  # an erased one keeps its number
+    hidden = sealing.hides(state, call, event.outcome, result.label)
+    held, whole = state.held, hidden or sealing.is_extract(state, call)
+    if event.shown >= 0 and not whole:  # an erased one keeps its number
         held = (*held, result.text)
-    if event.outcome == "ok" and result.label.source == "tool":
-        told = Seen(
-            f"{state.run}/{call.id}", call.tool, call.part.arguments, result.text, result.label, len(state.messages)
-        )
-        state = _with(state, seen=(*state.seen, told))
+    if event.outcome == "ok" and result.label.source == "tool" and not sealing.is_extract(state, call):
+        place, asked = f"{state.run}/{call.id}", call.part.arguments
+        seen = Seen(place, call.tool, asked, result.text, result.label, len(state.messages), hidden)
+        state = _with(state, seen=(*state.seen, seen))
     done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
     doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
-    shown = shown_result(result, event.shown, len(held))
+    shown = result if whole else shown_result(result, event.shown, len(held))
     state = _with(
         state,
         held=held,
         done=done,
         doubtful=doubtful,
         traces=_traced(state, call, result, event),
-        totals=_with(state.totals, cost=state.totals.cost + event.cost),
     )
-    state = _change(state, call.id, phase="settled", outcome=event.outcome, result=shown, in_doubt=False)
+    state = sealing.billed(state, call, event.cost, event.usage)
+    if sealing.is_extract(state, call):  # if there was no money for it, there may be for the model
+        state = _with(state, refused=None)
+    told = sealing.shown_of(event.parts) if hidden else None
+    state = _change(state, call.id, phase="settled", outcome=event.outcome, result=shown, in_doubt=False, told=told)
     return _settle_step(state) if all(c.phase == "settled" for c in state.calls) else state
 
 
@@ -531,6 +542,7 @@ def _traced(state: State, call: Call, result: ToolResult, event: ev.ToolCallFini
 
 def _settle_step(state: State) -> State:
     """Put a step's results into the conversation, in call order, and what was said meanwhile behind them."""
+    state = sealing.seal(state)
     calls = state.calls
     results = (
         *(_as_said(state, call) for call in calls),
@@ -550,12 +562,14 @@ def _as_said(state: State, call: Call) -> Part:
     if call.erased:
         return Erased("tool_result", call.result.label)
     untrusted = call.result.label.source == "tool" and call.result.label.trust == "untrusted"
-    if not (state.mark and untrusted):
+    if not (state.mark and untrusted) or sealing.is_extract(state, call):
         return call.result
     return _with(call.result, text=marked(call.result.text, f"{state.session}/{state.run}/{call.id}", call.tool))
 
 
 def _edited(call: Call) -> Text:
     """Tell the model, which sees its call as it made it, that another was made."""
+    if call.filled:  # the model does not know what was filled in
+        return Text(f"[runtime] A person changed the arguments of your call of {call.part.name}.", REVIEWER)
     arguments = call.part.arguments or "[erased]"
     return Text(f"[runtime] A person changed the arguments of your call of {call.part.name} to: {arguments}", REVIEWER)

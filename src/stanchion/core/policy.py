@@ -137,5 +137,7 @@ class GuardRules(msgspec.Struct, frozen=True, omit_defaults=True):
     """The effects of a run are declared before untrusted text is read; others ask."""
     quarantine: bool = False
     """Untrusted text is read by a model without tools; the planner sees references to typed values of it."""
+    extractor: str = ""
+    """Which of the agent's models that is, as "provider:model"; "": the last of its fallbacks, or its only one."""
     pii: Literal["keep", "redact"] = "keep"
     """Personal data in what comes in: kept, or taken out before it is stored. In log lines it never stands."""

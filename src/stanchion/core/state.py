@@ -9,6 +9,7 @@ import msgspec
 from stanchion.core.bundle import Caps
 from stanchion.core.message import Finish, Label, Message, Part, Text, ToolCall, ToolResult
 from stanchion.core.policy import Grant
+from stanchion.core.quarantine import Sealed
 
 Phase = Literal["proposed", "asking", "ready", "running", "failed", "settled"]
 """Of a call: not judged yet; waits for a person; may start; has left; an attempt failed; has its result."""
@@ -87,6 +88,16 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the person who edited it may allow; None: anything."""
     edited: frozenset[str] = frozenset()
     """Paths of the arguments that a person wrote."""
+    filled: tuple[str, ...] = ()
+    """References ("r3.sender") whose values were filled into its arguments. The model does not know the values."""
+    missing: tuple[str, ...] = ()
+    """References in its arguments that say nothing."""
+    reserved: int = 0
+    """What the attempt under way reserved, if it calls a model."""
+    ledgers: tuple[str, ...] = ()
+    bound_tokens: int = 0
+    told: Text | None = None
+    """What the model is shown of its result, where it is not shown the result."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -100,6 +111,8 @@ class Seen(msgspec.Struct, frozen=True):
     label: Label
     messages: int
     """How many messages there were before it."""
+    sealed: bool = False
+    """It was not shown to the model."""
 
 
 class Denied(msgspec.Struct, frozen=True):
@@ -230,6 +243,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     plan: tuple[str, ...] | None = None
     """Tools by which effects were announced."""
     mark: bool = False
+    quarantine: bool = False
+    sealed: tuple[Sealed, ...] = ()
+    """Results of this session that the model is not shown, by number: the n-th is "rn"."""
     seen: tuple[Seen, ...] = ()
     """Answers of tools in this session, in order."""
     best: tuple[Text, ...] = ()
@@ -249,6 +265,16 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     def asking(self) -> bool:
         """Whether a call waits for a person."""
         return any(call.phase == "asking" for call in self.calls)
+
+    @property
+    def reserved(self) -> int:
+        """What the attempts under way that are no turn of the model have reserved."""
+        return sum(call.reserved for call in self.calls if call.phase == "running")
+
+    @property
+    def extracting(self) -> bool:
+        """Whether an `extract` is under way: an attempt at a tool call that calls a model."""
+        return any(call.phase == "running" and call.bound_tokens for call in self.calls)
 
     @property
     def in_flight(self) -> bool:

@@ -31,14 +31,13 @@ from stanchion.engine.live import Live
 from stanchion.engine.perform import Performer
 from stanchion.engine.permit import Ticket
 from stanchion.engine.policing import InForce
-from stanchion.engine.policing import InForce
 from stanchion.engine.stage import Mark, Stage, applies, read_inbox, reservations, settlements, settles
 from stanchion.engine.tickets import Tickets
 from stanchion.journal.ledger import owner_of
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Refused, Status, Store
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
-from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, HandIn, Moment, for_one_run
+from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, HandIn, Moment, for_one_run, reserves
 
 log = logging.getLogger("stanchion.engine")
 
@@ -246,14 +245,16 @@ class Drive:
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)
-            reserves = any(isinstance(effect, CallModel | HandIn) and effect.reserved for effect in acts)
-            if not decision.events or self._held_back or (reserves and self._refused):
+            reserving = any(reserves(effect) for effect in acts)
+            if not decision.events or self._held_back or (reserving and self._refused):
                 aborts = tuple(effect for effect in decision.effects if isinstance(effect, Abort))
                 tickets.keep(stage.effects, self.state, stopping=self._stopping)
+                if reserving and self._refused and self.state.refused is None:
+                    self._signal.set()  # what was refused was given up, and this is another: it is tried next
                 return Decision(effects=aborts, wake_at_ms=decision.wake_at_ms)
             if [effect for effect in acts if not tickets.admits(effect)]:
                 continue  # it is decided again, without those that must wait
-            if reserves:
+            if acts and stage.reserving is None:  # what is taken back, all intents are taken back with
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
@@ -371,7 +372,7 @@ class Drive:
         state = self.state
         if self._performer is None:
             self._performer = Performer(self._agent, state, self._clock, self._live, self._gate)
-        self._poll_budget = state.refused is not None and not stage.effects
+        self._poll_budget = state.refused is not None and not any(reserves(effect) for effect in stage.effects)
         self._live.publish(state.tenant, state.run, stage.entries)
         for effect in stage.effects:
             if not isinstance(effect, HandIn):

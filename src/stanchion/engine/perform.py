@@ -17,6 +17,7 @@ from stanchion.core.errors import ModelError
 from stanchion.core.message import RUNTIME, Delta, Label, Opaque, Part, Text, Thinking, ToolResult, Usage
 from stanchion.core.money import cost
 from stanchion.core.state import State
+from stanchion.engine import extract
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.breaker import Barred, Passed, refusal
 from stanchion.engine.clock import Clock
@@ -26,7 +27,8 @@ from stanchion.engine.minting import Minting
 from stanchion.engine.permit import Ticket
 from stanchion.guard.evidence import label_of
 from stanchion.guard.redact import DeltaRedactor
-from stanchion.loop.effect import CallModel, CallTool, backoff_s
+from stanchion.guard.telling import told_of
+from stanchion.loop.effect import Ask, CallModel, CallTool, backoff_s
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
 MAX_PAUSE_S = 60.0
@@ -60,6 +62,7 @@ class Performer:
         self._live = live
         self._tenant, self._run = state.tenant, state.run
         self._session, self._user = state.session, state.user
+        self._quarantine = state.quarantine
         self._minting = Minting(agent, state)
 
     async def call_model(self, effect: CallModel, ticket: Ticket | None = None) -> list[ev.Event]:
@@ -80,6 +83,10 @@ class Performer:
         def on_deltas(deltas: Sequence[Delta]) -> None:
             nonlocal first
             first = first or time.monotonic()
+            if (
+                self._quarantine
+            ):  # what the planner writes has references in it; who watches is told the answer when it is filled
+                return
             self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.feed(deltas))
 
         try:
@@ -87,7 +94,7 @@ class Performer:
             response = await client.call(effect.request, timeouts=timeouts, on_deltas=on_deltas)
             self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.end())
         except ModelError as error:
-            await self._told_off(effect, ticket, error)
+            await self._told_off(effect.route, ticket, error)
             return [self._model_failed(effect, route, error)]
         except asyncio.CancelledError:
             return self.stopped(effect)
@@ -117,7 +124,7 @@ class Performer:
         """Use the permits; wait for new ones where they ran out since. False: there were none until the deadline."""
         return ticket is None or self._gate is None or await self._gate.leave(ticket, deadline_ms)
 
-    async def _told_off(self, effect: CallModel, ticket: Ticket | None, error: ModelError) -> None:
+    async def _told_off(self, route: int, ticket: Ticket | None, error: ModelError) -> None:
         """Give back what a failed call did not use, and rest where its provider says so."""
         gate = self._gate
         if gate is None:
@@ -126,8 +133,8 @@ class Performer:
             used = Usage() if _is_unbilled(error) else error.usage
             gate.close(ticket, used, unsent=not error.sent)
         if error.code == "rate_limited" and error.retry_after_s:
-            model = self._agent.bundle.routes[effect.route].model
-            await gate.pause(self._agent.account(effect.route), model, min(error.retry_after_s, MAX_PAUSE_S))
+            model = self._agent.bundle.routes[route].model
+            await gate.pause(self._agent.account(route), model, min(error.retry_after_s, MAX_PAUSE_S))
 
     def stopped(self, effect: CallModel | CallTool) -> list[ev.Event]:
         """Say that an attempt was stopped by us, whether or not it had left."""
@@ -188,8 +195,10 @@ class Performer:
         )
         try:
             if not await self._leaves(ticket, effect.deadline_ms):
-                return [self._tool_failed(effect, Failure("tool_busy", _NO_PERMIT, retryable=True))]
+                return [self._tool_failed(effect, Failure("tool_busy", _NO_PERMIT, retryable=True), unsent=True)]
             began = time.monotonic()
+            if effect.ask is not None:
+                return await self._extract(effect, effect.ask, ticket, began)
             if effect.mode == "reconcile":
                 return self._minting.told(effect, await self._reconcile(effect, context))
             answer = await self._answer(effect, context)
@@ -206,6 +215,20 @@ class Performer:
         if not (answer.retryable or answer.in_doubt or effect.in_doubt):
             return _finished(effect, "error", answer.text, RUNTIME, took_ms=took_ms)
         return self._tool_failed(effect, answer)
+
+    async def _extract(self, effect: CallTool, ask: Ask, ticket: Ticket | None, began: float) -> list[ev.Event]:
+        """Ask a model for values of a text. As of a model call its bill is settled, and its permits."""
+        route = self._agent.bundle.routes[ask.route]
+        left_s = (effect.deadline_ms - self._clock.now_ms()) / 1000
+        try:
+            response = await extract.extracted(effect, ask, self._agent.clients[ask.route], route, left_s)
+        except ModelError as error:
+            await self._told_off(ask.route, ticket, error)
+            unbilled, draw = _is_unbilled(error), self._clock.draw()
+            return [extract.failed(effect, ask, error, draw, self._clock.now_ms(), unbilled=unbilled)]
+        if ticket is not None and self._gate is not None:
+            self._gate.close(ticket, response.usage)
+        return extract.finished(effect, ask, route, response, began)
 
     async def _answer(self, effect: CallTool, context: ToolContext) -> Answer | Failure | Barred:
         """Call the tool, or pretend to; not at all while its breaker is open."""
@@ -250,9 +273,12 @@ class Performer:
         outcome = "pretended" if effect.mode == "dry" else "ok"
         spec = self._agent.bundle.tool(effect.tool)
         label = label_of(spec, answer.text) if spec is not None else Label("tool", effect.tool)
-        return _finished(effect, outcome, answer.text, label, answer.cost_nano_usd, took_ms)
+        done = _finished(effect, outcome, answer.text, label, answer.cost_nano_usd, took_ms)
+        if not self._quarantine or spec is None or (told := told_of(spec, answer.text)) is None:
+            return done
+        return msgspec.structs.replace(done, parts=(*done.parts, told))
 
-    def _tool_failed(self, effect: CallTool, failure: Failure) -> ev.ToolCallFailed:
+    def _tool_failed(self, effect: CallTool, failure: Failure, *, unsent: bool = False) -> ev.ToolCallFailed:
         wait_s = backoff_s(effect.retry, effect.attempt, self._clock.draw(), failure.retry_after_s)
         return ev.ToolCallFailed(
             call=effect.call,
@@ -261,6 +287,7 @@ class Performer:
             in_doubt=failure.in_doubt,
             retryable=failure.retryable,
             retry_at_ms=self._clock.now_ms() + int(wait_s * 1000) if failure.retryable else 0,
+            cost=effect.ask.reserved if effect.ask is not None and not unsent else 0,
             parts=(Text(storable(failure.text), RUNTIME),),
         )
 

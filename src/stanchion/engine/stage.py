@@ -43,7 +43,7 @@ class Stage:
         self.given = 0
         """How many of the entries were there before anything was decided."""
         self.reserving: Mark | None = None
-        """Before the decision that reserves money."""
+        """Before the first decision that acts: so far back a refused reservation is taken."""
 
     def hand_in(self, state: State, bundle: Bundle) -> tuple[TrayItem, ...]:
         """List the run's model calls that go into a batch: whoever makes it up finds them where their intent is."""
@@ -89,21 +89,30 @@ def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:
     return tuple(
         Reserve(ledger, entry.event.reserved)
         for entry in entries
-        if isinstance(entry.event, ev.ModelCallStarted)
+        if isinstance(entry.event, ev.ModelCallStarted | ev.ToolCallStarted)
         for ledger in entry.event.ledgers
     )
 
 
 def settlements(before: State, entries: Sequence[ev.Entry]) -> tuple[Settle, ...]:
-    """List what entries settle: each ends the model call that was in flight before them."""
-    model = before.model
-    if model is None or not model.in_flight:
-        return ()
+    """List what entries settle: each attempt that was in flight before them, by the first that ends it."""
+    found: dict[str, tuple[Settle, ...]] = {}
     for entry in entries:
         event = entry.event
-        if isinstance(event, ev.ModelCallFinished | ev.ModelCallFailed):
-            return tuple(Settle(ledger, model.reserved, event.cost) for ledger in model.ledgers)
-    return ()
+        match event:
+            case ev.ModelCallFinished() | ev.ModelCallFailed():
+                model = before.model if before.model is not None and before.model.in_flight else None
+                if model is not None:
+                    settled = tuple(Settle(ledger, model.reserved, event.cost) for ledger in model.ledgers)
+                    found.setdefault("", settled)
+            case ev.ToolCallFinished() | ev.ToolCallFailed():
+                call = before.call(event.call)
+                if call is not None and call.phase == "running" and call.ledgers:
+                    settled = tuple(Settle(ledger, call.reserved, event.cost) for ledger in call.ledgers)
+                    found.setdefault(call.id, settled)
+            case _:
+                pass
+    return tuple(settle for settled in found.values() for settle in settled)
 
 
 def settles(event: ev.Event) -> bool:

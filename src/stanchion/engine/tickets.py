@@ -12,7 +12,7 @@ from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.gate import Gate
 from stanchion.engine.permit import Ticket
-from stanchion.loop.effect import CallModel, CallTool, HandIn
+from stanchion.loop.effect import Ask, CallModel, CallTool, HandIn
 
 _MODEL = ""
 """In the place of a call's id: the model call."""
@@ -54,7 +54,8 @@ class Tickets:
         if self._gate is None or isinstance(effect, HandIn):
             return True
         place = _place(effect)
-        size = (effect.bound_tokens, effect.request.max_output_tokens) if isinstance(effect, CallModel) else (0, 0)
+        asked = _asked(effect)
+        size = (asked.bound_tokens, asked.request.max_output_tokens) if asked is not None else (0, 0)
         ticket = self._tickets.get(place)
         if ticket is not None and (ticket.state == "closed" or ticket.size[0] < size[0] or ticket.size[1] < size[1]):
             self._close(place)
@@ -84,9 +85,11 @@ class Tickets:
 
     def _ask(self, gate: Gate, effect: CallModel | CallTool, size: tuple[int, int]) -> Ticket | None:
         tenant, rank, wake = self._tenant, self._rank, self._wake
-        if isinstance(effect, CallModel):
-            account, model = self._agent.account(effect.route), self._agent.bundle.routes[effect.route].model
+        if (asked := _asked(effect)) is not None:
+            account, model = self._agent.account(asked.route), self._agent.bundle.routes[asked.route].model
             return gate.model(account, model, size, tenant=tenant, rank=rank, wake=wake)
+        if not isinstance(effect, CallTool):
+            return None
         limits = self._agent.registry.limits(effect.tool) if effect.mode != "dry" else None
         return gate.tool(limits, effect.tool, tenant=tenant, rank=rank, wake=wake) if limits else None
 
@@ -94,6 +97,11 @@ class Tickets:
         ticket = self._tickets.pop(place, None)
         if ticket is not None and self._gate is not None:
             self._gate.close(ticket)
+
+
+def _asked(effect: CallModel | CallTool) -> CallModel | Ask | None:
+    """What of a call asks a model, if it does."""
+    return effect if isinstance(effect, CallModel) else effect.ask
 
 
 def _place(effect: CallModel | CallTool) -> str:

@@ -58,7 +58,7 @@ class Evidence:
         self.read_urls: set[str] = set()
         """URLs that stand in what was read from others."""
         self.secrecy: set[str] = set()
-        """Levels of what stands in the model's context."""
+        """Levels of what stands in the model's context. What is sealed does not."""
         self.untrusted = False
         """Whether anything was read that is not trusted."""
         if self._bundle.identity:
@@ -123,19 +123,23 @@ class Evidence:
         self.read_urls |= {normal("url", text[start:end]) for start, end in urls_in(text)}
 
     def _take_seen(self, seen: Seen) -> None:
+        if seen.sealed:  # a URL of it can come into a call by a reference only
+            self._overhear(seen.text)
         spec = self._specs.get(seen.tool)
         if spec is None or not spec.result:
             return
         value = read_result(seen.text)
         for pattern, field in spec.result.items():
             found = list(select(value, pattern))
-            if field.secrecy != "public" and found:
+            if field.secrecy != "public" and found and not seen.sealed:
                 self.secrecy.add(field.secrecy)
             if field.trusted and field.kind and (not field.asked or self._asked(spec, seen)):
                 self._index(field, found, seen)
 
     def _index(self, field: ResultField, found: list[tuple[str, Any]], seen: Seen) -> None:
-        forms = [(form, path) for path, item in found for text in _matches(field, item) if (form := normal(field.kind, text))]
+        forms = [
+            (form, path) for path, item in found for text in _matches(field, item) if (form := normal(field.kind, text))
+        ]
         if field.asked and len({form for form, _ in forms}) > 1:
             return  # which of them was meant, nobody trusted said
         known = self.typed.setdefault(field.kind, {})

@@ -165,7 +165,7 @@ def _fetched(bundle: Bundle, found: list[Finding], standing: Standing) -> Iterat
         came = "was copied from what was read" if copied else "is nobody's but the model's"
         if answer != "allow":
             yield Reason(answer, rule, f"the URL {finding.value!r} {came}", (finding.path,))
-        if not copied and standing.evidence.secrecy:
+        if not copied and standing.secrecy:
             yield from _leaked([finding], bundle, standing)
 
 
@@ -178,7 +178,7 @@ def _effect(
     bare = [finding for finding in found if finding.ground == "none"]
     if bare and answer != "allow":
         yield Reason(answer, "ungrounded", _unfounded(bare), tuple(finding.path for finding in bare))
-    if standing.evidence.secrecy:
+    if standing.secrecy:
         yield from _leaked(found, bundle, standing)
     if spec.params and rules.shape != "allow" and any(isinstance(role, Destination) for role in spec.params.values()):
         for path, value in leaves(dict(arguments)):
@@ -205,8 +205,8 @@ def _unfounded(bare: list[Finding]) -> str:
 
 
 def _leaked(found: list[Finding], bundle: Bundle, standing: Standing) -> Iterator[Reason]:
-    for finding, level in leaks(found, standing.evidence.secrecy, bundle.guard):
-        text = f"{finding.value!r} may not see what is {level!r}, and the model has read some"
+    for finding, level in leaks(found, standing.secrecy, bundle.guard):
+        text = f"{finding.value!r} may not see what is {level!r}, and the model has read some, or refers to some"
         yield Reason(bundle.guard.flow, f"flow:{level}", text, (finding.path,))
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from stanchion.core.bundle import ToolSpec
 from stanchion.core.policy import Grant
+from stanchion.core.quarantine import levels_of
 from stanchion.core.state import Call, Denied, State
 from stanchion.guard.evidence import Evidence
 from stanchion.guard.ground import Finding
@@ -51,6 +52,13 @@ class Standing(msgspec.Struct, frozen=True):
     edited: frozenset[str] = frozenset()
     """Paths of arguments that a reviewer wrote."""
     policies: Policies | None = None
+    carried: frozenset[str] = frozenset()
+    """Levels of what was filled into this call, which the model has not read."""
+
+    @property
+    def secrecy(self) -> frozenset[str]:
+        """Levels of all that may be in a call."""
+        return self.carried | self.evidence.secrecy
 
 
 def standing(
@@ -71,4 +79,5 @@ def standing(
         plan=state.plan,
         edited=call.edited if call is not None else frozenset(),
         policies=policies,
+        carried=levels_of(state.sealed, call.filled) if call is not None else frozenset(),
     )

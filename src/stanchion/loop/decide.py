@@ -13,10 +13,10 @@ import msgspec
 
 from stanchion.context.assemble import assemble, bound_input_tokens, preamble, prefix_digest, unbounded_parts
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle, Route
+from stanchion.core.bundle import EXTRACT, Bundle, Route
 from stanchion.core.message import RUNTIME, ModelRequest, Part, Text
 from stanchion.core.state import ModelCall, State
-from stanchion.loop import limit, step
+from stanchion.loop import answer, limit, step
 from stanchion.loop.detect import detect
 from stanchion.loop.effect import Abort, CallModel, Decision, HandIn, Moment, View
 
@@ -81,6 +81,7 @@ def _lost(state: State, moment: Moment) -> tuple[ev.Event, ...]:
             in_doubt=call.mode == "run",
             retryable=True,
             retry_at_ms=moment.now_ms,
+            cost=call.reserved,
             parts=(Text("the worker that made this call is gone", RUNTIME),),
         )
         for call in state.calls
@@ -112,7 +113,7 @@ def _finish(
         cost=state.totals.cost,
         done=tuple(call for call, tool in state.done if tool in effects),
         in_doubt=state.doubtful,
-        parts=state.best if parts is None else parts,
+        parts=answer.fill(state, view.bundle, state.best) if parts is None else parts,
     )
     return Decision(events=(finished,))
 
@@ -165,7 +166,7 @@ def _answered(state: State, view: View) -> Decision | None:
     text = "".join(part.text for part in said)
     problem = _problem(state, view, text)
     if not problem:
-        return _finish(state, view, "done", parts=said)
+        return _finish(state, view, "done", parts=answer.fill(state, view.bundle, said))
     return Decision(events=(ev.NoticeAdded(kind="output", parts=(Text(f"[runtime] {problem}", RUNTIME),)),))
 
 
@@ -182,6 +183,14 @@ def _problem(state: State, view: View, text: str) -> str:
     if view.bundle.tool_choice not in ("auto", "none"):
         return "Prose is not an answer here. Call a tool."
     wrong = view.check.output(text)
+    if not wrong and state.sealed:
+        filled = answer.fill_one(state, view.bundle, text)
+        if filled.missing:
+            return f"There is no value {{{{{filled.missing[0]}}}}}. Take it out with {EXTRACT} first, or leave it out."
+        if filled.used and view.check.output(filled.text):
+            return (
+                "With its references filled in, your answer is not of the form it must have. Use values of other types."
+            )
     return f"Your answer is not of the form it must have: {wrong}. Answer again, in that form only." if wrong else ""
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, assert_never
 
 import msgspec
 
 from stanchion.context.assemble import Preamble, preamble
 from stanchion.core.bundle import Bundle, RetryPolicy
 from stanchion.core.event import Event
-from stanchion.core.message import ModelRequest
+from stanchion.core.message import Label, ModelRequest
+from stanchion.core.quarantine import Wanted
 from stanchion.guard.evidence import Evidence
 from stanchion.guard.standing import Policies
 
@@ -50,6 +51,19 @@ class HandIn(msgspec.Struct, frozen=True):
     reserved: int
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """What the built-in `extract` asks of a model: a tool call to the loop, a model call to its bill."""
+
+    turn: int
+    route: int
+    request: ModelRequest
+    reserved: int
+    bound_tokens: int
+    wanted: Wanted
+    label: Label
+    """Of the text that is read."""
+
+
 class CallTool(msgspec.Struct, frozen=True):
     """Make an attempt at a tool call, reconcile one that is in doubt, or pretend one in a dry run."""
 
@@ -69,6 +83,8 @@ class CallTool(msgspec.Struct, frozen=True):
     max_result_chars: int
     in_doubt: bool = False
     """An earlier attempt may have been done: that this one was not does not settle the call."""
+    ask: Ask | None = None
+    """It is an `extract`."""
 
 
 class Abort(msgspec.Struct, frozen=True):
@@ -79,6 +95,19 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 Effect = CallModel | HandIn | CallTool | Abort
+
+
+def reserves(effect: Effect) -> bool:
+    """Whether an effect is performed with money that was set aside for it."""
+    match effect:
+        case CallModel() | HandIn():
+            return effect.reserved > 0
+        case CallTool():
+            return effect.ask is not None and effect.ask.reserved > 0
+        case Abort():
+            return False
+        case _:
+            assert_never(effect)
 
 
 class Decision(msgspec.Struct, frozen=True):

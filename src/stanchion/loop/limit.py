@@ -140,7 +140,7 @@ def allow_call(state: State, route: Route, bound_tokens: int, *, batch: bool = F
     if output < 1:
         return Allowance(0, 0, "output_tokens")
     if caps.nano_usd:
-        affordable = _affordable(route, bound_tokens, caps.nano_usd - totals.cost)
+        affordable = _affordable(route, bound_tokens, caps.nano_usd - totals.cost - state.reserved)
         if affordable < min(_least_output(route), output):
             return Allowance(0, 0, "usd")
         output = min(output, affordable)

@@ -16,12 +16,13 @@ from typing import Literal, assert_never
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import READ_RESULT, Bundle, ToolSpec
+from stanchion.core.bundle import DECLARE_PLAN, EXTRACT, READ_RESULT, Bundle, ToolSpec
 from stanchion.core.message import REVIEWER, RUNTIME, Label, Text, ToolResult
 from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.grant import covered
 from stanchion.guard.judge import Verdict, call_digest, judge
 from stanchion.guard.standing import standing
+from stanchion.loop import extract, plan
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -31,15 +32,22 @@ def advance(state: State, view: View, moment: Moment) -> Decision:
     effects: list[Effect] = []
     wakes: list[int] = []
     busy = False
+    asking: Decision | None = None
     for index, call in enumerate(state.calls):
         if call.phase == "ready" and busy and not view.bundle.parallel_tool_calls:
             continue  # one call is under way at a time, in order
         moved = _advance(state, call, index, view, moment)
+        busy = busy or call.phase != "settled"
+        if any(effect.ask for effect in moved.effects if isinstance(effect, CallTool)):
+            asking = asking or moved
+            continue
         events += moved.events
         effects += moved.effects
         wakes.append(moved.wake_at_ms)
-        busy = busy or call.phase != "settled"
     wake = min((wake for wake in wakes if wake), default=0)
+    # By itself, and one at a time: a refused reservation takes back what was decided with it.
+    if asking and not events and not state.extracting:
+        return msgspec.structs.replace(asking, wake_at_ms=wake)
     return Decision(events=tuple(events), effects=tuple(effects), wake_at_ms=wake)
 
 
@@ -109,11 +117,14 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
         text = f"Not done: this run may make no more tool calls ({over})."
         judged = _judged(call, "deny", f"limit:{over}", name, "")
         return [judged, _result(call, "denied", text)]
+    if call.missing and not call.revision:
+        named = ", ".join(f"{{{{{name}}}}}" for name in call.missing)
+        return [_result(call, "invalid", f"Not done: there is no value {named}. Take it out with {EXTRACT} first.")]
     checked = view.check.arguments(name, call.part.arguments)
     if isinstance(checked, str):
         return _misfit(call, name, checked)
-    if name == READ_RESULT:
-        return [_judged(call, "allow", "built_in", name, ""), _read_result(state, call, checked, spec)]
+    if (answer := _built_in(state, call, checked, spec, view)) is not None:
+        return answer
     verdict = verdict_on(state, call, name, checked, view, moment.now_ms)
     digest = call_digest(name, checked)
     expires = moment.now_ms + int(verdict.expires_s * 1000) if verdict.expires_s else 0
@@ -124,8 +135,29 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
         quorum=verdict.quorum,
     )
     if verdict.action == "deny":
-        return [judged, _result(call, "denied", f"Not allowed: {verdict.reason}.")]
+        return [judged, _result(call, "denied", f"Not allowed: {_tellable(call, verdict.reason, verdict.rule)}.")]
     return [judged]
+
+
+def _built_in(state: State, call: Call, checked: bytes, spec: ToolSpec, view: View) -> list[ev.Event] | None:
+    """Answer what the loop itself can, and let an `extract` be started. None: it is a tool of the agent."""
+    allowed = _judged(call, "allow", "built_in", spec.name, call_digest(spec.name, checked))
+    if spec.name == READ_RESULT:
+        return [_judged(call, "allow", "built_in", spec.name, ""), _read_result(state, call, checked, spec)]
+    if spec.name == DECLARE_PLAN:
+        announced = plan.declared(state, view.bundle, view.evidence, checked)
+        if isinstance(announced, str):
+            return [allowed, _result(call, "error", announced)]
+        return [allowed, ev.PlanDeclared(tools=announced), _result(call, "ok", plan.confirmation(announced))]
+    if spec.name == EXTRACT:
+        problem = extract.problem(state, checked)
+        return [_result(call, "invalid", problem)] if problem else [allowed]
+    return None
+
+
+def _tellable(call: Call, text: str, otherwise: str) -> str:
+    """What of a text may be said to the model: it does not know the values that were filled into its call."""
+    return otherwise if call.filled else text
 
 
 def verdict_on(state: State, call: Call, name: str, checked: bytes, view: View, now_ms: int) -> Verdict:
@@ -163,7 +195,11 @@ def _misfit(call: Call, name: str, problem: str) -> list[ev.Event]:
     if call.approved and call.revision:
         why = f"the edited arguments cannot be used: {problem}"
         return [_judged(call, "ask", EDIT_INVALID, name, "", why, call.expires_ms)]
-    return [_result(call, "invalid", problem)]
+    return [_result(call, "invalid", _unfit(call, name, problem))]
+
+
+def _unfit(call: Call, name: str, problem: str) -> str:
+    return _tellable(call, problem, f"With its references filled in, the arguments of {name} do not have their types.")
 
 
 def _judged(
@@ -211,9 +247,12 @@ def _attempt(
     if isinstance(checked, str):  # the tool changed under a run that was judged before
         if call.in_doubt:
             return _ask(call, spec, f"its arguments do not fit any more: {checked}")
-        return Decision(events=(_result(call, "invalid", checked),))
+        return Decision(events=(_result(call, "invalid", _unfit(call, spec.name, checked)),))
     if call.id in moment.blocked:
         return Decision()
+    if spec.name == EXTRACT:
+        begun = extract.attempt(state, call, spec, checked, view.bundle, moment)
+        return Decision(events=(_result(call, "error", begun),)) if isinstance(begun, str) else begun
     started = ev.ToolCallStarted(
         call=call.id,
         attempt=call.attempt + 1,

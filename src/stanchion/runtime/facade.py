@@ -323,6 +323,7 @@ class Runtime:
             task=checked(task, "task"),
             narrowed=bool(narrowed),
             mark=bound.bundle.guard.mark,
+            quarantine=bound.bundle.guard.quarantine,
             parts=(*bound.redactor.parts(parts), *narrowed),
         )
         callback = await self.webhooks.callback(webhook, first.run, tenant=tenant) if webhook else None

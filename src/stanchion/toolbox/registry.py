@@ -1,7 +1,7 @@
 """The tools of one agent: found by name, checked, and called with the agent's dependencies.
 
-Names are unique. `async with registry:` opens what lives as long as the process and closes it. The built-in `read_result`
-is listed and checked here; the loop answers it itself, from the journal.
+Names are unique. `async with registry:` opens what lives as long as the process and closes it. The built-in tools are listed and
+checked here; the loop answers them itself, from the journal, or has a model answer (`extract`).
 """
 
 from __future__ import annotations
@@ -10,41 +10,35 @@ import difflib
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from pydantic import Field
-
-from stanchion.core.bundle import READ_RESULT, ToolSpec
+from stanchion.core.bundle import ToolSpec
 from stanchion.core.errors import ConfigError
 from stanchion.toolbox.answer import Answer, Checked, Failure, Problem, Reconciled, ToolContext
-from stanchion.toolbox.arguments import Arguments
+from stanchion.toolbox.builtin import built_in
 from stanchion.toolbox.call import Mint
 from stanchion.toolbox.dependency import Dependencies
 from stanchion.toolbox.function import Bound, Tool
 from stanchion.toolbox.options import EFFECTS, ToolLimits
-from stanchion.toolbox.signature import EMPTY, Parameter
 from stanchion.toolbox.threads import Threads
 
 THREADS = 32
 """Plain functions that run at once in a process."""
-
-_READ_RESULT_PARAMETERS = (
-    Parameter(
-        "result",
-        Annotated[str, Field(description="The result's name, as the note at its cut says it.")],
-        EMPTY,
-        "argument",
-    ),
-    Parameter("offset", Annotated[int, Field(ge=0, description="Character to read on from.")], 0, "argument"),
-)
 
 
 class Registry:
     """The tools of an agent and their dependencies."""
 
     def __init__(
-        self, tools: Iterable[object] = (), deps: Mapping[type, Any] | None = None, *, threads: int = THREADS
+        self,
+        tools: Iterable[object] = (),
+        deps: Mapping[type, Any] | None = None,
+        *,
+        threads: int = THREADS,
+        freeze: bool = False,
+        quarantine: bool = False,
     ) -> None:
+        """`freeze`, `quarantine`: as in the agent's `GuardRules`, for what it has beside its own tools."""
         self._deps = Dependencies(deps or {})
         self._threads = Threads(threads)
         self._stack = AsyncExitStack()
@@ -52,15 +46,9 @@ class Registry:
         self._bound: dict[str, Bound] = {}
         for given in tools:
             self._add(_as_tool(given))
-        self._read_result = Arguments(READ_RESULT, _READ_RESULT_PARAMETERS, {}, strict_mode=False)
-        read_result = ToolSpec(
-            name=READ_RESULT,
-            description="Read on in a result that was too long to be shown whole.",
-            parameters=self._read_result.schema,
-            effect="read",
-            repeatable=True,
-        )
-        self.specs: tuple[ToolSpec, ...] = (*(bound.spec for bound in self._bound.values()), read_result)
+        self._built_in = built_in(freeze=freeze, quarantine=quarantine)
+        made = (one.spec for one in self._built_in.values())
+        self.specs: tuple[ToolSpec, ...] = (*(bound.spec for bound in self._bound.values()), *made)
         """In the order given, the built-in last."""
 
     def _add(self, tool: Tool[..., Any]) -> None:
@@ -100,8 +88,8 @@ class Registry:
         bound = self._bound.get(name)
         if bound is not None:
             return bound.arguments.check(arguments)
-        if name == READ_RESULT:
-            return self._read_result.check(arguments)
+        if name in self._built_in:
+            return self._built_in[name].arguments.check(arguments)
         close = difflib.get_close_matches(name, self._bound, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         return Problem(f"There is no tool {name[:64]!r}.{meant} The tools are: {', '.join(self._bound) or 'none'}.")
