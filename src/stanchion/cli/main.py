@@ -15,8 +15,9 @@ from stanchion.cli import (
     decide,
     dlq,
     doctor,
-    keys,
     grants,
+    keys,
+    lint,
     move,
     policy,
     prices,
@@ -64,12 +65,13 @@ app.command()(run.run)
 app.add_typer(runs.app)
 app.add_typer(dlq.app)
 app.command()(decide.decide)
-app.command()(verify.verify)
 app.add_typer(grants.app)
+app.command()(verify.verify)
 app.command()(move.export)
 app.command(name="import")(move.import_)
 app.command()(sim.sim)
 app.command()(doctor.doctor)
+app.command()(lint.lint)
 app.add_typer(keys.app)
 app.command()(connect.connect)
 app.add_typer(connect.app)

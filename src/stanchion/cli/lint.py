@@ -1,0 +1,60 @@
+"""`stanchion lint`: what in an agent's file makes its prompts dearer than they need to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stanchion.cli.errors import ExitCode
+from stanchion.cli.options import Output
+from stanchion.cli.output import print_json, say
+from stanchion.core.errors import InputError
+
+
+def lint(
+    files: Annotated[list[str], typer.Argument(metavar="FILE..", help="Agent files.")],
+    run: Annotated[
+        bool, typer.Option("--run", help="Load each file twice as well, and compare what is sent byte by byte.")
+    ] = False,
+    output: Output = "text",
+) -> None:
+    """Find what keeps a provider from caching the beginning of an agent's requests.
+
+    \b
+    Identity and tools stand before every conversation. A clock, a random number, an id, an unsorted set or a user's name in
+    them makes each request begin differently, and everything behind it is paid in full again. The file is not run,
+    unless --run is given.
+
+    \b
+    Examples:
+        stanchion lint agent.py
+        stanchion lint agents/*.py --run -o json
+    """
+    from stanchion.runtime.linting import differs
+    from stanchion.runtime.linting import lint as look
+
+    rows: list[dict[str, object]] = []
+    for file in files:
+        try:
+            source = Path(file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {file!r}: {error}", field="FILE") from None
+        rows += [
+            {"file": file, "line": one.line, "column": one.column, "rule": one.rule, "text": one.text, "fix": one.fix}
+            for one in look(source, file)
+        ]
+        if run and (where := differs(file)):
+            text = f"two loads send different bytes: {where}"
+            rows.append(
+                {"file": file, "line": 0, "column": 0, "rule": "differs", "text": text, "fix": "make it the same"}
+            )
+    if output == "json":
+        print_json(rows)
+    else:
+        for row in rows:
+            say(f"{row['file']}:{row['line']}:{row['column']}: {row['text']}; {row['fix']} [{row['rule']}]")
+        say("nothing found" if not rows else f"{len(rows)} found")
+    if rows:
+        raise typer.Exit(ExitCode.FAILED)
