@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.imports import imports
+from bench.judging import guard
 from bench.measure import Size, append, budget, first_token, live, loop, recordings, turn, waiting
 from bench.queued import queued
 from bench.quota import quota
@@ -45,6 +46,7 @@ PARTS: dict[str, Callable[[Size, Path], Awaitable[dict[str, Any]]]] = {
     "recordings": recordings,
     "relay": relay,
     "quota": quota,
+    "guard": guard,
 }
 
 _MOSTLY_WAIT = ("live", "waiting", "budget", "recordings")

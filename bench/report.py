@@ -212,6 +212,14 @@ def _quota(r: dict[str, Any]) -> Iterator[Row]:
         yield Row(what, figure, "at least 90 % used, 0 above", found["used"] >= 0.9 and not found["over"])
 
 
+def _guard(r: dict[str, Any]) -> Iterator[Row]:
+    at = f"at {r['history_tokens']:,} tokens of history"
+    for name, what, most in (("plain", "the guard, a call", 0.5), ("cedar", ".. with policies in Cedar", 0.8)):
+        row = _most(f"{what} {at}" if name == "plain" else what, r[f"{name}_ms"], "ms CPU", most)
+        yield row._replace(figure=f"{row.figure} (p95 {r[f'{name}_p95_ms']:g} ms)")
+    yield Row(".. the whole history read again, once after a claim", f"{r['read_all_ms']:g} ms CPU")
+
+
 _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "turn": _turn,
     "loop": _loop,
@@ -225,4 +233,5 @@ _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "recordings": _recordings,
     "relay": _relay,
     "quota": _quota,
+    "guard": _guard,
 }

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cedarpy
 import msgspec
 import pytest
 
-from stanchion.cedar.policies import CedarPolicies, domain_of
+from stanchion.cedar.context import CONTEXT, domain_of
+from stanchion.cedar.named import Named, named_by
+from stanchion.cedar.policies import CedarPolicies
 from stanchion.cedar.schema import actions_of
 from stanchion.cedar.shape import Plain, Record, SetOf, Unfit, arguments_of, fitted, merged
 from stanchion.cedar.source import PolicyFile, PolicyText, decode, read_files, split
@@ -113,8 +116,11 @@ def test_a_policy_that_fails_denies_where_cedar_would_allow(rule: str) -> None:
      {"tags": [1]}, {"rate": "x"}, {"rate": 1e30}, {"order": 5}, {"rate": float("nan")}],
 )  # fmt: skip
 def test_what_cannot_be_told_to_cedar_is_denied(arguments: dict[str, Any]) -> None:
-    """Nothing is left out of what a policy was promised."""
-    assert refund(policies(PERMIT), **arguments).rules == ("unfit",)
+    """Nothing is left out of what a policy was promised. What no policy names may be anything."""
+    names = " || ".join(f"context.arguments has {name}" for name in ("cents", "tags", "rate", "order"))
+    named = f"forbid(principal, action, resource) when {{ !({names}) }};"
+    assert refund(policies(PERMIT, named), **arguments).rules == ("unfit",)
+    assert refund(policies(PERMIT), **arguments).action == "allow"
 
 
 def test_arguments_are_told_by_their_types() -> None:
@@ -322,3 +328,35 @@ def test_the_guard_takes_what_policies_say(approved: bool) -> None:
         known = standing(State(tenant="acme"), Evidence(BUNDLE), 1, policies(text))
         verdict = judge(BUNDLE, "refund", {"order": "A", "cents": 5}, approved=approved, standing=known)
         assert (verdict.action, verdict.rule) == (action, rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "context", "arguments"),
+    [
+        ("true", set(), set()),
+        ("context.secrecy.contains(principal.user) && context.now_ms > 5", {"secrecy", "now_ms"}, set()),
+        ("context.arguments.cents > 5 || context.arguments has note", {"arguments"}, {"cents", "note"}),
+        ("context has arguments.more.deep", {"arguments"}, None),
+        ('context.arguments["odd name"].x == 1', {"arguments"}, {"odd name"}),
+        ("[context.untrusted].contains(if context.granted.isEmpty() then true else false)", {"untrusted", "granted"}, set()),
+        ("{a: context.values}.a.isEmpty()", {"values"}, set()),
+        ("context.arguments == {cents: 5}", {"arguments"}, None),
+        ("context == principal", None, set()),
+        ("[context].isEmpty()", None, set()),
+    ],
+)  # fmt: skip
+def test_only_what_policies_name_is_told(rule: str, context: set[str] | None, arguments: set[str] | None) -> None:
+    """Everything, where one looks at the whole."""
+    text = f"forbid(principal, action, resource) unless {{ {rule} }};"
+    parsed = msgspec.json.decode(cedarpy.policies_to_json_str(text))["staticPolicies"]["policy0"]
+    named = named_by([parsed])
+    assert named == Named(
+        None if context is None else frozenset(context), None if arguments is None else frozenset(arguments)
+    )
+    assert named.tells_argument("cents") == (context is None or arguments is None or "cents" in arguments)
+
+
+def test_every_field_of_the_context_is_declared_and_made() -> None:
+    """What the schema promises is what is told."""
+    declared = actions_of([BUNDLE])["look"]["appliesTo"]["context"]["attributes"]
+    assert set(CONTEXT) | {"arguments"} == set(declared)

@@ -14,15 +14,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from stanchion.cedar.context import CONTEXT
+from stanchion.cedar.named import named_by
 from stanchion.cedar.schema import actions_of, groups_of, schema_of
-from stanchion.cedar.shape import LONG, Record, Unfit, arguments_of, fitted
+from stanchion.cedar.shape import Record, Unfit, arguments_of, fitted
 from stanchion.cedar.source import PolicyText, split
 from stanchion.cedar.unknown import unknown_names
 from stanchion.core.bundle import Bundle, ToolSpec
 from stanchion.core.errors import ConfigError
 from stanchion.guard.ground import Finding
 from stanchion.guard.standing import Said, Standing
-from stanchion.guard.values import normal
 
 try:
     import cedarpy
@@ -79,8 +80,9 @@ class CedarPolicies:
                     pieces.append(piece)
         refuse([*problems, *_twice(self.policies)])
         self._pieces = pieces
+        self._tells = named_by(map(_parsed, pieces))
         self._set = cedarpy.PolicySet.from_str("\n".join(pieces))
-        self._shapes: dict[str, tuple[ToolSpec, Record]] = {}
+        self._shapes: OrderedDict[int, tuple[ToolSpec, Record]] = OrderedDict()
         self._entities: OrderedDict[tuple[str, ...], cedarpy.Entities] = OrderedDict()
 
     def problems(self, bundles: Iterable[Bundle]) -> list[Problem]:
@@ -102,7 +104,7 @@ class CedarPolicies:
     def decide(self, standing: Standing, spec: ToolSpec, arguments: Mapping[str, Any], found: list[Finding]) -> Said:
         """Say what may become of a call. Doubt denies."""
         try:
-            context = _context(standing, self._shape(spec), arguments, found)
+            context = self._context(standing, spec, arguments, found)
             principal = f"{standing.tenant}/{standing.user}"
             result = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]
                 {
@@ -145,10 +147,22 @@ class CedarPolicies:
     def _policy(self, reason: str) -> Policy:
         return self.policies[int(reason.removeprefix("policy"))]
 
+    def _context(
+        self, standing: Standing, spec: ToolSpec, arguments: Mapping[str, Any], found: list[Finding]
+    ) -> dict[str, Any]:
+        """Give what a policy may look at, as far as one does."""
+        told = {name: tell(standing, found) for name, tell in CONTEXT.items() if self._tells.tells(name)}
+        return told | {"arguments": fitted(self._shape(spec), dict(arguments), "")}
+
     def _shape(self, spec: ToolSpec) -> Record:
-        known = self._shapes.get(spec.name)
-        if known is None or known[0] is not spec:
-            known = self._shapes[spec.name] = (spec, arguments_of(spec.parameters))
+        """Give the shape of a tool's arguments, as far as policies name them."""
+        known = self._shapes.get(id(spec))
+        if known is None:
+            fields = arguments_of(spec.parameters).fields.items()
+            shape = Record({name: field for name, field in fields if self._tells.tells_argument(name)})
+            known = self._shapes[id(spec)] = (spec, shape)  # with the tool, so that no other takes its id
+            if len(self._shapes) > _KEPT:
+                self._shapes.popitem(last=False)
         return known[1]
 
     def _known(self, spec: ToolSpec, principal: str, standing: Standing) -> cedarpy.Entities:
@@ -211,39 +225,6 @@ def _because(action: Literal["ask", "deny"], policies: list[Policy], otherwise: 
     policies = sorted(policies, key=lambda policy: (policy.file, policy.line))
     reasons = [policy.ask or policy.reason or otherwise.format(policy.name) for policy in policies]
     return Said(action, tuple(policy.name for policy in policies), "; ".join(dict.fromkeys(reasons)))
-
-
-def _context(standing: Standing, shape: Record, arguments: Mapping[str, Any], found: list[Finding]) -> dict[str, Any]:
-    if not -LONG <= standing.now_ms < LONG:
-        raise Unfit("the time has more than 64 bits")
-    going = [finding for finding in found if finding.role != "bound"]
-    told = [_told(finding) for finding in going]
-    return {
-        "arguments": fitted(shape, dict(arguments), ""),
-        "destinations": told,
-        "bounds": [_told(finding) for finding in found if finding.role == "bound"],
-        "values": [each["value"] for each in told],
-        "domains": [domain_of(each["kind"], each["value"]) for each in told if each["kind"] in ("email", "url")],
-        "grounds": sorted({finding.ground for finding in found}),
-        "ungrounded": [finding.path for finding in found if finding.ground == "none"],
-        "secrecy": sorted(standing.evidence.secrecy),
-        "untrusted": standing.evidence.untrusted,
-        "granted": [{"kind": grant.kind, "value": grant.value} for grant in standing.granted if grant.kind],
-        "now_ms": standing.now_ms,
-    }
-
-
-def _told(finding: Finding) -> dict[str, str]:
-    form = normal(finding.kind, finding.value)
-    return {"path": finding.path, "kind": finding.kind, "value": form, "ground": finding.ground}
-
-
-def domain_of(kind: str, form: str) -> str:
-    """Give the domain of an address or a URL in normal form, or "" where it has none."""
-    if kind == "email":
-        return form.rpartition("@")[2] if "@" in form else ""
-    host = form.partition("/")[0].rpartition("@")[2]
-    return host if host.startswith("[") else host.partition(":")[0]
 
 
 def _entities(spec: ToolSpec, principal: str, standing: Standing) -> list[dict[str, Any]]:

@@ -5,10 +5,9 @@ forbid(..) when { context.arguments has amuont && context.arguments.amuont > 100
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
 
-Node = Mapping[str, Any]
+from stanchion.cedar.named import Node, asked_in
 
 
 def unknown_names(policy: Node, actions: Mapping[str, Node]) -> list[str]:
@@ -18,7 +17,7 @@ def unknown_names(policy: Node, actions: Mapping[str, Node]) -> list[str]:
         for name, action in actions.items()
         if "appliesTo" in action and _meant(policy, name)
     ]
-    asked = [path for path in _asked(policy.get("conditions", [])) if path[0] == "context"]
+    asked = [path for path in asked_in(policy.get("conditions", [])) if path[0] == "context"]
     bad = (path for path in asked if contexts and not any(_knows(context, path[1:]) for context in contexts))
     return list(dict.fromkeys(map(".".join, bad)))
 
@@ -34,28 +33,7 @@ def _meant(policy: Node, name: str) -> bool:
     return True
 
 
-def _asked(node: Any) -> Iterator[list[str]]:
-    """Find each `X has name` whose X is a path from a variable."""
-    if isinstance(node, list):
-        for inner in cast("list[Any]", node):
-            yield from _asked(inner)
-    elif isinstance(node, dict):
-        for word, inner in cast("dict[str, Any]", node).items():
-            if word == "has" and (path := _path(inner["left"])) is not None:
-                yield [*path, str(inner["attr"])]
-            yield from _asked(inner)
-
-
-def _path(node: Node) -> list[str] | None:
-    if "Var" in node:
-        return [str(node["Var"])]
-    if "." in node:
-        before = _path(node["."]["left"])
-        return None if before is None else [*before, str(node["."]["attr"])]
-    return None
-
-
-def _knows(type_: Node, path: list[str]) -> bool:
+def _knows(type_: Node, path: tuple[str, ...]) -> bool:
     for name in path:
         known: Node = type_.get("attributes", {})
         if name not in known:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core.bundle import Bundle, ToolSpec
-from stanchion.core.message import Label, Message, Part, Text, ToolResult
+from stanchion.core.message import Label, Part, Text, ToolResult
 from stanchion.core.path import leaves, select
 from stanchion.core.policy import ResultField
 from stanchion.core.state import Seen, State
@@ -43,7 +43,9 @@ class Evidence:
         self._reset()
 
     def _reset(self) -> None:
+        self._message = 0
         self._parts = 0
+        """How many messages, and parts of the next one, were read."""
         self._last: Part | None = None
         self._results = 0
         self._last_seen: Seen | None = None
@@ -68,8 +70,12 @@ class Evidence:
         """Read on to a state. One that does not go on from what was read is read from its beginning."""
         if not self._goes_on(state):
             self._reset()
-        for index, part in list(_after(state.messages, self._parts)):
-            self._take(index, part)
+        for index in range(self._message, len(state.messages)):
+            parts = state.messages[index].parts
+            for part in parts[self._parts if index == self._message else 0 :]:
+                self._take(index, part)
+            if parts:
+                self._message, self._parts = index, len(parts)
         for seen in state.seen[self._results :]:
             self._take_seen(seen)
             self._results, self._last_seen = self._results + 1, seen
@@ -87,15 +93,13 @@ class Evidence:
             return False
         if not self._parts:
             return True
-        left = self._parts
-        for message in state.messages:
-            if left <= len(message.parts):
-                return message.parts[left - 1] is self._last
-            left -= len(message.parts)
-        return False
+        if self._message >= len(state.messages):
+            return False
+        parts = state.messages[self._message].parts
+        return self._parts <= len(parts) and parts[self._parts - 1] is self._last
 
     def _take(self, index: int, part: Part) -> None:
-        self._parts, self._last = self._parts + 1, part
+        self._last = part
         label = part.label
         if label.secrecy != "public":
             self.secrecy.update(label.secrecy.split("+"))
@@ -169,7 +173,8 @@ class Evidence:
         if not form:
             return False
         if since > -2:
-            return any(index >= since and _stands_in(plain(str(value)), text) for index, text in self.spoken)
+            wanted = plain(str(value))
+            return any(index >= since and _stands_in(wanted, text) for index, text in self.spoken)
         if kind in NUMERIC:
             return form in self.numbers
         if kind in DATES:
@@ -182,6 +187,10 @@ class Evidence:
             return len(form) >= 6 and any(form in text for text in self._dense)
         return any(_stands_in(form, text) for _, text in self.spoken)
 
+    def spoken_since(self, messages: int) -> bool:
+        """Whether trusted text was said in or behind a message."""
+        return any(index >= messages for index, _ in self.spoken)
+
     def field(self, kind: str, value: Any) -> Place | None:
         """Find the trusted field that holds a value of a kind."""
         known = self.typed.get(kind)
@@ -190,18 +199,6 @@ class Evidence:
     def today(self) -> set[str]:
         """What day it is, as trusted tools said."""
         return set(self.typed.get("today", ()))
-
-
-def _after(messages: tuple[Message, ...], taken: int) -> Iterator[tuple[int, Part]]:
-    """List the parts behind the first `taken`, with the number of their message."""
-    left = taken
-    for index, message in enumerate(messages):
-        if left >= len(message.parts):
-            left -= len(message.parts)
-            continue
-        for part in message.parts[left:]:
-            yield index, part
-        left = 0
 
 
 def _stands_in(form: str, text: str) -> bool:

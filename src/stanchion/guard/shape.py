@@ -21,13 +21,14 @@ def shapes_in(text: str) -> tuple[str, str] | None:
         return None
     if ("](" in text or "<img" in text.casefold()) and _IMAGE.search(text):
         return "image_query", "an image whose address carries data"
-    if _HIDDEN.search(text):
+    if not text.isascii() and _HIDDEN.search(text):
         return "hidden", "characters that nobody sees"
-    if len(text) >= 36 and _PERCENT.search(text):
+    longest = max(map(len, text.split()), default=0)  # none of these holds a space
+    if longest >= 36 and _PERCENT.search(text):
         return "percent", "a long text in URL encoding"
-    if len(text) >= 64 and _HEX.search(text):
+    if longest >= 64 and _HEX.search(text):
         return "hex", "a long text in hexadecimal"
-    for found in _BASE64.finditer(text):
+    for found in _BASE64.finditer(text) if longest >= 48 else ():
         if _mixed(found[0]):
             return "base64", "a long text in base64"
     return veiled(text)
