@@ -195,7 +195,7 @@ def _withheld(arguments: Mapping[str, Any], found: list[Finding]) -> Iterator[Re
     named = [finding.path for finding in found if finding.role != "content" and holds_redacted(finding.value)]
     if paths := tuple(dict.fromkeys((*whole, *named))):
         text = "was taken out as a secret or as personal data, and the model does not know it"
-        yield Reason("deny", "redacted", f"{', '.join(paths[:4])} {text}", paths)
+        yield Reason("deny", "redacted", f"{', '.join(paths[:4])} {text}")  # no value: what is gone is not what is refused
 
 
 def _unfounded(bare: list[Finding]) -> str:

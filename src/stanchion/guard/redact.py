@@ -181,7 +181,7 @@ class Redactor:
         """Redact a part; the same where there is nothing to redact."""
         match part:
             case Text():
-                return _changed(part, text=self.text(part.text), data=self.text(part.data))
+                return _changed(part, text=_in_json(part.text, self.text(part.text)), data=self.text(part.data))
             case Thinking():
                 return self._thinking(part)
             case ToolCall():
@@ -204,7 +204,7 @@ class Redactor:
     def event(self, event: E) -> E:
         """Redact an event: its parts, and what others called something; the same where there is nothing to redact."""
         changed: dict[str, object] = {}
-        if event.parts and (parts := self.parts(event.parts)) is not event.parts:
+        if event.parts and (parts := self._parts_of(event)) != event.parts:
             changed["parts"] = parts
         if self.secrets:
             for name in _SAID:
@@ -212,6 +212,16 @@ class Redactor:
                 if isinstance(value, str) and len(value) > 7 and (said := self.registered(value)) != value:
                     changed[name] = said
         return msgspec.structs.replace(event, **changed) if changed else event
+
+    def _parts_of(self, event: ev.Event) -> tuple[Part, ...]:
+        """Redact an event's parts. Two are JSON that is read by us: what a run may do, and arguments that a reviewer wrote."""
+        match event:
+            case ev.RunStarted(narrowed=True):
+                return (*self.parts(event.parts[:-1]), event.parts[-1])
+            case ev.CallDecided(decision="edit", parts=(Text() as edited, *rest)):
+                return (_changed(edited, text=self.arguments(edited.text)), *self.parts(tuple(rest)))
+            case _:
+                return self.parts(event.parts)
 
     def events(self, events: Iterable[E]) -> list[E]:
         """Redact events."""

@@ -25,7 +25,7 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
 from stanchion.core.errors import Conflict, InputError, NotFound
 from stanchion.core.fold import fold
-from stanchion.core.message import RUNTIME, Message, Part, Text
+from stanchion.core.message import RUNTIME, Message, Part, Text, text_of
 from stanchion.core.money import Amount, parse_usd
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
@@ -305,9 +305,10 @@ class Runtime:
             asked += ("narrowed", grants, task) if grants is not None or task else ()
             idempotency_digest = digest_of_request(*asked)
         named = checked(session, "session")
-        check_names(self.secrets, session=session, user=user, task=task, idempotency_key=idempotency_key)
-        session = named or new_id("ses_")
         narrowed = () if grants is None else (Text(written(read_grants(grants, field="grants")), RUNTIME),)
+        names = {"session": session, "user": user, "task": task, "grants": text_of(narrowed)}
+        check_names(self.secrets, **names, idempotency_key=idempotency_key)
+        session = named or new_id("ses_")
         first = ev.RunStarted(
             run=new_id("run_"),
             tenant=tenant,
