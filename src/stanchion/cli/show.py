@@ -76,6 +76,8 @@ class Screen:
         self._open_line = False
         self._running: dict[str, str] = {}
         self._running_shown = False
+        self._withheld = False
+        """What the model says is not for those who watch; the answer is, at the end."""
 
     def delta(self, delta: Json) -> None:
         """Show a piece of text as it comes. A piece that was shown before is left out."""
@@ -92,8 +94,14 @@ class Screen:
         self.seq = event["seq"]
         self._calls.note(event)
         match event["type"]:
+            case "model_call_finished" if event.get("held"):
+                self._withheld = True
             case "model_call_finished":
                 self._rest_of(event)
+            case "run_finished" if self._withheld and self.live:
+                for part in event.get("parts", ()):
+                    self._write(part.get("text", ""))
+                self.end_line()
             case "model_call_failed":
                 self._failed(event)
             case "tool_call_started":
