@@ -31,7 +31,7 @@ from stanchion.broker.endpoint import (
     is_loopback,
     token_request,
 )
-from stanchion.broker.oauth import check_client, credential_of, target
+from stanchion.broker.oauth import check_client, check_words, credential_of, target
 from stanchion.broker.port import Ask, Means, Source, Vaulting, good_until_ms
 from stanchion.core.credential import Credential, Sealed
 from stanchion.core.errors import ConfigError, Conflict, CredentialError, InputError
@@ -107,6 +107,7 @@ class UserDelegation:
     def __post_init__(self) -> None:
         where = f"UserDelegation(client_id={self.client_id!r})"
         check_client(where, self.client_id, self.client_secret, self.auth)
+        check_words(where, scopes=self.scopes, resource=self.resource)
         if not self.issuer and not (self.token_url and self.authorize_url):
             raise ConfigError(f"{where}: say issuer=.., or token_url=.. and authorize_url=..")
         for name in ("issuer", "token_url", "authorize_url", "redirect_uri"):

@@ -5,8 +5,9 @@ A token is kept in memory until shortly before its end, by tenant and scopes; `f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from stanchion.broker.endpoint import Client, ClientAuth, Issued, Server, check_url, facts_of, token_request
 from stanchion.broker.port import Ask, Means, Source
@@ -34,6 +35,7 @@ class ClientCredentials:
     def __post_init__(self) -> None:
         where = f"ClientCredentials(client_id={self.client_id!r})"
         check_client(where, self.client_id, self.client_secret, self.auth)
+        check_words(where, scopes=self.scopes, resource=self.resource)
         if not self.issuer and not self.token_url:
             raise ConfigError(f"{where}: say issuer=.., or token_url=..")
         for name, url in (("issuer", self.issuer), ("token_url", self.token_url)):
@@ -75,11 +77,20 @@ def credential_of(issued: Issued, ask: Ask) -> Credential:
     return Credential(issued.access, issued.scopes, issued.expires_ms)
 
 
+def check_words(where: str, **given: object) -> None:
+    """Check what must be tuples of words: a list could change, and a lone word is a tuple of letters. Raises `ConfigError`."""
+    for name, words in given.items():
+        if not isinstance(words, tuple) or not all(
+            isinstance(word, str) and word and not word.isspace() for word in cast("tuple[object, ...]", words)
+        ):
+            raise ConfigError(f'{where}: {name} must be a tuple of words, like ("contacts.read",), not {words!r}')
+
+
 def check_client(where: str, client_id: object, secret: object, auth: object) -> None:
     """Check who asks. Raises `ConfigError`; a secret written into a program is never shown."""
     if not isinstance(client_id, str) or not client_id:
         raise ConfigError(f"{where}: client_id must be the client's name at the server")
-    if secret is not None and (isinstance(secret, str) or not callable(getattr(secret, "mint", None))):
+    if secret is not None and not (callable(getattr(secret, "mint", None)) and isinstance(secret, Hashable)):
         raise ConfigError(
             f'{where}: client_secret must say where the secret is: Environment("..") or Keyring("..", "..")'
         )

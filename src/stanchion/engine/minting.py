@@ -6,11 +6,9 @@ would have been given (`ToolSpec.needs`).
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from urllib.parse import quote, quote_plus
 
 from stanchion.broker.port import Ask
 from stanchion.core import event as ev
@@ -36,7 +34,7 @@ class Minting:
         self._tenant, self._user, self._run = state.tenant, state.user, state.run
         self._touched: dict[tuple[str, int], list[ev.CredentialUsed]] = {}
         self._secrets: dict[str, str] = {}
-        """Form of a secret -> the credential's name."""
+        """Secret -> the credential's name."""
 
     def of(self, effect: CallTool) -> Mint:
         """Give what makes the credentials of an attempt."""
@@ -50,7 +48,7 @@ class Minting:
             except BaseException:
                 self._touch(effect, needs, None)
                 raise
-            self._secrets |= dict.fromkeys(forms(made.value), needs.name)
+            self._secrets[made.value] = needs.name
             self._agent.redactor.secrets.add(needs.name, made.value, minted=True)
             self._touch(effect, needs, made)
             return made
@@ -79,7 +77,10 @@ class Minting:
         return replace(said, text=self.clean(said.text)) if self._secrets else said
 
     def clean(self, text: str) -> str:
-        """Take the secrets of this run out of a text, in the forms in which programs repeat them."""
+        """Take the secrets of this run out of a text: as they are, and where a text was cut in one.
+
+        In other forms, and in what others say, the redactor finds them, which knows each before the tool has it.
+        """
         for secret, name in self._secrets.items():
             text = text.replace(secret, f"[secret:{name}]")
         body = text.removesuffix("..")  # a long error was cut, maybe in the middle of one
@@ -88,15 +89,3 @@ class Minting:
                 if body.endswith(secret[:length]):
                     return f"{body[:-length]}[secret:{name}].."
         return text
-
-
-def forms(secret: str) -> tuple[str, ...]:
-    """List the forms of a secret: plain, in a URL, in JSON, hex, and in base64 wherever it stands in what is encoded."""
-    raw = secret.encode()
-    found = {secret, quote(secret, safe=""), quote_plus(secret), raw.hex(), raw.hex().upper()}
-    found.add(secret.replace("\\", "\\\\").replace('"', '\\"'))
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + raw).decode()
-        inner = encoded[(0, 2, 3)[shift] : len(encoded) - (0, 4, 4)[(shift + len(raw)) % 3]]
-        found |= {inner, inner.replace("+", "-").replace("/", "_")}
-    return tuple(sorted((form for form in found if len(form) >= min(4, len(secret))), key=len, reverse=True))

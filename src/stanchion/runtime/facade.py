@@ -105,7 +105,9 @@ class Runtime:
         self.shares = Sharing(store)
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
-        self.connections = Connecting(store, agents.values(), clock, environment or {})
+        self.connections = Connecting(
+            store, agents.values(), clock, environment or {}, partial(self.secrets.add, minted=True)
+        )
         self._policing = Policing(store, read_policies)
         self._policy_files: PolicyFiles | None = None
         self.explaining = Explaining(store, self._loader, partial(recorded, self._policing))
