@@ -378,7 +378,7 @@ async def needy(token: Crm) -> str:
         ({}, "needs the credential 'crm'; say where it comes from"),
         ({"crm": Environment("X")}, "with contacts.read, which is not among the source's scopes="),
         ({"crm": "plain-secret"}, "must be a source, such as Environment"),
-        ({"a/b": Environment("X")}, "a name is 1 to 64 letters"),
+        ({"a/b": Environment("X")}, "a name is 1 to 48 letters"),
         (["plain-secret"], "credentials must be a dict"),
     ],
 )

@@ -11,7 +11,7 @@ from stanchion.core.bundle import ToolSpec
 from stanchion.core.credential import Credential
 from stanchion.core.errors import ConfigError, CredentialError
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,48}")
 
 
 class Broker:
@@ -72,7 +72,7 @@ def checked_sources(agent: str, given: object) -> Mapping[str, Source]:
     for name, source in sources.items():
         where = f"agent {agent!r}: credentials[{name!r}]"
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"{where}: a name is 1 to 64 letters, digits, '_', '-' or '.'")
+            raise ConfigError(f"{where}: a name is 1 to 48 letters, digits, '_', '-' or '.'")
         if not callable(getattr(source, "mint", None)):
             raise ConfigError(
                 f'{where} must be a source, such as Environment("CRM_TOKEN"), not a {type(source).__name__}'

@@ -22,6 +22,8 @@ from stanchion.toolbox.call import Mint
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")
 """A scope as it may stand in an event (RFC 6749, 3.3): servers choose the words."""
 _SCOPES = 32
+_LEAST = 4
+"""Characters of the shortest value that is taken out: a shorter one is in any text."""
 _CUT = 8
 """So many characters of a secret at the end of a text that was cut are taken out as well."""
 
@@ -48,7 +50,8 @@ class Minting:
             except BaseException:
                 self._touch(effect, needs, None)
                 raise
-            self._secrets[made.value] = needs.name
+            if len(made.value) >= _LEAST:
+                self._secrets[made.value] = needs.name
             self._agent.redactor.secrets.add(needs.name, made.value, minted=True)
             self._touch(effect, needs, made)
             return made
