@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from stanchion.core import quarantine
@@ -10,6 +12,8 @@ from stanchion.core.message import Label, Text, ToolResult, Usage
 from stanchion.core.state import Call, State
 
 _with = msgspec.structs.replace
+_CODE = re.compile(r"[a-z0-9_]{1,32}")
+"""A code is ours; whatever else a tool gave for one is its words."""
 
 
 def fill_call(state: State, call: Call) -> Call:
@@ -67,7 +71,8 @@ def _answered(result: ToolResult, extracted: quarantine.Extracted | None) -> Too
 
 def _referred(call: Call, sealed: quarantine.Sealed, result: ToolResult) -> ToolResult:
     """Give a reference for a result, and what may be shown of it."""
-    what = f"error ({call.code or 'of the tool'})" if result.error else "result"
+    code = call.code if _CODE.fullmatch(call.code) else "of the tool"
+    what = f"error ({code})" if result.error else "result"
     text = quarantine.reference(sealed.ref, what, sealed.tool, sealed.text)
     told = call.told
     label = Label("tool", sealed.tool, trust="trusted", secrecy=told.label.secrecy if told else "public")
