@@ -9,6 +9,8 @@ from typing import Any
 import cedarpy
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stanchion.cedar.context import CONTEXT, domain_of
 from stanchion.cedar.named import Named, named_by
@@ -360,3 +362,34 @@ def test_every_field_of_the_context_is_declared_and_made() -> None:
     """What the schema promises is what is told."""
     declared = actions_of([BUNDLE])["look"]["appliesTo"]["context"]["attributes"]
     assert set(CONTEXT) | {"arguments"} == set(declared)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+ARGUMENTS = st.dictionaries(st.sampled_from(["order", "cents", "note", "rate", "tags", "to", "more", "__extn"]), JSON)
+WHOLE = (
+    PERMIT
+    + """
+@id("odd") forbid(principal, action, resource) when { context.arguments has cents && context.arguments.cents < 0 };
+@id("rate") @ask("?") permit(principal, action, resource) when { context.arguments.rate.greaterThan(decimal("2.0")) };
+@id("same") forbid(principal, action, resource) when { context == {} || context.arguments == {} };
+"""
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ARGUMENTS, st.text(max_size=5))
+def test_every_set_answers_whatever_it_is_asked(arguments: dict[str, Any], user: str) -> None:
+    """What the port promises: an answer, never an exception; the same for the same; a denial and a question have a name."""
+    cedar = policies(WHOLE)
+    known = msgspec.structs.replace(stand(), user=user)
+    sets: list[Policies] = [cedar, policies(PERMIT), Both(cedar, policies("")), Unreadable("x", "gone")]
+    for each in sets:
+        answer = each.decide(known, REFUND, arguments, [])
+        assert each.digest
+        assert answer == each.decide(known, REFUND, arguments, [])
+        assert answer.action == "allow" or (answer.rules and answer.reason)
+    assert sets[2].decide(known, REFUND, arguments, []).action == "deny"

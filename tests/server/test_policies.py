@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from stanchion import tool
 from stanchion.core import event as ev
 from stanchion.core.errors import ConfigError
+from stanchion.core.message import ModelRequest
 from stanchion.core.state import State
 from stanchion.engine.policing import Policing
 from stanchion.guard.both import Unreadable
 from stanchion.runtime import Runtime
 from stanchion.runtime import policies as watched
+from stanchion.runtime.moving import Selection
 from stanchion.runtime.policies import places_of, read_policies
 from stanchion.testing.memory import MemoryStore
-from tests.server.serving import Served, agent, becomes, refunder, served
+from stanchion.testing.model import ScriptedModel, call
+from tests.server.serving import Served, agent, becomes, refund, refunder, served
 
 LOOSE = '@id("base") permit(principal, action, resource);'
 ASK = LOOSE + '\n@id("look") @ask("a person looks") permit(principal, action == Action::"refund", resource);'
@@ -123,6 +128,53 @@ async def test_what_is_tightened_holds_for_a_run_that_waits(tmp_path: Path) -> N
         said = await explained(server.runtime, run)
         assert (said.replay, said.rule) == ("same", "policy:stop")
         assert [each.action for each in said.history] == ["ask", "approve", "deny"]
+
+
+async def test_what_is_tightened_holds_for_a_call_that_has_not_begun(tmp_path: Path) -> None:
+    """It was allowed and waits for another of its step: it is judged again before it leaves."""
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    @tool(effect="read")
+    async def hold(order: str) -> str:
+        """Wait for the test."""
+        began.set()
+        await go_on.wait()
+        return order
+
+    def answer(request: ModelRequest) -> Any:
+        calls = [call("hold", order="A-17"), call("refund", order="A-17", cents=5)]
+        return "Done." if len(request.messages) > 1 else calls
+
+    files = Files(tmp_path, LOOSE)
+    one_by_one = agent(approvals=[], tools=[hold, refund], parallel_tool_calls=False)
+    async with served(tmp_path, ScriptedModel(answer), agents=[one_by_one], policies=files.folder) as server:
+        run = (await server.start())["run"]
+        await began.wait()
+        files.write(TIGHT)
+        await server.runtime.reload_policies()
+        go_on.set()
+        ended = await server.until(run, "ended")
+        assert [(verdict.tool, verdict.action) for verdict in await judged(server, run)] == [
+            ("hold", "allow"),
+            ("refund", "allow"),
+            ("refund", "deny"),
+        ]
+        assert ended["done"] == []
+        again = (await server.runtime.explaining.calls("default", run))[1]
+        said = await server.runtime.explain(run, again)
+        assert (said.action, said.rule, said.replay) == ("deny", "policy:stop", "same")
+
+
+async def test_policies_go_with_a_session_that_is_moved(tmp_path: Path) -> None:
+    """In the store that takes it, it is judged and explained by them."""
+    async with opened(tmp_path, Files(tmp_path, TIGHT)) as server:
+        first, _ = await started(server, session="s")
+        await server.runtime.export(tmp_path / "moved.stx", Selection(session="s"))
+    async with opened(tmp_path, None, data="other.db") as server:
+        await server.runtime.restore(tmp_path / "moved.stx")
+        second, _ = await started(server, session="s")
+        assert [(await judged(server, run))[0].rule for run in (first, second)] == ["policy:stop"] * 2
+        assert [(await explained(server.runtime, run)).replay for run in (first, second)] == ["same"] * 2
 
 
 async def test_what_is_loosened_holds_for_new_sessions(tmp_path: Path) -> None:
