@@ -37,6 +37,7 @@ from stanchion.core.policy import GuardRules
 from stanchion.core.prices import Prices, find_price
 from stanchion.guard.detector import VERSION as REDACTION
 from stanchion.model.providers import split_model
+from stanchion.plugin import bound_rules
 from stanchion.toolbox.registry import Registry
 from stanchion.toolbox.rules import GROUNDS, checked_rules
 
@@ -162,6 +163,8 @@ class Model:
     timeouts: Timeouts = field(default_factory=Timeouts)
     retries: int | RetryPolicy = 5
     max_extra_usd: Amount = 0
+    cache: Literal["short", "long", "off"] = "short"
+    """For how long the provider is asked to keep what requests begin with: 5 minutes, an hour (writes cost more), not at all."""
 
     def __post_init__(self) -> None:
         where = f"model {self.name!r}"
@@ -170,6 +173,8 @@ class Model:
         _must_be(self.timeouts, Timeouts, f"{where}: timeouts", "Timeouts(..)")
         _must_be(self.retries, int | RetryPolicy, f"{where}: retries", "a whole number, or RetryPolicy(..)")
         _must_be(self.effort, str, f"{where}: effort", "a word")
+        if self.cache not in ("short", "long", "off"):
+            raise ConfigError(f'{where}: cache must be "short", "long" or "off", not {self.cache!r}')
         attempts = self.retries.attempts if isinstance(self.retries, RetryPolicy) else self.retries
         for name, value, least in (
             ("max_output_tokens", self.max_output_tokens, 1),
@@ -219,6 +224,7 @@ class Model:
             timeouts=self.timeouts,
             retry=self.retries if isinstance(self.retries, RetryPolicy) else RetryPolicy(attempts=self.retries),
             max_extra_nano_usd=parse_usd(self.max_extra_usd, field=f"model {self.name!r}: max_extra_usd"),
+            cache=self.cache,
         )
 
 
@@ -272,6 +278,8 @@ class Agent:
     approvals: Sequence[Approve] = ()
     guard: GuardRules = field(default_factory=GuardRules)
     """How strict its guard is, and what it knows: trusted values, levels of secrecy, grants."""
+    checks: Sequence[object] = ()
+    """Own checks of text, and classifiers, that the guard's rules use by name (`stanchion.plugin`)."""
     deps: Mapping[Any, Any] = field(default_factory=dict[Any, Any])
     credentials: Mapping[str, Source] = field(default_factory=dict[str, Source])
     """Where the credentials of its tools come from, by name; each source says the most that may be asked of it."""
@@ -303,7 +311,7 @@ class Agent:
             raise ConfigError(f"{where}: session_expires_s must be a number of seconds, or 0 for never")
         if not isinstance(self.parallel_tool_calls, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"{where}: parallel_tool_calls must be True or False")
-        for name, kind in (("tools", object), ("fallbacks", str | Model), ("approvals", Approve)):
+        for name, kind in (("tools", object), ("checks", object), ("fallbacks", str | Model), ("approvals", Approve)):
             _must_be_list(getattr(self, name), kind, f"{where}: {name}")
         _must_be(self.model, str | Model, f"{where}: model", "provider:model, or Model(..)")
         try:
@@ -338,7 +346,7 @@ class Agent:
             caps=_bounded(self.limits.caps()),
             loop=self.loop,
             approvals=tuple(_approval(self.name, rule, known) for rule in self.approvals),
-            guard=checked_rules(self.name, self.guard, known),
+            guard=bound_rules(self.name, checked_rules(self.name, self.guard, known), self.checks, known),
             credentials={name: source.scopes for name, source in self.credentials.items()},
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,

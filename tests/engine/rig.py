@@ -15,6 +15,7 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import Timeouts
 from stanchion.core.message import MODEL, Delta, ModelRequest, ModelResponse, Text, ToolResult, Usage
 from stanchion.model.client import OnDeltas
+from stanchion.policy import GuardRules
 from stanchion.testing import ScriptedModel, call
 
 PRICED = Model("openai:test-model", price=price_usd(input="1", output="2"), retries=3)
@@ -75,6 +76,10 @@ def tools(world: World) -> list[Any]:
     return [look, slow_look, note, slow_note, refund]
 
 
+UNMARKED = GuardRules(mark=False)
+"""For tests that compare what a tool said with what the model reads; blocks have tests of their own."""
+
+
 def agent(world: World | None = None, name: str = "desk", **more: Any) -> Agent:
     """Make an agent with the tools above; refunds wait for a person."""
     given: dict[str, Any] = {
@@ -82,6 +87,7 @@ def agent(world: World | None = None, name: str = "desk", **more: Any) -> Agent:
         "tools": tools(world or World()),
         "approvals": [Approve(effect="irreversible")],
         "model": PRICED,
+        "guard": UNMARKED,
     }
     return Agent(name=name, **(given | more))
 

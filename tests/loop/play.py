@@ -19,16 +19,30 @@ import msgspec
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import READ_RESULT, Bundle, Caps, RetryPolicy, Route, ToolSpec
+from stanchion.core.errors import ModelError
 from stanchion.core.fold import carry, evolve, fold
 from stanchion.core.message import MODEL, RUNTIME, USER, Label, ModelRequest, Part, Text, ToolCall, ToolResult, Usage
 from stanchion.core.money import Price, cost
 from stanchion.core.state import Call, State
+from stanchion.engine import classify
 from stanchion.engine.stage import applies
+from stanchion.guard.check import Checks as TextChecks
 from stanchion.guard.evidence import label_of
 from stanchion.journal.record import Identity, Recorder, read_entry
 from stanchion.journal.store import Key, RawRecord
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
-from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, Moment, View, backoff_s, reserves, view
+from stanchion.loop.effect import (
+    Abort,
+    CallModel,
+    CallTool,
+    CheckText,
+    Decision,
+    Moment,
+    View,
+    backoff_s,
+    reserves,
+    view,
+)
 
 START_MS = 1_795_000_000_000
 KEY = Key("k1", b"salt-of-the-tests")
@@ -118,6 +132,17 @@ class Wrong:
     took_ms: int = 100
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A classifier answers, or (`error`) does not."""
+
+    categories: tuple[str, ...] = ()
+    cost: int = 0
+    error: str = ""
+    retryable: bool = True
+    took_ms: int = 50
+
+
 Said = Say | Break | str | ToolCall | Sequence[str | ToolCall]
 Outcome = Done | Doubt | Not | Wrong
 
@@ -165,7 +190,7 @@ class Refuse:
 class _Flight:
     ends_ms: int
     order: int
-    effect: CallModel | CallTool = field(compare=False)
+    effect: CallModel | CallTool | CheckText = field(compare=False)
     outcome: Any = field(compare=False)
 
 
@@ -198,9 +223,13 @@ class Play:
     """After so many appends the worker dies; True: what was to be performed then had left and was done."""
     reconcile: Callable[[CallTool, bool], str] = lambda effect, done: "done" if done else "not_done"
     on_refold: Callable[[State], None] = lambda state: None
+    checks: Sequence[Any] = ()
+    """The agent's own pure checks."""
+    scores: Mapping[str, Sequence[Scored]] = field(default_factory=dict[str, Sequence[Scored]])
+    """What each check's classifier answers, attempt by attempt; the last goes on."""
 
     def __post_init__(self) -> None:
-        self.view: View = view(self.bundle, Checks(self.bundle, self.wrong))
+        self.view: View = view(self.bundle, Checks(self.bundle, self.wrong), checks=TextChecks(self.checks))
         self.now_ms = self.base.now_ms + 1_000 if self.base else START_MS
         self.run = f"r{self.base.number + 1}" if self.base else "r1"
         self.number = self.base.number + 1 if self.base else 1
@@ -212,6 +241,8 @@ class Play:
         self.decisions: list[Decision] = []
         self.requests: list[tuple[int, ModelRequest]] = []
         """Route and request of each attempt at a model call."""
+        self.asked: list[CheckText] = []
+        """Each attempt to ask a classifier that left."""
         self.attempts: list[CallTool] = []
         """Each attempt at a tool call that left."""
         self.did: list[tuple[str, str, str]] = []
@@ -321,6 +352,7 @@ class Play:
             dry_run=self.dry_run,
             deadline_ms=self.now_ms + int(self.deadline_s * 1000) if self.deadline_s else 0,
             quarantine=self.bundle.guard.quarantine,
+            checked=self.view.checked,
             parts=(Text(self.user, USER),),
         )
 
@@ -328,12 +360,12 @@ class Play:
         before, staged = self.state, list[ev.Event]()
         outcomes, self._outcomes = self._outcomes, []
         self._stage(staged, [e for e in outcomes if not _outside(e) or applies(self.state, e)])
-        released: list[CallModel | CallTool] = []
+        released: list[CallModel | CallTool | CheckText] = []
         aborts: list[Abort] = []
         refused: ev.BudgetRefused | None = None
         while True:
             decision = self._decide()
-            acts = [e for e in decision.effects if isinstance(e, CallModel | CallTool)]
+            acts = [e for e in decision.effects if isinstance(e, CallModel | CallTool | CheckText)]
             if not decision.events:
                 aborts = [e for e in decision.effects if isinstance(e, Abort)]
                 break
@@ -386,7 +418,7 @@ class Play:
         self.state = fold(entries, before)  # the same, with its hashes
         self.appends += 1
 
-    def _crash(self, released: Sequence[CallModel | CallTool], *, happened: bool) -> None:
+    def _crash(self, released: Sequence[CallModel | CallTool | CheckText], *, happened: bool) -> None:
         for effect in released:
             if happened:
                 self._perform(effect)
@@ -398,11 +430,15 @@ class Play:
 
     # --- the world ---------------------------------------------------------------------------------------------------
 
-    def _perform(self, effect: CallModel | CallTool) -> None:
+    def _perform(self, effect: CallModel | CallTool | CheckText) -> None:
         self._order += 1
         if isinstance(effect, CallModel):
             self._check_request(effect)
             outcome = say(self.model[min(self._said, len(self.model) - 1)])
+        elif isinstance(effect, CheckText):
+            script = self.scores.get(effect.check, (Scored(),))
+            outcome = script[min(len(self.asked), len(script) - 1)]
+            self.asked.append(effect)
         elif effect.mode == "reconcile":
             assert self.now_ms >= self.deadlines.get(effect.call, 0), "asked while the attempt may still land"
             self.attempts.append(effect)
@@ -415,7 +451,7 @@ class Play:
             if effect.mode == "run" and (isinstance(outcome, Done) or (isinstance(outcome, Doubt) and outcome.done)):
                 self._happen(effect)
         ends_ms = self.now_ms + outcome.took_ms
-        if ends_ms > effect.deadline_ms:
+        if ends_ms > effect.deadline_ms and not isinstance(effect, CheckText):
             ends_ms, model = effect.deadline_ms, isinstance(effect, CallModel)
             outcome = Break("timeout_total", billed=True) if model else Doubt(done=False)
         heapq.heappush(self._flights, _Flight(ends_ms, self._order, effect, outcome))
@@ -434,13 +470,15 @@ class Play:
     def _abort(self, abort: Abort) -> None:
         for flight in list(self._flights):
             effect = flight.effect
-            meant = abort.model if isinstance(effect, CallModel) else effect.call in abort.calls
+            meant = effect.call in abort.calls if isinstance(effect, CallTool) else abort.model
             if meant:
                 self._flights.remove(flight)
                 self._outcomes += self._stopped(effect)
         heapq.heapify(self._flights)
 
-    def _stopped(self, effect: CallModel | CallTool) -> list[ev.Event]:
+    def _stopped(self, effect: CallModel | CallTool | CheckText) -> list[ev.Event]:
+        if isinstance(effect, CheckText):
+            return self._scored(effect, Scored(error="cancelled"))
         if isinstance(effect, CallModel):
             failed = Break("cancelled", billed=True)
             return [self._model_failed(effect, failed)]
@@ -476,10 +514,12 @@ class Play:
                 self._asked.add(seen)
                 self._posts.append((self.now_ms + self.person_ms, len(self._posts), decided))
 
-    def _outcome(self, effect: CallModel | CallTool, outcome: Any) -> list[ev.Event]:
+    def _outcome(self, effect: CallModel | CallTool | CheckText, outcome: Any) -> list[ev.Event]:
         if isinstance(effect, CallModel):
             self._said += 1
             return self._model_outcome(effect, outcome)
+        if isinstance(effect, CheckText):
+            return self._scored(effect, outcome)
         if effect.mode == "reconcile":
             answer: Any = self.reconcile(effect, self.done(effect.call, effect.revision))
             told = ev.ToolCallReconciled(call=effect.call, attempt=effect.attempt, answer=answer)
@@ -497,6 +537,12 @@ class Play:
                 return [self._tool_failed(effect, outcome.code, in_doubt=effect.doubtful, retryable=outcome.retryable)]
             case _:
                 raise AssertionError(outcome)
+
+    def _scored(self, effect: CheckText, said: Scored) -> list[ev.Event]:
+        if not said.error:
+            return classify.answered(effect, classify.Score(bool(said.categories), said.categories, said.cost))
+        error = ModelError("it failed", code=said.error, retryable=said.retryable)  # type: ignore[arg-type]
+        return classify.failed(effect, error, 0.5, self.now_ms, unbilled=False)
 
     def _model_outcome(self, effect: CallModel, outcome: Say | Break) -> list[ev.Event]:
         if isinstance(outcome, Break):

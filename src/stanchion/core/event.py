@@ -14,7 +14,7 @@ import msgspec
 
 from stanchion.core.bundle import Caps
 from stanchion.core.message import Finish, Part, Usage
-from stanchion.core.policy import Grant
+from stanchion.core.policy import Grant, Where
 
 
 class Base(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,6 +61,8 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     """Untrusted text stands in its prompts in marked blocks. Earlier journals have none, and keep theirs (I8)."""
     quarantine: bool = False
     """Untrusted results stand in its prompts as references only; a model without tools takes typed values out of them."""
+    checked: tuple[Where, ...] = ()
+    """Where text waits until a `ContentChecked` settles it: input and results before the model sees them, output before anybody does."""
 
 
 class MessageAdded(_Event, frozen=True, tag="message_added"):
@@ -119,6 +121,8 @@ class ModelCallFinished(_Event, frozen=True, tag="model_call_finished"):
     first_ms: int = 0
     """From sending to the first byte of the body."""
     took_ms: int = 0
+    held: bool = False
+    """What it says is not for those who watch: the final answer is, once its checks have let it go."""
 
 
 class ModelCallFailed(_Event, frozen=True, tag="model_call_failed"):
@@ -200,15 +204,50 @@ class PlanDeclared(_Event, frozen=True, tag="plan_declared"):
     tools: tuple[str, ...]
 
 
+class CheckStarted(_Event, frozen=True, tag="check_started"):
+    """An attempt to ask a classifier about a text is about to leave."""
+
+    check: str
+    where: Where
+    of: str
+    """Names the text: the seq of an input, the id of a call (of an action with its revision), the turn of an output."""
+    attempt: int
+    deadline_ms: int = 0
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    """The shared budgets it was reserved on, with their windows."""
+
+
+class CheckFailed(_Event, frozen=True, tag="check_failed"):
+    """An attempt to ask a classifier failed. `parts`: the error's text."""
+
+    check: str
+    where: Where
+    of: str
+    attempt: int
+    code: str
+    retryable: bool = False
+    retry_at_ms: int = 0
+    cost: int = 0
+
+
 class ContentChecked(_Event, frozen=True, tag="content_checked"):
     """A check looked at text that came in or is to go out. `parts`: what it found, in words."""
 
     check: str
-    where: Literal["input", "result", "output", "action"]
-    action: Literal["pass", "flag", "redact", "block"]
+    where: Where
+    action: Literal["pass", "flag", "redact", "block", "ask"]
     call: str = ""
     """Of which the text is, if it is one's."""
     cost: int = 0
+    of: str = ""
+    """Names the text, as in `CheckStarted`."""
+    attempt: int = 0
+    """Of a classifier that was asked; 0: it is the loop that says so."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Which characters of the text are taken out."""
+    settled: bool = False
+    """All checks of this text are done: it goes on as `action` says. `check` is the one that decided, "" if none had to."""
 
 
 class CredentialUsed(_Event, frozen=True, tag="credential_used"):
@@ -365,6 +404,8 @@ Event = (
     | GrantRevoked
     | PolicyApplied
     | PlanDeclared
+    | CheckStarted
+    | CheckFailed
     | ContentChecked
     | CredentialUsed
     | ToolCallStarted

@@ -12,9 +12,10 @@ from typing import Literal, assert_never
 
 import msgspec
 
+from stanchion.core import checked, sealing
 from stanchion.core import event as ev
-from stanchion.core import sealing
 from stanchion.core.block import marked
+from stanchion.core.bundle import BUILT_IN
 from stanchion.core.message import (
     REVIEWER,
     Erased,
@@ -30,7 +31,7 @@ from stanchion.core.message import (
 )
 from stanchion.core.path import changed, pick
 from stanchion.core.policy import Grant
-from stanchion.core.state import Call, Denied, ModelCall, Refusal, Seen, State, Trace, decisions_for
+from stanchion.core.state import Call, Denied, ModelCall, Refusal, Seen, State, Trace, Unchecked, decisions_for
 
 TRACES = 256
 """How many settled calls the loop detection looks back on at most."""
@@ -59,6 +60,8 @@ def carry(ended: State) -> State:
         exact_tokens=ended.exact_tokens,
         exact_route=ended.exact_route,
         weight_since=ended.weight_since,
+        kept_parts=ended.kept_parts,
+        kept_by=ended.kept_by,
         unbounded=ended.unbounded,
         prompted=ended.prompted,
         prompted_route=ended.prompted_route,
@@ -89,7 +92,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.RunStarted():
             return _run_started(state, event)
         case ev.MessageAdded():
-            return _say(state, event.parts)
+            return _say_checked(state, event.parts)
         case ev.NoticeAdded():
             return _noticed(state, event)
         case ev.PrefixReset():
@@ -104,15 +107,12 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _judged(state, event)
         case ev.CallDecided():
             return _decided(state, event)
-        case (
-            ev.GrantAdded()
-            | ev.GrantRevoked()
-            | ev.PolicyApplied()
-            | ev.PlanDeclared()
-            | ev.ContentChecked()
-            | ev.CredentialUsed()
-        ):
+        case ev.GrantAdded() | ev.GrantRevoked() | ev.PolicyApplied() | ev.PlanDeclared():
             return _guarded(state, event)
+        case ev.CheckStarted() | ev.CheckFailed() | ev.ContentChecked():
+            return _checked(state, event, entry.epoch)
+        case ev.CredentialUsed():
+            return state
         case ev.ToolCallStarted():
             return _tool_started(state, event, entry.epoch)
         case ev.ToolCallFailed():
@@ -141,16 +141,13 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _with(state, parked="")
         case ev.RunFinished():
             state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
-            return _flush(state)
+            return _flush(_with(state, checks=(), unchecked=()))
         case _:
             assert_never(event)
 
 
-def _guarded(
-    state: State,
-    event: ev.GrantAdded | ev.GrantRevoked | ev.PolicyApplied | ev.PlanDeclared | ev.ContentChecked | ev.CredentialUsed,
-) -> State:
-    """What the guard and people changed of what the run may do."""
+def _guarded(state: State, event: ev.GrantAdded | ev.GrantRevoked | ev.PolicyApplied | ev.PlanDeclared) -> State:
+    """What people and policies changed of what the run may do."""
     match event:
         case ev.GrantAdded():
             grant = _with(event.grant, value=text_of(event.parts[:1])) if event.grant.kind else event.grant
@@ -161,10 +158,6 @@ def _guarded(
             return _with(state, policy=event.policy)
         case ev.PlanDeclared():
             return _with(state, plan=event.tools)
-        case ev.ContentChecked():
-            return _with(state, totals=_with(state.totals, cost=state.totals.cost + event.cost))
-        case ev.CredentialUsed():
-            return state
         case _:
             assert_never(event)
 
@@ -187,13 +180,14 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         task=event.task,
         mark=event.mark if event.base is None else state.mark,
         quarantine=event.quarantine,
+        checked=event.checked,
     )
     parts = event.parts
     if event.narrowed:
         state, parts = _with(state, grants=_grants(parts[-1:])), parts[:-1]
     if event.bundle != state.prompted:  # the session's last count was of another identity, or of other tools
         state = _with(state, exact_tokens=0)
-    return _say(state, parts)
+    return _say_checked(state, parts)
 
 
 def _grants(parts: tuple[Part, ...]) -> tuple[Grant, ...]:
@@ -209,6 +203,43 @@ def _noticed(state: State, event: ev.NoticeAdded) -> State:
         totals = _with(state.totals, malformed_in_row=state.totals.malformed_in_row + 1)
         state = _with(state, totals=totals, finish="")
     return _say(state, event.parts)
+
+
+def _say_checked(state: State, parts: tuple[Part, ...]) -> State:
+    """Say what came from outside, or keep it until its checks are done."""
+    if "input" not in state.checked:
+        return _say(state, parts)
+    return _with(state, unchecked=(*state.unchecked, Unchecked(str(state.seq), parts)))
+
+
+def _checked(state: State, event: ev.CheckStarted | ev.CheckFailed | ev.ContentChecked, epoch: int) -> State:
+    """Note how far the checks of a text are."""
+    match event:
+        case ev.CheckStarted():
+            return checked.asked(state, event, epoch)
+        case ev.CheckFailed():
+            return checked.failed(state, event)
+        case ev.ContentChecked():
+            return _go_on(checked.answered(state, event), event)
+        case _:
+            assert_never(event)
+
+
+def _go_on(state: State, event: ev.ContentChecked) -> State:
+    """Let a text go on whose checks are done: as it is, in part, or not at all."""
+    if not event.settled:
+        return state
+    if event.where == "input":
+        waiting = next((said for said in state.unchecked if said.of == event.of), None)
+        if waiting is None:
+            return state
+        state = _with(state, unchecked=tuple(said for said in state.unchecked if said is not waiting))
+        return _say(state, checked.input_let_through(waiting.parts, event))
+    call = state.call(event.call) if event.where == "result" else None
+    if call is None or call.result is None or not call.unchecked:
+        return state
+    state = _show(state, call, checked.result_let_through(call.result, event), call.shown, checked.warning(event))
+    return _settle_step(state) if _is_settled(state) else state
 
 
 def _say(state: State, parts: tuple[Part, ...]) -> State:
@@ -283,6 +314,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         ledgers=event.ledgers,
         bound_tokens=event.bound_tokens,
         batch=event.batch,
+        name=f"{event.provider}:{event.model}",
     )
     return _with(
         state,
@@ -308,8 +340,11 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         cost=state.totals.cost + event.cost,
     )
     said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
+    said = () if "output" in state.checked else said  # what was not checked is nobody's answer, not even the best
     calls = tuple(sealing.fill_call(state, call) for call in _proposed(state.seq, event.parts))
     finish = "stop" if event.finish == "tool_calls" and not calls else event.finish
+    kept = sum(len(message.parts) for message in state.messages)
+    state = _with(state, kept_parts=kept, kept_by=model.name if model is not None else "")
     state = _with(state, model=None, more=False, finish=finish, totals=totals, best=said or state.best)
     if event.parts:
         state = _add(state, "assistant", event.parts)
@@ -418,7 +453,7 @@ def _decided(state: State, event: ev.CallDecided) -> State:
             code = f"decided_{event.decision}"
             if event.decision == "reject":
                 state = _deny(state, call.part.arguments, call.values)
-                state = _with(state, refused_calls=(*state.refused_calls, call.digest))
+                state = _with(state, refused_calls=(*state.refused_calls, Denied(call.digest, len(state.messages))))
             return _change(state, call.id, phase="failed", code=code, detail=text_of(said), retryable=False)
         case _:
             assert_never(event.decision)
@@ -498,19 +533,15 @@ def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:
         label = first.label if isinstance(first, Erased) else call.part.label
         result = ToolResult(call.part.id, call.part.name, "[erased]", label, error=event.outcome != "ok")
     hidden = sealing.hides(state, call, event.outcome, result.label)
-    held, whole = state.held, hidden or sealing.is_extract(state, call)
-    if event.shown >= 0 and not whole:  # an erased one keeps its number
-        held = (*held, result.text)
-    if event.outcome == "ok" and result.label.source == "tool" and not sealing.is_extract(state, call):
+    answered = event.outcome == "ok" and result.label.source == "tool" and not sealing.is_extract(state, call)
+    if answered and isinstance(first, ToolResult):
         place, asked = f"{state.run}/{call.id}", call.part.arguments
         seen = Seen(place, call.tool, asked, result.text, result.label, len(state.messages), hidden)
         state = _with(state, seen=(*state.seen, seen))
     done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
     doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
-    shown = result if whole else shown_result(result, event.shown, len(held))
     state = _with(
         state,
-        held=held,
         done=done,
         doubtful=doubtful,
         traces=_traced(state, call, result, event),
@@ -519,17 +550,52 @@ def _tool_finished(state: State, event: ev.ToolCallFinished) -> State:
     if sealing.is_extract(state, call):  # if there was no money for it, there may be for the model
         state = _with(state, refused=None)
     told = sealing.shown_of(event.parts) if hidden else None
-    state = _change(state, call.id, phase="settled", outcome=event.outcome, result=shown, in_doubt=False, told=told)
-    return _settle_step(state) if all(c.phase == "settled" for c in state.calls) else state
+    state = _change(state, call.id, phase="settled", outcome=event.outcome, in_doubt=False, told=told)
+    if _must_be_checked(state, event, result):
+        return _change(state, call.id, result=result, shown=event.shown, unchecked=True)
+    state = _show(state, _with(call, outcome=event.outcome), result, event.shown)
+    return _settle_step(state) if _is_settled(state) else state
 
 
-def shown_result(result: ToolResult, shown: int, number: int) -> ToolResult:
-    """What of a result stands in the prompt: all of it, or its start and how to read on."""
-    rest = len(result.text) - shown
-    if shown < 0 or rest <= 0:
-        return result
-    more = f'\n[{rest} more characters. Read on with read_result(result="{number}", offset={shown}).]'
-    return _with(result, text=result.text[:shown] + more)
+def _must_be_checked(state: State, event: ev.ToolCallFinished, result: ToolResult) -> bool:
+    """Whether a result waits for checks: what a tool said does; what the runtime or a person did, does not."""
+    said = event.outcome in ("ok", "error") and result.label.source == "tool" and result.label.name not in BUILT_IN
+    return said and "result" in state.checked
+
+
+def _is_settled(state: State) -> bool:
+    """Whether a step is over: each of its calls has its result, and no check is awaited."""
+    return bool(state.calls) and all(call.phase == "settled" and not call.unchecked for call in state.calls)
+
+
+def _show(state: State, call: Call, result: ToolResult, shown: int, warning: str = "") -> State:
+    """Give a call its result as it stands in the prompt. A long one is held, to be read on; one that is hidden is sealed later."""
+    if sealing.is_extract(state, call) or sealing.hides(state, call, call.outcome, result.label):
+        return _change(state, call.id, result=result, unchecked=False, shown=-1)
+    if shown >= 0:  # an erased one keeps its number
+        state = _with(state, held=(*state.held, result.text))
+    said = shown_result(result, shown, len(state.held), _block(state, call, result), warning)
+    return _change(state, call.id, result=said, unchecked=False, shown=-1)
+
+
+def shown_result(result: ToolResult, shown: int, number: int, block: str = "", warning: str = "") -> ToolResult:
+    """What of a result stands in the prompt: all of it, or its start and how to read on. `block`: the place of its block.
+
+    `warning` goes before the text, within its block.
+    """
+    rest = len(result.text) - shown if shown >= 0 else 0
+    text = warning + (result.text[:shown] if rest > 0 else result.text)
+    if block:
+        text = marked(text, block, result.name)
+    if rest > 0:
+        text += f'\n[{rest} more characters. Read on with read_result(result="{number}", offset={shown}).]'
+    return result if text == result.text else _with(result, text=text)
+
+
+def _block(state: State, call: Call, result: ToolResult) -> str:
+    """Name the place of the block in which an untrusted result stands, or "" where it stands in none."""
+    untrusted = result.label.source == "tool" and result.label.trust == "untrusted"
+    return f"{state.session}/{state.run}/{call.id}" if state.mark and untrusted else ""
 
 
 def _traced(state: State, call: Call, result: ToolResult, event: ev.ToolCallFinished) -> tuple[Trace, ...]:
@@ -545,26 +611,23 @@ def _settle_step(state: State) -> State:
     state = sealing.seal(state)
     calls = state.calls
     results = (
-        *(_as_said(state, call) for call in calls),
+        *(_as_said(call) for call in calls),
         *(_edited(call) for call in calls if call.revision and call.attempt),
     )
     invalid = all(call.outcome == "invalid" for call in calls)
     totals = _with(state.totals, malformed_in_row=state.totals.malformed_in_row + 1 if invalid else 0)
     worked = tuple(call.tool for call in calls if call.outcome in ("ok", "pretended"))
     finish = "refusal" if state.finish == "refusal" else "tool_calls"
-    return _flush(_add(_with(state, calls=(), totals=totals, worked=worked, finish=finish), "user", results))
+    checks = tuple(known for known in state.checks if known.where != "action")
+    state = _with(state, calls=(), totals=totals, worked=worked, finish=finish, checks=checks)
+    return _flush(_add(state, "user", results))
 
 
-def _as_said(state: State, call: Call) -> Part:
+def _as_said(call: Call) -> Part:
     """Give a settled call's result; that of a call whose proposal was erased cannot be told of which it is."""
     if call.result is None:
         raise AssertionError("a step is settled when each of its calls has its result")
-    if call.erased:
-        return Erased("tool_result", call.result.label)
-    untrusted = call.result.label.source == "tool" and call.result.label.trust == "untrusted"
-    if not (state.mark and untrusted) or sealing.is_extract(state, call):
-        return call.result
-    return _with(call.result, text=marked(call.result.text, f"{state.session}/{state.run}/{call.id}", call.tool))
+    return Erased("tool_result", call.result.label) if call.erased else call.result
 
 
 def _edited(call: Call) -> Text:

@@ -14,11 +14,13 @@ the value itself: "recipients.*", "*.id", "attachments.*.file_id".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 Answer = Literal["allow", "ask", "deny"]
+Where = Literal["input", "result", "output", "action"]
+"""What a check looks at: what is said to a run, what a tool answered, the final answer, a call with an effect."""
 
 
 class Destination(msgspec.Struct, frozen=True, omit_defaults=True, tag="destination"):
@@ -110,6 +112,32 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names it, so that it can be revoked."""
 
 
+class CheckRule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A check of text in one place, and what a hit means there."""
+
+    name: str
+    """By which events and refusals name it; and the check that is used, unless `uses` says another."""
+    where: Where
+    action: Literal["flag", "redact", "block", "ask"] = "flag"
+    """On a hit: note it (and warn the model, of a result); take the piece out; let nothing of it go on; ask a person (calls)."""
+    uses: str = ""
+    """A built-in check ("size", "injection", "exfiltration", "pattern"), or one of `Agent.checks`."""
+    settings: Mapping[str, Any] = {}
+    tools: tuple[str, ...] = ("*",)
+    """Whose results, or which calls, are looked at: names or patterns."""
+    again: bool = False
+    """Of an output that is blocked: the model is told once and may answer anew before the run fails."""
+    on_error: Literal["block", "pass"] = "block"
+    """What it means that a classifier could not be asked. A pure check that fails always blocks."""
+    timeout_s: float = 10.0
+    """For one attempt to ask a classifier."""
+    attempts: int = 3
+    classifier: bool = False
+    """It is asked over the network. Filled in when the agent is made, like the next."""
+    max_nano_usd: int = 0
+    """What asking it once may cost at most."""
+
+
 class GuardRules(msgspec.Struct, frozen=True, omit_defaults=True):
     """How strict an agent's guard is, and what it knows."""
 
@@ -139,5 +167,7 @@ class GuardRules(msgspec.Struct, frozen=True, omit_defaults=True):
     """Untrusted text is read by a model without tools; the planner sees references to typed values of it."""
     extractor: str = ""
     """Which of the agent's models that is, as "provider:model"; "": the last of its fallbacks, or its only one."""
+    checks: tuple[CheckRule, ...] = ()
+    """Checks of what comes in and goes out, in order."""
     pii: Literal["keep", "redact"] = "keep"
     """Personal data in what comes in: kept, or taken out before it is stored. In log lines it never stands."""

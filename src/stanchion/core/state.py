@@ -33,6 +33,8 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     reserved: int = 0
     ledgers: tuple[str, ...] = ()
     bound_tokens: int = 0
+    name: str = ""
+    """Provider and model."""
     code: str = ""
     """Why the last attempt failed."""
     retryable: bool = False
@@ -98,6 +100,38 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     bound_tokens: int = 0
     told: Text | None = None
     """What the model is shown of its result, where it is not shown the result."""
+    unchecked: bool = False
+    """Its result waits for its checks; `result` is the whole of it, of which `shown` characters are to be shown."""
+
+
+class Unchecked(msgspec.Struct, frozen=True):
+    """What was said to the run and waits for its checks."""
+
+    of: str
+    parts: tuple[Part, ...]
+
+
+class Checking(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a classifier is with a text."""
+
+    check: str
+    where: str
+    of: str
+    attempt: int
+    tries: int
+    """Those that we stopped or lost ourselves do not count."""
+    in_flight: bool
+    epoch: int
+    deadline_ms: int = 0
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    code: str = ""
+    """Why the last attempt failed."""
+    retryable: bool = False
+    retry_at_ms: int = 0
+    action: str = ""
+    """What it found, once it was asked: "pass" or "flag"."""
+    reason: str = ""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -197,6 +231,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     exact_route: int = -1
     weight_since: int = 0
     """Of the parts that came to `messages` after that call."""
+    kept_parts: int = 0
+    """How many parts the last answered request had, whose end its provider may keep; and which model that was."""
+    kept_by: str = ""
     unbounded: str = ""
     """Type of the first media part that declares no bound."""
     prompted: str = ""
@@ -234,8 +271,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     granted: tuple[Grant, ...] = ()
     """What people allowed for the session since."""
     denied: tuple[Denied, ...] = ()
-    refused_calls: tuple[str, ...] = ()
-    """Digests of calls that a person rejected in this session."""
+    refused_calls: tuple[Denied, ...] = ()
+    """Digests of calls that a person rejected in this session: refused again until the user says something new."""
     policy: str = ""
     """Digest of the policies in force: the session's, and behind "+" the active ones where they are others."""
     pinned: str = ""
@@ -246,6 +283,13 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     quarantine: bool = False
     sealed: tuple[Sealed, ...] = ()
     """Results of this session that the model is not shown, by number: the n-th is "rn"."""
+    checked: tuple[str, ...] = ()
+    """Where text waits for its checks."""
+    unchecked: tuple[Unchecked, ...] = ()
+    checks: tuple[Checking, ...] = ()
+    """The classifiers that were asked about texts which are not settled."""
+    blocked: tuple[str, ...] = ()
+    """The checks that blocked an answer in this run."""
     seen: tuple[Seen, ...] = ()
     """Answers of tools in this session, in order."""
     best: tuple[Text, ...] = ()
@@ -269,7 +313,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def reserved(self) -> int:
         """What the attempts under way that are no turn of the model have reserved."""
-        return sum(call.reserved for call in self.calls if call.phase == "running")
+        calls = sum(call.reserved for call in self.calls if call.phase == "running")
+        return calls + sum(check.reserved for check in self.checks if check.in_flight)
 
     @property
     def extracting(self) -> bool:
@@ -280,7 +325,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     def in_flight(self) -> bool:
         """Whether an attempt has left that a worker waits for."""
         model = self.model is not None and self.model.in_flight and not self.model.batch
-        return model or any(c.phase == "running" for c in self.calls)
+        return model or any(c.phase == "running" for c in self.calls) or any(c.in_flight for c in self.checks)
 
     @property
     def in_batch(self) -> bool:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from stanchion.broker.broker import Broker
 from stanchion.core.bundle import Bundle, ToolSpec, digest_of
+from stanchion.core.check import TextCheck
+from stanchion.guard.check import Checks
 from stanchion.guard.redact import Redactor
 from stanchion.loop.effect import View, view
 from stanchion.model.client import ModelClient
+from stanchion.model.moderation import Classifier
 from stanchion.toolbox.answer import Problem
 from stanchion.toolbox.registry import Registry
 
@@ -31,6 +34,9 @@ class BoundAgent:
     """Where the credentials of its tools come from."""
     redactor: Redactor = field(default_factory=Redactor)
     """What takes secrets out of all that comes in for its runs."""
+
+    classifiers: Mapping[str, Classifier] = field(default_factory=dict[str, Classifier])
+    """What is asked about texts over the network, by name."""
 
     def account(self, route: int) -> str:
         """Name what a route's limits are counted under."""
@@ -60,9 +66,10 @@ def bind(
     clients: Sequence[ModelClient],
     check_output: Callable[[str], str] | None = None,
     batchable: frozenset[int] = frozenset(),
+    checks: Sequence[TextCheck] = (),
 ) -> BoundAgent:
-    """Bind a bundle to code. `batchable`: the routes that have a batch API here."""
-    seen = view(bundle, _Check(registry, check_output), batchable)
+    """Bind a bundle to code. `batchable`: the routes that have a batch API here. `checks`: the agent's own, the pure ones."""
+    seen = view(bundle, _Check(registry, check_output), batchable, checks=Checks(checks))
     return BoundAgent(bundle, digest_of(bundle), seen, registry, clients)
 
 

@@ -37,7 +37,7 @@ from stanchion.journal.ledger import owner_of
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Refused, Status, Store
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
-from stanchion.loop.effect import Abort, CallModel, CallTool, Decision, HandIn, Moment, for_one_run, reserves
+from stanchion.loop.effect import Abort, CallModel, CallTool, CheckText, Decision, HandIn, Moment, for_one_run, reserves
 
 log = logging.getLogger("stanchion.engine")
 
@@ -55,7 +55,7 @@ _Work = asyncio.Task[list[ev.Event]]
 class _Flight(msgspec.Struct, frozen=True):
     """An attempt that is under way, and until when it may be."""
 
-    effect: CallModel | CallTool
+    effect: CallModel | CallTool | CheckText
     give_up_ms: int
 
 
@@ -85,7 +85,6 @@ class Drive:
         self._store = store
         self._agent = agent
         self._view = for_one_run(agent.view)
-        self._in_force = in_force
         self._in_force = in_force
         self._recorder = recorder
         self._epoch = epoch
@@ -141,7 +140,7 @@ class Drive:
     def interrupt(self) -> None:
         """Stop the model call and the reads in flight; their outcome is still written."""
         for task, flight in self._tasks.items():
-            if isinstance(flight.effect, CallModel) or not flight.effect.doubtful:
+            if not (isinstance(flight.effect, CallTool) and flight.effect.doubtful):
                 task.cancel()
 
     async def run(self) -> State:
@@ -270,17 +269,6 @@ class Drive:
         if digest != self.state.policy:
             self._stage(stage, (ev.PolicyApplied(policy=digest),))
 
-    def _apply_policies(self, stage: Stage) -> None:
-        """Judge by the policies of this moment, and have the journal say which they are."""
-        if self._in_force is None or not self.state.seq or self.state.ended:
-            return
-        policies = self._in_force.now()
-        if policies is not self._view.policies:
-            self._view = msgspec.structs.replace(self._view, policies=policies)
-        digest = policies.digest if policies is not None else ""
-        if digest != self.state.policy:
-            self._stage(stage, (ev.PolicyApplied(policy=digest),))
-
     @property
     def _stopping(self) -> bool:
         """Whether nothing new is wanted."""
@@ -378,11 +366,12 @@ class Drive:
             if not isinstance(effect, HandIn):
                 self._perform(effect)
 
-    def _perform(self, effect: CallModel | CallTool) -> None:
+    def _perform(self, effect: CallModel | CallTool | CheckText) -> None:
         performer = self._performer
         if performer is None:
             raise AssertionError("nothing is performed before something is durable")
-        ticket, gate = self._tickets.take(effect), self._gate
+        gate = self._gate
+        ticket = None if isinstance(effect, CheckText) else self._tickets.take(effect)
         task = asyncio.create_task(_release(self, performer, effect, ticket))
         self._tasks[task] = _Flight(effect, self._give_up_ms(effect))
         if ticket is not None and gate is not None:  # whatever becomes of it: a task may end before it began
@@ -414,7 +403,7 @@ class Drive:
             self._signal.set()
         return False
 
-    def _give_up_ms(self, effect: CallModel | CallTool) -> int:
+    def _give_up_ms(self, effect: CallModel | CallTool | CheckText) -> int:
         """When an attempt that begins now must have ended, however long it took to write its intent."""
         now_ms, until_ms = self._clock.now_ms(), effect.deadline_ms
         if isinstance(effect, CallTool) and (spec := self._agent.bundle.tool(effect.tool)) is not None:
@@ -458,7 +447,7 @@ class Drive:
     def _abort(self, effect: Abort) -> None:
         for task, flight in self._tasks.items():
             running = flight.effect
-            meant = effect.model if isinstance(running, CallModel) else running.call in effect.calls
+            meant = running.call in effect.calls if isinstance(running, CallTool) else effect.model
             if meant and task not in self._aborted:
                 self._aborted.add(task)
                 task.cancel()
@@ -506,13 +495,15 @@ class Drive:
 
 
 async def _release(
-    drive: Drive, performer: Performer, effect: CallModel | CallTool, ticket: Ticket | None
+    drive: Drive, performer: Performer, effect: CallModel | CallTool | CheckText, ticket: Ticket | None
 ) -> list[ev.Event]:
     """Perform, if the run is still ours."""
     held = await drive.holds()
     del drive  # an attempt that will not end must not keep its run in memory
     if not held:
         return []
+    if isinstance(effect, CheckText):
+        return await performer.check_text(effect)
     if isinstance(effect, CallModel):
         return await performer.call_model(effect, ticket)
     return await performer.call_tool(effect, ticket)

@@ -17,7 +17,7 @@ from stanchion.core.errors import ModelError
 from stanchion.core.message import RUNTIME, Delta, Label, Opaque, Part, Text, Thinking, ToolResult, Usage
 from stanchion.core.money import cost
 from stanchion.core.state import State
-from stanchion.engine import extract
+from stanchion.engine import classify, extract
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.breaker import Barred, Passed, refusal
 from stanchion.engine.clock import Clock
@@ -28,7 +28,7 @@ from stanchion.engine.permit import Ticket
 from stanchion.guard.evidence import label_of
 from stanchion.guard.redact import DeltaRedactor
 from stanchion.guard.telling import told_of
-from stanchion.loop.effect import Ask, CallModel, CallTool, backoff_s
+from stanchion.loop.effect import Ask, CallModel, CallTool, CheckText, backoff_s
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
 MAX_PAUSE_S = 60.0
@@ -62,8 +62,9 @@ class Performer:
         self._live = live
         self._tenant, self._run = state.tenant, state.run
         self._session, self._user = state.session, state.user
-        self._quarantine = state.quarantine
         self._minting = Minting(agent, state)
+        self._quarantine = state.quarantine
+        self._held = state.quarantine or "output" in state.checked
 
     async def call_model(self, effect: CallModel, ticket: Ticket | None = None) -> list[ev.Event]:
         """Make an attempt at a model call. `ticket`: its permits, where a limit is shared."""
@@ -87,6 +88,8 @@ class Performer:
                 self._quarantine
             ):  # what the planner writes has references in it; who watches is told the answer when it is filled
                 return
+            if self._held:  # a check needs the whole text: what is said is told when it has passed
+                deltas = [delta for delta in deltas if delta.kind == "tool_call"]
             self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.feed(deltas))
 
         try:
@@ -114,6 +117,7 @@ class Performer:
             response=response.id,
             first_ms=int((first - began) * 1000) if first else 0,
             took_ms=int((time.monotonic() - began) * 1000),
+            held=self._held,
             parts=named(response.parts, route),
         )
         if billed > effect.reserved:
@@ -136,17 +140,37 @@ class Performer:
             model = self._agent.bundle.routes[route].model
             await gate.pause(self._agent.account(route), model, min(error.retry_after_s, MAX_PAUSE_S))
 
-    def stopped(self, effect: CallModel | CallTool) -> list[ev.Event]:
+    async def check_text(self, effect: CheckText) -> list[ev.Event]:
+        """Ask a classifier about a text."""
+        left_s = max((effect.deadline_ms - self._clock.now_ms()) / 1000, 0.001)
+        try:
+            said = await classify.score(effect, self._agent.classifiers.get(effect.uses), left_s)
+        except ModelError as error:
+            return self._check_failed(effect, error)
+        except asyncio.CancelledError:
+            return self.stopped(effect)
+        return classify.answered(effect, said)
+
+    def _check_failed(self, effect: CheckText, error: ModelError) -> list[ev.Event]:
+        draw, now_ms = self._clock.draw(), self._clock.now_ms()
+        return classify.failed(effect, error, draw, now_ms, unbilled=_is_unbilled(error))
+
+    def stopped(self, effect: CallModel | CallTool | CheckText) -> list[ev.Event]:
         """Say that an attempt was stopped by us, whether or not it had left."""
         text = "the runtime stopped this call"
+        if isinstance(effect, CheckText):
+            return self._check_failed(effect, ModelError(text, code="cancelled", retryable=True))
         if isinstance(effect, CallModel):
             route = self._agent.bundle.routes[effect.route]
             return [self._model_failed(effect, route, ModelError(text, code="cancelled", retryable=True))]
         failure = Failure("cancelled", text, in_doubt=effect.doubtful, retryable=True)
         return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
-    def overdue(self, effect: CallModel | CallTool) -> list[ev.Event]:
+    def overdue(self, effect: CallModel | CallTool | CheckText) -> list[ev.Event]:
         """Say that an attempt went on behind its deadline and was given up. What it still does is not ours to know."""
+        if isinstance(effect, CheckText):
+            text = f"{effect.check} did not stop at its deadline"
+            return self._check_failed(effect, ModelError(text, code="timeout_total", retryable=True))
         if isinstance(effect, CallModel):
             route = self._agent.bundle.routes[effect.route]
             text = "the model client did not stop at its deadline"
@@ -155,9 +179,11 @@ class Performer:
         failure = Failure("tool_timeout", text, in_doubt=effect.doubtful, retryable=True)
         return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
-    def broken(self, effect: CallModel | CallTool, error: BaseException) -> list[ev.Event]:
+    def broken(self, effect: CallModel | CallTool | CheckText, error: BaseException) -> list[ev.Event]:
         """Say that an attempt ended by an exception that nothing foresees (a tool may raise what closes generators)."""
         text = f"{type(error).__name__}: {error}"
+        if isinstance(effect, CheckText):
+            return self._check_failed(effect, ModelError(text, code="garbled", retryable=False))
         if isinstance(effect, CallModel):
             route = self._agent.bundle.routes[effect.route]
             return [self._model_failed(effect, route, ModelError(text, code="garbled", retryable=False))]
@@ -213,7 +239,7 @@ class Performer:
         if isinstance(answer, Answer):
             return self._answered(effect, answer, took_ms)
         if not (answer.retryable or answer.in_doubt or effect.in_doubt):
-            return _finished(effect, "error", answer.text, RUNTIME, took_ms=took_ms)
+            return _finished(effect, "error", answer.text, Label("tool", effect.tool), took_ms=took_ms)
         return self._tool_failed(effect, answer)
 
     async def _extract(self, effect: CallTool, ask: Ask, ticket: Ticket | None, began: float) -> list[ev.Event]:

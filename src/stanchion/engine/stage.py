@@ -9,13 +9,21 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
+from stanchion.core.checked import progress
 from stanchion.core.fold import answers
 from stanchion.core.state import State
 from stanchion.journal.store import Record, Reserve, Settle
 from stanchion.journal.tray import TrayItem
-from stanchion.loop.effect import CallModel, CallTool, HandIn
+from stanchion.loop.effect import CallModel, CallTool, CheckText, HandIn
 
-_SETTLED = (ev.ModelCallFinished, ev.ModelCallFailed, ev.ToolCallFinished, ev.ToolCallFailed)
+_SETTLED = (
+    ev.ModelCallFinished,
+    ev.ModelCallFailed,
+    ev.ToolCallFinished,
+    ev.ToolCallFailed,
+    ev.ContentChecked,
+    ev.CheckFailed,
+)
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -38,7 +46,7 @@ class Stage:
         """Of the chain before it: of a queued run's first event it is not the state's."""
         self.entries: list[ev.Entry] = []
         self.records: list[Record] = []
-        self.effects: list[CallModel | HandIn | CallTool] = []
+        self.effects: list[CallModel | HandIn | CallTool | CheckText] = []
         self.inbox: list[int] = []
         self.given = 0
         """How many of the entries were there before anything was decided."""
@@ -89,7 +97,7 @@ def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:
     return tuple(
         Reserve(ledger, entry.event.reserved)
         for entry in entries
-        if isinstance(entry.event, ev.ModelCallStarted | ev.ToolCallStarted)
+        if isinstance(entry.event, ev.ModelCallStarted | ev.ToolCallStarted | ev.CheckStarted)
         for ledger in entry.event.ledgers
     )
 
@@ -110,6 +118,11 @@ def settlements(before: State, entries: Sequence[ev.Entry]) -> tuple[Settle, ...
                 if call is not None and call.phase == "running" and call.ledgers:
                     settled = tuple(Settle(ledger, call.reserved, event.cost) for ledger in call.ledgers)
                     found.setdefault(call.id, settled)
+            case ev.ContentChecked() | ev.CheckFailed():
+                known = progress(before, event.check, event.where, event.of)
+                if known is not None and known.in_flight and known.attempt == event.attempt:
+                    settled = tuple(Settle(ledger, known.reserved, event.cost) for ledger in known.ledgers)
+                    found.setdefault(f"{event.check} {event.where} {event.of}", settled)
             case _:
                 pass
     return tuple(settle for settled in found.values() for settle in settled)

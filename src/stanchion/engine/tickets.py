@@ -12,7 +12,7 @@ from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.gate import Gate
 from stanchion.engine.permit import Ticket
-from stanchion.loop.effect import Ask, CallModel, CallTool, HandIn
+from stanchion.loop.effect import Ask, CallModel, CallTool, CheckText, HandIn
 
 _MODEL = ""
 """In the place of a call's id: the model call."""
@@ -49,9 +49,9 @@ class Tickets:
     def _waiting(self) -> frozenset[str]:
         return frozenset(place for place, ticket in self._tickets.items() if ticket.state == "waiting")
 
-    def admits(self, effect: CallModel | HandIn | CallTool) -> bool:
+    def admits(self, effect: CallModel | HandIn | CallTool | CheckText) -> bool:
         """Whether nothing that all workers share forbids it now; else it waits for its turn, and wakes the run then."""
-        if self._gate is None or isinstance(effect, HandIn):
+        if self._gate is None or isinstance(effect, HandIn | CheckText):
             return True
         place = _place(effect)
         asked = _asked(effect)
@@ -70,9 +70,11 @@ class Tickets:
         """Hand over the ticket of a call that is to be sent, if it has one."""
         return self._tickets.pop(_place(effect), None)
 
-    def keep(self, staged: Iterable[CallModel | HandIn | CallTool], state: State, *, stopping: bool) -> None:
+    def keep(
+        self, staged: Iterable[CallModel | HandIn | CallTool | CheckText], state: State, *, stopping: bool
+    ) -> None:
         """Give back the permits of what was not decided, and do not wait for what is not wanted any more."""
-        places = {_place(effect) for effect in staged if not isinstance(effect, HandIn)}
+        places = {_place(effect) for effect in staged if not isinstance(effect, HandIn | CheckText)}
         for place, ticket in list(self._tickets.items()):
             wanted = ticket.state == "waiting" and not stopping and _may_begin(state, place)
             if place not in places and not wanted:

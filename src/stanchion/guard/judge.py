@@ -120,6 +120,7 @@ def _reasons(
         else:
             yield from _withheld(arguments, found)
             yield from _effect(bundle, spec, arguments, found, standing)
+            yield from _checked(standing)
     yield from _confirmed(bundle.approvals, bundle.guard.confirm, spec, arguments, found)
 
 
@@ -135,21 +136,29 @@ def _refused(
 ) -> Iterator[Reason]:
     """What was denied in this session stays denied, however it comes back; unless the user names it since."""
     if standing.refused_calls:
-        canonical = msgspec.json.encode(arguments, order="sorted")
-        if call_digest(spec.name, canonical) in standing.refused_calls:
-            yield Reason("deny", "refused_before", "a person rejected this very call in this session")
+        name = call_digest(spec.name, msgspec.json.encode(arguments, order="sorted"))
+        if any(
+            past.value == name and not standing.evidence.spoken_since(past.messages) for past in standing.refused_calls
+        ):
+            yield Reason(
+                "deny", "refused_before", "a person rejected this very call, and the user said nothing new since"
+            )
     if not standing.denied or (spec.effect == "read" and not found):
         return
     texts = [(path, plain(value), dense(value)) for path, value in leaves(dict(arguments)) if isinstance(value, str)]
-    for denied in standing.denied:
-        if standing.evidence.said("text", denied.value, since=denied.messages):
-            continue
-        wanted, packed = plain(denied.value), dense(denied.value)
-        paths = tuple(
-            path for path, text, squeezed in texts if wanted in text or (len(packed) > 5 and packed in squeezed)
-        )
-        if paths:
-            yield Reason("deny", "denied_before", f"{denied.value!r} was refused in this session", paths)
+    for past in standing.denied:
+        wanted = plain(past.value), dense(past.value)
+        paths = tuple(path for path, text, packed in texts if _comes_back(*wanted, text, packed))
+        if paths and not standing.evidence.said("text", past.value, since=past.messages):
+            yield Reason("deny", "denied_before", f"{past.value!r} was refused in this session", paths)
+
+
+def _comes_back(wanted: str, close: str, text: str, packed: str) -> bool:
+    """Whether a refused value is, or stands in, an argument. A short word is a refused destination only where it is all."""
+    if text == wanted:
+        return True
+    tells = len(wanted) > 5 and not wanted.isalpha()
+    return tells and (wanted in text or close in packed)
 
 
 def _fetched(bundle: Bundle, found: list[Finding], standing: Standing) -> Iterator[Reason]:
@@ -189,13 +198,23 @@ def _effect(
             yield Reason("ask", "plan", f"{spec.name} was not announced before untrusted text was read")
 
 
+def _checked(standing: Standing) -> Iterator[Reason]:
+    for hit in standing.checked:
+        if hit.action in ("block", "ask"):
+            paths = (hit.path,) if hit.path else ()
+            action = "deny" if hit.action == "block" else "ask"
+            yield Reason(action, f"check:{hit.check}", f"the check {hit.check} found: {hit.reason}", paths)
+
+
 def _withheld(arguments: Mapping[str, Any], found: list[Finding]) -> Iterator[Reason]:
     """What stands in place of a secret is none: a call that needs the value would be done with something else."""
     whole = [path for path, value in leaves(dict(arguments)) if isinstance(value, str) and is_redacted(value)]
     named = [finding.path for finding in found if finding.role != "content" and holds_redacted(finding.value)]
     if paths := tuple(dict.fromkeys((*whole, *named))):
         text = "was taken out as a secret or as personal data, and the model does not know it"
-        yield Reason("deny", "redacted", f"{', '.join(paths[:4])} {text}")  # no value: what is gone is not what is refused
+        yield Reason(
+            "deny", "redacted", f"{', '.join(paths[:4])} {text}"
+        )  # no value: what is gone is not what is refused
 
 
 def _unfounded(bare: list[Finding]) -> str:

@@ -11,6 +11,7 @@ from stanchion.core.bundle import ToolSpec
 from stanchion.core.policy import Grant
 from stanchion.core.quarantine import levels_of
 from stanchion.core.state import Call, Denied, State
+from stanchion.guard.check import Found
 from stanchion.guard.evidence import Evidence
 from stanchion.guard.ground import Finding
 
@@ -47,13 +48,15 @@ class Standing(msgspec.Struct, frozen=True):
     granted: tuple[Grant, ...] = ()
     """What people allowed for this session."""
     denied: tuple[Denied, ...] = ()
-    refused_calls: tuple[str, ...] = ()
+    refused_calls: tuple[Denied, ...] = ()
     plan: tuple[str, ...] | None = None
     edited: frozenset[str] = frozenset()
     """Paths of arguments that a reviewer wrote."""
     policies: Policies | None = None
     carried: frozenset[str] = frozenset()
     """Levels of what was filled into this call, which the model has not read."""
+    checked: tuple[Found, ...] = ()
+    """What checks found about this call."""
 
     @property
     def secrecy(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import EXTRACT, Bundle, Route
 from stanchion.core.message import RUNTIME, ModelRequest, Part, Text
 from stanchion.core.state import ModelCall, State
-from stanchion.loop import answer, limit, step
+from stanchion.loop import answer, check, limit, step
 from stanchion.loop.detect import detect
 from stanchion.loop.effect import Abort, CallModel, Decision, HandIn, Moment, View
 
@@ -39,11 +39,15 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         return Decision(events=lost)
     if state.cancelled_by:
         return _wind_down(state, view, "cancelled", "cancelled")
-    if decision := _answered(state, view):
+    checked = check.inputs(state, view, moment)
+    answered = None if checked.events else _answered(state, view, moment)
+    if decision := next((found for found in (checked, answered) if found is not None and found.events), None):
         return decision
     if over := limit.out_of_time(state, moment.now_ms):
         return _wind_down(state, view, "halted", over)
-    if state.model is not None:
+    if answered is not None or (state.unchecked and state.model is None and not state.calls):
+        decision = answered or checked  # its checks are under way
+    elif state.model is not None:
         decision = _model(state, state.model, view, moment)
     elif state.calls:
         decision = step.advance(state, view, moment)
@@ -87,18 +91,18 @@ def _lost(state: State, moment: Moment) -> tuple[ev.Event, ...]:
         for call in state.calls
         if call.phase == "running" and call.epoch < moment.epoch
     )
-    return tuple(events)
+    return (*events, *check.lost(state, moment))
 
 
 def _wind_down(state: State, view: View, outcome: str, reason: str) -> Decision:
     """Stop: no new intents; the model call and reads are aborted; effects in flight are awaited, then told (D3)."""
     reads = tuple(call.id for call in state.calls if call.phase == "running" and not step.doubtful(call, view.bundle))
-    model = state.model is not None and state.model.in_flight
+    model = (state.model is not None and state.model.in_flight) or any(known.in_flight for known in state.checks)
     if state.in_flight:
         return Decision(effects=(Abort(reads, model),))
     if state.in_batch:
         return Decision(events=(_given_up(state, "cancelled", moment=None),))
-    if events := step.abandon(state, view.bundle):
+    if events := (*step.abandon(state, view.bundle), *check.abandon(state)):
         return Decision(events=events)
     return _finish(state, view, outcome, reason)
 
@@ -149,9 +153,9 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
     return _call_model(state, view, moment, route=route, turn=state.totals.turns + 1, attempt=1)
 
 
-def _answered(state: State, view: View) -> Decision | None:
+def _answered(state: State, view: View, moment: Moment) -> Decision | None:
     """Take the model's answer as the run's, or tell it what is wrong with it. None: it has not answered."""
-    if state.model is not None or state.calls:
+    if state.model is not None or state.calls or state.unchecked:
         return None
     if _too_malformed(state, view):
         return _finish(state, view, "failed", "malformed")
@@ -166,8 +170,29 @@ def _answered(state: State, view: View) -> Decision | None:
     text = "".join(part.text for part in said)
     problem = _problem(state, view, text)
     if not problem:
-        return _finish(state, view, "done", parts=answer.fill(state, view.bundle, said))
-    return Decision(events=(ev.NoticeAdded(kind="output", parts=(Text(f"[runtime] {problem}", RUNTIME),)),))
+        return _released(state, view, moment, said)
+    return Decision(events=(_told_again(problem),))
+
+
+def _told_again(problem: str) -> ev.NoticeAdded:
+    return ev.NoticeAdded(kind="output", parts=(Text(f"[runtime] {problem}", RUNTIME),))
+
+
+def _released(state: State, view: View, moment: Moment, said: tuple[Text, ...]) -> Decision:
+    """End the run with an answer that its checks let go."""
+    filled = tuple(part for part in answer.fill(state, view.bundle, said) if isinstance(part, Text))
+    if not view.bundle.guard.checks:
+        return _finish(state, view, "done", parts=filled)
+    found = check.answer(state, view, moment, filled)
+    if isinstance(found, Decision):
+        return found
+    if found.again:
+        why = "" if state.sealed else f": {found.reason}"  # (it may quote what the model has not read)
+        problem = f"Your answer was withheld by the check {found.blocked}{why}. Answer anew, without that."
+        return Decision(events=(*found.events, _told_again(problem)))
+    outcome, reason = ("failed", f"check:{found.blocked}") if found.blocked else ("done", "")
+    finished = _finish(state, view, outcome, reason, parts=found.parts)
+    return Decision(events=(*found.events, *finished.events))
 
 
 def _too_malformed(state: State, view: View) -> bool:

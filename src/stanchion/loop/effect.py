@@ -10,7 +10,9 @@ from stanchion.context.assemble import Preamble, preamble
 from stanchion.core.bundle import Bundle, RetryPolicy
 from stanchion.core.event import Event
 from stanchion.core.message import Label, ModelRequest
+from stanchion.core.policy import Where
 from stanchion.core.quarantine import Wanted
+from stanchion.guard.check import Checks
 from stanchion.guard.evidence import Evidence
 from stanchion.guard.standing import Policies
 
@@ -87,20 +89,37 @@ class CallTool(msgspec.Struct, frozen=True):
     """It is an `extract`."""
 
 
+class CheckText(msgspec.Struct, frozen=True):
+    """Ask a classifier about a text."""
+
+    check: str
+    uses: str
+    """By which name it is bound."""
+    where: Where
+    of: str
+    call: str
+    attempt: int
+    text: str
+    deadline_ms: int
+    reserved: int
+    tries: int
+
+
 class Abort(msgspec.Struct, frozen=True):
-    """Stop the model call and the reads in flight. Effects are awaited."""
+    """Stop the model call, the checks and the reads in flight. Effects are awaited."""
 
     calls: tuple[str, ...]
     model: bool
+    """The model call, and what is asked of classifiers."""
 
 
-Effect = CallModel | HandIn | CallTool | Abort
+Effect = CallModel | HandIn | CallTool | CheckText | Abort
 
 
 def reserves(effect: Effect) -> bool:
     """Whether an effect is performed with money that was set aside for it."""
     match effect:
-        case CallModel() | HandIn():
+        case CallModel() | HandIn() | CheckText():
             return effect.reserved > 0
         case CallTool():
             return effect.ask is not None and effect.ask.reserved > 0
@@ -131,6 +150,9 @@ class Check(Protocol):
         ...
 
 
+_BUILT_IN = Checks()
+
+
 class View(msgspec.Struct, frozen=True):
     """What does not change while a run is driven: the bundle, what of the request it decides, and the checks."""
 
@@ -145,6 +167,15 @@ class View(msgspec.Struct, frozen=True):
     """The routes that have a batch API here."""
     policies: Policies | None = None
     """The policies in force here beside the built-in rules."""
+    checks: Checks = _BUILT_IN
+    """The pure checks that are bound here."""
+
+    @property
+    def checked(self) -> tuple[Where, ...]:
+        """Where text of a new run waits for its checks."""
+        rules = self.bundle.guard.checks
+        waits = {rule.where for rule in rules if rule.where != "output" or rule.action != "flag"}
+        return tuple(place for place in ("input", "result", "output") if place in waits)
 
     def preamble(self, *, mark: bool) -> Preamble:
         """Give what stands before the conversation."""
@@ -152,11 +183,15 @@ class View(msgspec.Struct, frozen=True):
 
 
 def view(
-    bundle: Bundle, check: Check, batchable: frozenset[int] = frozenset(), policies: Policies | None = None
+    bundle: Bundle,
+    check: Check,
+    batchable: frozenset[int] = frozenset(),
+    policies: Policies | None = None,
+    checks: Checks = _BUILT_IN,
 ) -> View:
     """Make the view of a bundle."""
     marked = preamble(bundle, mark=True)
-    return View(bundle, preamble(bundle), check, marked, Evidence(bundle), batchable, policies)
+    return View(bundle, preamble(bundle), check, marked, Evidence(bundle), batchable, policies, checks)
 
 
 def for_one_run(seen: View) -> View:

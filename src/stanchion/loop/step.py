@@ -22,7 +22,7 @@ from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.grant import covered
 from stanchion.guard.judge import Verdict, call_digest, judge
 from stanchion.guard.standing import standing
-from stanchion.loop import extract, plan
+from stanchion.loop import check, extract, plan
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -53,6 +53,8 @@ def advance(state: State, view: View, moment: Moment) -> Decision:
 
 def _advance(state: State, call: Call, index: int, view: View, moment: Moment) -> Decision:
     match call.phase:
+        case "proposed" if (asked := check.action(state, call, view, moment)) is not None:
+            return asked
         case "proposed":
             return Decision(events=tuple(_judge(state, call, index, view, moment)))
         case "asking":
@@ -64,6 +66,8 @@ def _advance(state: State, call: Call, index: int, view: View, moment: Moment) -
             return _attempt(state, call, view, moment, "dry" if dry else "run")
         case "failed":
             return _failed(state, call, view, moment)
+        case "settled" if call.unchecked:
+            return check.result(state, call, view, moment)
         case "running" | "settled":
             return Decision()
         case _:
@@ -134,9 +138,14 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
         policy=_policy(view),
         quorum=verdict.quorum,
     )
+    told = check.told(state, call, view, moment.now_ms, checked)
     if verdict.action == "deny":
-        return [judged, _result(call, "denied", f"Not allowed: {_tellable(call, verdict.reason, verdict.rule)}.")]
-    return [judged]
+        return [
+            *told,
+            judged,
+            _result(call, "denied", f"Not allowed: {_tellable(call, verdict.reason, verdict.rule)}."),
+        ]
+    return [*told, judged]
 
 
 def _built_in(state: State, call: Call, checked: bytes, spec: ToolSpec, view: View) -> list[ev.Event] | None:
@@ -164,6 +173,8 @@ def verdict_on(state: State, call: Call, name: str, checked: bytes, view: View, 
     """Judge a call. A yes counts if enough people gave it, and if they may give it."""
     arguments = msgspec.json.decode(checked)
     known = standing(state, view.evidence, now_ms, view.policies, call)
+    found = check.of_action(state, call, view, now_ms, arguments)
+    known = msgspec.structs.replace(known, checked=found) if found else known
     verdict = judge(view.bundle, name, arguments, dry_run=state.dry_run, standing=known)
     if verdict.action != "ask" or not call.approved:
         return verdict

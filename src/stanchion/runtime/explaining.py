@@ -19,6 +19,7 @@ from stanchion.core.fold import fold
 from stanchion.core.message import text_of
 from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.engine.load import Loader, base_of
+from stanchion.guard.check import Checks
 from stanchion.guard.explain import Row, rows
 from stanchion.guard.judge import Reason, Verdict, call_digest
 from stanchion.guard.standing import Policies, standing
@@ -127,7 +128,7 @@ class Explaining:
         if arguments is None:
             return msgspec.structs.replace(blank, note="the arguments cannot be read: erased, or no JSON object")
         policies, missing = await self._policies(state.tenant, event.policy)
-        seen = view(bundle, _AsWritten(), policies=policies)
+        seen = view(bundle, _AsWritten(), policies=policies, checks=Checks(skip_missing=True))
         known = standing(state, seen.evidence, at_ms, policies, call)
         blank = msgspec.structs.replace(blank, rows=rows(bundle, state, spec, arguments, known))
         if _is_loops(event.rule):

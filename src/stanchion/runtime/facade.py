@@ -62,7 +62,7 @@ from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
 from stanchion.runtime.secrecy import Redacting, check_names, known_secrets
 from stanchion.runtime.shape import Approval, GrantView, Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.sharing import Sharing
-from stanchion.runtime.starting import IfBusy, Starter, digest_of_request, input_parts
+from stanchion.runtime.starting import IfBusy, Starter, check_input, digest_of_request, input_parts
 from stanchion.runtime.webhooks import Callback, Webhooks, webhook_settings
 
 
@@ -254,7 +254,7 @@ class Runtime:
             if self._driving is not None:
                 closing.push_async_callback(self._driving.aclose)
             for agent in self._bound.values():
-                for client in agent.clients:
+                for client in (*agent.clients, *agent.classifiers.values()):
                     closing.push_async_callback(client.aclose)
             if self._driving is not None:
                 await self._driving.drain(grace_s)
@@ -297,6 +297,7 @@ class Runtime:
         bound = self._agent(agent)
         rank = class_of(priority or self.agents[agent].priority)
         parts = input_parts(input)
+        check_input(bound.view, parts)
         if if_busy not in ("reject", "queue"):
             raise InputError(f'must be "reject" or "queue", not {if_busy!r}', field="if_busy")
         if idempotency_key and not idempotency_digest:
@@ -326,6 +327,7 @@ class Runtime:
             task=checked(task, "task"),
             narrowed=bool(narrowed),
             mark=bound.bundle.guard.mark,
+            checked=bound.view.checked,
             quarantine=bound.bundle.guard.quarantine,
             parts=(*bound.redactor.parts(parts), *narrowed),
         )
@@ -483,7 +485,11 @@ class Runtime:
 
         Raises `NotFound`, and `Conflict` if it is over or the key was used for something else.
         """
-        message = ev.MessageAdded(by=by, parts=input_parts(text))
+        parts = input_parts(text)
+        row = await self.store.run(tenant, run)
+        if row is not None and (bound := self._bound.get(row.agent)) is not None:
+            check_input(bound.view, parts)
+        message = ev.MessageAdded(by=by, parts=parts)
         digest = digest_of_request("message", run, message) if idempotency_key else ""
         await self._post(tenant, run, "message", message, idempotency_key, digest)
 

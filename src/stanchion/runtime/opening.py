@@ -23,7 +23,9 @@ from stanchion.journal.sqlite.schema import APPLICATION_ID
 from stanchion.journal.store import Store
 from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
+from stanchion.model.moderation import is_classifier, opened
 from stanchion.model.providers import account, family, has_batches, open_batches, open_client, resolve_endpoint
+from stanchion.plugin import pure_checks
 from stanchion.runtime.secrecy import check_bundles
 
 SQLITE_APPLICATION_ID = APPLICATION_ID
@@ -102,8 +104,9 @@ def _bind(
     registry = agent.registry()
     bundle = agent.bundle(registry, load_prices(), datetime.now(UTC).date().isoformat(), framework=version("stanchion"))
     check = OutputCheck(agent.output) if agent.output is not None else None
+    checks = pure_checks(agent.checks)
     if not drive:
-        return replace(bind(bundle, registry, (), check), broker=Broker(agent.credentials))
+        return replace(bind(bundle, registry, (), check, checks=checks), broker=Broker(agent.credentials))
     replaced = [_replaced(f"{route.provider}:{route.model}", route.provider, clients) for route in bundle.routes]
     ends = [
         None if client else resolve_endpoint(route.provider, environment)
@@ -117,8 +120,9 @@ def _bind(
         for route, end in zip(bundle.routes, ends, strict=True)
     ]
     batchable = (n for n, route in enumerate(bundle.routes) if replaced[n] is None and has_batches(route.provider))
-    bound = bind(bundle, registry, found, check, frozenset(batchable))
-    return replace(bound, accounts=accounts, broker=Broker(agent.credentials))
+    bound = bind(bundle, registry, found, check, frozenset(batchable), checks)
+    asked = {plug.name: plug for plug in (opened(given, environment) for given in agent.checks if is_classifier(given))}
+    return replace(bound, classifiers=asked, accounts=accounts, broker=Broker(agent.credentials))
 
 
 def _replaced(model: str, provider: str, clients: Mapping[str, ModelClient]) -> ModelClient | None:

@@ -17,10 +17,11 @@ from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import encode_bundle
 from stanchion.core.errors import Conflict, InputError, UnknownEvent
-from stanchion.core.message import USER, Media, Part, Text
+from stanchion.core.message import USER, Media, Part, Text, text_of
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.worker import Worker
+from stanchion.guard.check import gravest, rules_at
 from stanchion.journal.head import is_moved
 from stanchion.journal.outbox import Endpoint
 from stanchion.journal.record import Identity, Recorder
@@ -38,6 +39,7 @@ from stanchion.journal.store import (
     Store,
 )
 from stanchion.journal.store import Started as StoreStarted
+from stanchion.loop.effect import View
 from stanchion.loop.limit import windowed
 from stanchion.runtime.admission import Admission
 from stanchion.runtime.name import without_window
@@ -277,6 +279,19 @@ def _start_of(first: ev.RunStarted, key: str, digest: str) -> Start:
 def digest_of_request(*asked: object) -> str:
     """Hash what was asked for, to tell whether a second request under the same key is the same."""
     return hashlib.sha256(msgspec.json.encode(asked, enc_hook=repr)).hexdigest()
+
+
+def check_input(view: View, parts: Sequence[Part]) -> None:
+    """Refuse what a pure check of the agent blocks, before anything is written or spent. Raises `InputError`.
+
+    What else is found (flags, pieces to be taken out, what a classifier says) is the loop's, and stands in the journal.
+    """
+    rules = rules_at(view.bundle.guard.checks, "input")
+    if not rules:
+        return
+    worst = gravest(view.checks.of_text(rules, text_of(parts)))
+    if worst is not None and worst.action == "block":
+        raise InputError(f"was refused by the check {worst.check!r}: {worst.reason}", field="input")
 
 
 def input_parts(said: str | Sequence[Part]) -> tuple[Part, ...]:

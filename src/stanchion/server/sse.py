@@ -18,7 +18,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from stanchion.core.errors import StanchionError
-from stanchion.core.event import Entry
+from stanchion.core.event import Entry, ModelCallFinished
+from stanchion.core.message import Text, Thinking
 from stanchion.runtime import LiveDelta, delta_json, entry_json
 from stanchion.server.failure import log_fault
 
@@ -40,9 +41,17 @@ def encode(item: Entry | LiveDelta) -> bytes:
     if isinstance(item, LiveDelta):
         return b"event: delta\ndata: " + delta_json(item) + b"\n\n"
     kind = type(item.event)
+    if isinstance(item.event, ModelCallFinished) and item.event.held:
+        item = _held_back(item, item.event)
     if (name := _names.get(kind)) is None:
         name = _names[kind] = str(kind.__struct_config__.tag).encode()
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (item.seq, name, entry_json(item))
+
+
+def _held_back(item: Entry, event: ModelCallFinished) -> Entry:
+    """Leave out what the model said, where checks decide what of it anybody is told. The journal has it, for people."""
+    parts = tuple(msgspec.structs.replace(p, text="") if isinstance(p, Text | Thinking) else p for p in event.parts)
+    return msgspec.structs.replace(item, event=msgspec.structs.replace(event, parts=parts))
 
 
 async def nothing() -> AsyncIterator[Entry | LiveDelta]:

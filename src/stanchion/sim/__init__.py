@@ -2,6 +2,7 @@
 
 from stanchion.sim.embed import SimProcess, running_sim, start_sim_process
 from stanchion.sim.faults import Fault, FaultPlan
+from stanchion.sim.moderations import ModerationRule
 from stanchion.sim.script import Pacing, Reply, ReplyCall, Rule, Script, UsageOverride, When, load_script
 from stanchion.sim.server import SimServer, serve
 from stanchion.sim.settings import SimSettings
@@ -9,6 +10,7 @@ from stanchion.sim.settings import SimSettings
 __all__ = [
     "Fault",
     "FaultPlan",
+    "ModerationRule",
     "Pacing",
     "Reply",
     "ReplyCall",

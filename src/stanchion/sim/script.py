@@ -24,6 +24,7 @@ from stanchion.core.errors import ConfigError
 from stanchion.sim.demo import demo_reply, words
 from stanchion.sim.exchange import Ask, Call, Finish, Said, WireName
 from stanchion.sim.faults import FaultPlan
+from stanchion.sim.moderations import ModerationRule, check_moderations
 
 _TEMPLATE = re.compile(r"\$\{([^}]+)\}")
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -107,6 +108,8 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     default: Reply | None = None
     """None: the built-in demo, which echoes, and calls a tool the user names."""
     pacing: Pacing = Pacing()
+    moderations: tuple[ModerationRule, ...] = ()
+    """What `/v1/moderations` flags."""
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -137,6 +140,7 @@ def check_script(script: Script) -> None:
         _check_templates(rule.reply, f"rules[{i}].reply")
     if script.default is not None:
         _check_templates(script.default, "default")
+    check_moderations(script.moderations)
 
 
 def play(script: Script, ask: Ask, conversation: str = "") -> Played:

@@ -1,6 +1,7 @@
 """The simulated model provider: an HTTP server for the three wires, with its admin paths.
 
     POST /v1/messages  /v1/chat/completions  /v1/responses     the wires     GET /v1/models
+    POST /v1/moderations                                       flags what the script says (moderations.py)
     POST /v1/messages/batches  /v1/files  /v1/batches          the batch APIs (batches.py)
     PUT  /sim/conversations/{id}   load a recorded conversation     GET /sim/conversations
     PUT  /sim/script  /sim/faults  /sim/pacing  /sim/limits         GET /bill  /limits  /health     POST /sim/reset
@@ -43,6 +44,7 @@ from stanchion.sim.exchange import (
 )
 from stanchion.sim.faults import STATUS, UNBILLED, Fault, FaultLog, FaultPlan, Strike, parse_plan, refusal_of
 from stanchion.sim.limits import LimitReached, LimitSettings, RateLimits
+from stanchion.sim.moderations import Moderations
 from stanchion.sim.pace import Ticker
 from stanchion.sim.read_anthropic import COUNT_PATH
 from stanchion.sim.read_anthropic import read as read_messages
@@ -75,6 +77,7 @@ class SimServer:
         """By how much the clock of the cache was put forward."""
         self._prices = Sheet(self.settings.prices_on)
         self._log = FaultLog()
+        self.moderations = Moderations()
         self._batches = Batches(self._respond, _key, self.settings.batch_s or 0.0)
         self._runner: web.AppRunner | None = None
         self._ticker: Ticker | None = None
@@ -93,6 +96,7 @@ class SimServer:
         app.router.add_post(COUNT_PATH, self._count_tokens)
         if self.settings.batch_s is not None:
             self._batches.add_to(app.router)
+        app.router.add_post("/v1/moderations", self._moderate)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/bill", self._bill)
@@ -285,6 +289,10 @@ class SimServer:
         _check_headers("anthropic", request)
         return _json({"input_tokens": read_messages(await request.read(), counting=True).input_tokens})
 
+    async def _moderate(self, request: web.Request) -> web.Response:
+        _key(request)
+        return _json(self.moderations.answer(self.script.moderations, await request.read()))
+
     async def _models(self, request: web.Request) -> web.Response:
         _key(request)
         names = [*MODELS, *(f"sim/{name}" for name in self.shelf.names())]
@@ -361,6 +369,7 @@ class SimServer:
         self.shelf.clear()
         self._batches.clear()
         self._log.clear()
+        self.moderations.clear()
         self.script, self.pacing, self.faults = self.settings.script, self.settings.pacing, self.settings.faults
         return _json({"reset": True})
 
