@@ -22,6 +22,7 @@ from bench.judging import guard
 from bench.measure import Size, append, budget, first_token, live, loop, recordings, turn, waiting
 from bench.queued import queued
 from bench.quota import quota
+from bench.redacting import redact
 from bench.relay import relay
 from bench.report import machine, table
 
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[Size, Path], Awaitable[dict[str, Any]]]] = {
     "relay": relay,
     "quota": quota,
     "guard": guard,
+    "redact": redact,
 }
 
 _MOSTLY_WAIT = ("live", "waiting", "budget", "recordings")

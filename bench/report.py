@@ -112,6 +112,13 @@ def _loop(r: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def _redact(r: dict[str, Any]) -> Iterator[Row]:
+    for registered in (0, 10, 200):
+        yield _most(f"redaction with {registered} secrets, a KB", r[f"whole_{registered}"], "ms CPU", 0.5)
+        yield Row("- personal data as well", f"{r[f'whole_{registered}_pii']:g} ms CPU")
+        yield Row("- as a stream of 20 characters at a time", f"{r[f'stream_{registered}']:g} ms CPU")
+
+
 def _live(r: dict[str, Any]) -> Iterator[Row]:
     yield Row(
         f"{r['runs']:,} live runs: p95 of a turn", f"{r['turn_s_p95']:.2f} s = {r['p95_over_nominal']:g} x nominal",
@@ -223,6 +230,7 @@ def _guard(r: dict[str, Any]) -> Iterator[Row]:
 _ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "turn": _turn,
     "loop": _loop,
+    "redact": _redact,
     "append": _append,
     "live": _live,
     "waiting": _waiting,

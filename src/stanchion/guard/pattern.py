@@ -11,7 +11,7 @@ take all they can and give nothing back, so that each text is read once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -121,23 +121,26 @@ def heads(pieces: Seq) -> tuple[str, ...]:
             return heads(pieces[0].of)
 
 
-def begun(pieces: Seq, *, any_case: bool = False) -> str:
-    """Write what matches at least a character of a beginning up to the end of the text. Its first character is tried first."""
+def begun(pieces: Seq, *, any_case: bool = False) -> Iterator[tuple[str, str]]:
+    """List the ways in which a sequence may have begun, up to the end of the text: a first character, and what matches the rest.
+
+    The first is "" where it may be one of a class; then the second matches it too.
+    """
     first, rest = pieces[0], pieces[1:]
     match first:
         case Lit():
-            char = re.escape(first.text[0])
             behind = opening((Lit(first.text[1:]), *rest)) if first.text[1:] else opening(rest)
-            if any_case and first.text[0].isalpha():
-                char = f"[{first.text[0].lower()}{first.text[0].upper()}]"
-            return f"{char}(?{'i' if any_case else '-i'}:{behind})"
+            flagged = f"(?{'i' if any_case else '-i'}:{behind})"
+            for char in sorted({first.text[0].lower(), first.text[0].upper()} if any_case else {first.text[0]}):
+                yield char, flagged
         case Either():
-            return "|".join(begun((*choice, *rest), any_case=any_case) for choice in first.of)
+            for choice in first.of:
+                yield from begun((*choice, *rest), any_case=any_case)
         case Many():
-            one = _one(first)
-            return f"(?={one if isinstance(first.what, str) else opening(first.what)}){opening(pieces)}"
+            one = first.what if isinstance(first.what, str) else opening(first.what)
+            yield "", f"(?={one}){opening(pieces)}"
         case Core():
-            return begun((*first.of, *rest), any_case=any_case)
+            yield from begun((*first.of, *rest), any_case=any_case)
 
 
 Check: TypeAlias = Callable[[str], int]

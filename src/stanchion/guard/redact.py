@@ -16,7 +16,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -82,7 +82,7 @@ class _Finder:
         return sorted(places)
 
 
-class _Rules:
+class Rules:
     """Patterns that are looked for together."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
@@ -105,30 +105,34 @@ class _Rules:
                 found.append(Span(match.start(), match.end(), (core, core + size), finder.told if size else ""))
         return found
 
-    def open_at(self, text: str, start: int) -> int:
-        """Find where, at the end of a text, something has begun that more text could complete; else its length."""
+    def look(self, text: str, start: int) -> tuple[list[Span], int]:
+        """List them, and find where at the end something has begun that more text could complete; else its length."""
         match = self._opening.search(text, start)
-        return len(text) if match is None else match.start()
+        return self.spans(text, start), len(text) if match is None else match.start()
 
 
 def _openings(patterns: Sequence[Pattern]) -> Iterator[str]:
-    """Write what finds beginnings, those that may follow upon the same together: a character is tried on all at once."""
-    groups: dict[str, list[Pattern]] = {}
+    """Write what finds beginnings: those that may follow upon the same together, and of these those that begin alike."""
+    groups: dict[str, dict[str, list[str]]] = {}
     for pattern in patterns:
-        groups.setdefault(pattern.before, []).append(pattern)
-    for before, of in groups.items():
-        yield f"{before}(?:{'|'.join(begun(pattern.pieces, any_case=pattern.any_case) for pattern in of)})"
+        for char, rest in begun(pattern.pieces, any_case=pattern.any_case):
+            groups.setdefault(pattern.before, {}).setdefault(char, []).append(rest)
+    for before, chars in groups.items():
+        known = "".join(map(re.escape, chars))
+        first = f"(?=[{known}])" if all(chars) else ""
+        ways = "|".join(f"{re.escape(char)}(?:{'|'.join(rest)})" for char, rest in chars.items())
+        yield f"{first}{before}(?:{ways})"
 
 
 @cache
-def _rules(kinds: Kinds) -> _Rules:
+def _rules(kinds: Kinds) -> Rules:
     match kinds:
         case "secrets":
-            return _Rules((*SECRETS, *ASSIGNED))
+            return Rules((*SECRETS, *ASSIGNED))
         case "arguments":
-            return _Rules(SECRETS)
+            return Rules(SECRETS)
         case "all":
-            return _Rules((*SECRETS, *ASSIGNED, *PERSONAL))
+            return Rules((*SECRETS, *ASSIGNED, *PERSONAL))
 
 
 def found(text: str, *, pii: bool = True) -> tuple[Found, ...]:
@@ -153,16 +157,15 @@ class Redactor:
     def __init__(self, secrets: Secrets | None = None, *, pii: bool = False, version: str = VERSION) -> None:
         self.secrets = Secrets() if secrets is None else secrets
         self.version = version
-        self._kinds: Kinds = "all" if pii else "secrets"
-        self._kinds_of_arguments: Kinds = "all" if pii else "arguments"
+        self._pii = pii
 
     def text(self, text: str) -> str:
         """Redact a text."""
-        return self._redacted(text, self._kinds)
+        return self._redacted(text, self.rules())
 
     def line(self, text: str) -> str:
         """Redact a line of a log, or a span's attribute: personal data goes as well."""
-        return self._redacted(text, "all")
+        return self._redacted(text, _rules("all"))
 
     def registered(self, text: str) -> str:
         """Take out registered secrets only."""
@@ -170,7 +173,7 @@ class Redactor:
 
     def arguments(self, text: str) -> str:
         """Redact a call's arguments, which are JSON as a model wrote it."""
-        return self._redacted(text, self._kinds_of_arguments)
+        return self._redacted(text, self.rules(arguments=True))
 
     def parts(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
         """Redact parts; the same tuple where there is nothing to redact."""
@@ -227,11 +230,15 @@ class Redactor:
         """Redact events."""
         return [self.event(event) for event in events]
 
-    def _redacted(self, text: str, kinds: Kinds) -> str:
+    def rules(self, *, arguments: bool = False) -> Rules:
+        """Give what is looked for in a text, or in a call's arguments."""
+        return _rules("all" if self._pii else "arguments" if arguments else "secrets")
+
+    def _redacted(self, text: str, rules: Rules) -> str:
         if len(text) < _LEAST:
             return text
         text = _rendered(text, self.secrets.spans(text))
-        return _rendered(text, _rules(kinds).spans(text))
+        return _rendered(text, rules.spans(text))
 
     def _thinking(self, part: Thinking) -> Thinking:
         """What was changed is not what its provider signed: without a signature it is not sent back."""
@@ -305,29 +312,34 @@ def _is_json(text: str) -> bool:
     return True
 
 
-class _Stage:
-    """One reading of a stream: gives on what can no longer be part of something."""
+Look: TypeAlias = Callable[[str, int], tuple[list[Span], int]]
+"""Finds what stands in a text from a place on, and where at its end something has begun; else its length."""
 
-    def __init__(self, spans: Callable[[str, int], list[Span]], open_at: Callable[[str, int], int]) -> None:
-        self._spans = spans
-        self._open_at = open_at
+
+class _Stage:
+    """One reading of a stream: gives on what can no longer be part of something. `back`: characters looked back at."""
+
+    def __init__(self, look: Look, *, back: int) -> None:
+        self._look = look
+        self._back = back
+        self._before: str = ""
         self._held: str = ""
-        self._back: str = ""
-        """The character before what is held."""
 
     def feed(self, text: str, *, last: bool = False) -> str:
         """Take in a piece; give what is certain. `last`: nothing more will come."""
         if not text and not (last and self._held):
             return ""
-        text, start = self._back + self._held + text, len(self._back)
-        spans = self._spans(text, start)
-        end = len(text) if last else self._open_at(text, start)
+        text, start = self._before + self._held + text, len(self._before)
+        spans, end = self._look(text, start)
+        if last:
+            end = len(text)
         while cut := [span.start for span in spans if span.start < end < span.end]:
             end = min(cut)
         whole = [span for span in spans if span.end <= end]
         made = _rendered(text[:end], whole)[start:] if whole else text[start:end]
         self._held = text[end:]
-        self._back = text[end - 1 : end] if end > start else self._back
+        if end > start:
+            self._before = text[end - self._back : end]
         return made
 
 
@@ -336,10 +348,9 @@ class StreamRedactor:
 
     def __init__(self, redactor: Redactor, *, arguments: bool = False) -> None:
         """`arguments`: the text is a call's arguments."""
-        secrets = redactor.secrets
-        rules = _rules(redactor._kinds_of_arguments if arguments else redactor._kinds)  # pyright: ignore[reportPrivateUsage]
-        self._registered = _Stage(_behind(secrets.spans), _behind_at(secrets.open_at))
-        self._detected = _Stage(rules.spans, rules.open_at)
+        rules, secrets = redactor.rules(arguments=arguments), redactor.secrets
+        self._registered = _Stage(lambda text, _: secrets.look(text), back=0)
+        self._detected = _Stage(rules.look, back=1)
 
     def feed(self, text: str) -> str:
         """Take in a piece; give what is certain."""
@@ -348,25 +359,6 @@ class StreamRedactor:
     def end(self) -> str:
         """Give what was held back."""
         return self._detected.feed(self._registered.feed("", last=True), last=True)
-
-
-def _behind(spans: Callable[[str], list[Span]]) -> Callable[[str, int], list[Span]]:
-    def within(text: str, start: int) -> list[Span]:
-        back = text[:start]
-        return (
-            [
-                Span(span.start + start, span.end + start, (span.core[0] + start, span.core[1] + start), span.told)
-                for span in spans(text[start:])
-            ]
-            if back
-            else spans(text)
-        )
-
-    return within
-
-
-def _behind_at(open_at: Callable[[str], int]) -> Callable[[str, int], int]:
-    return lambda text, start: open_at(text[start:]) + start
 
 
 class DeltaRedactor:

@@ -11,8 +11,9 @@ import base64
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
 from stanchion.core.errors import ConfigError
@@ -49,6 +50,14 @@ class _Form:
     low: str
     fold: bool
     told: str
+
+
+class _View(NamedTuple):
+    """A text without white space, and in lower case. `escapes`: nor what JSON writes for it."""
+
+    text: str
+    low: str
+    escapes: bool
 
 
 class Secrets:
@@ -106,29 +115,36 @@ class Secrets:
         return frozenset(form.told[len("[secret:") : -1] for forms in self._values.values() for form in forms)
 
     def spans(self, text: str) -> list[Span]:
-        """Find where secrets stand in a text, in order, those that touch each other joined."""
-        if not self._values or len(text) < LEAST:
-            return []
-        found: list[tuple[int, int, str]] = []
-        for escapes in (False, True) if "\\" in text else (False,):
-            squeezed = _squeezed(text, escapes=escapes)
-            hits = list(self._hits(squeezed))
-            if hits:
-                kept = _kept(text, escapes=escapes)
-                found += [(kept[start], kept[end - 1] + 1, told) for start, end, told in hits]
-        return joined(Span(start, end, (start, end), told) for start, end, told in found)
+        """Find where secrets stand in a text, in order, those that overlap joined."""
+        return self._spans(text, _views(text)) if self._values and len(text) >= LEAST else []
 
-    def open_at(self, text: str) -> int:
-        """Find where, at the end of a text, a secret has begun that more text could complete; else its length."""
-        least = len(text)
+    def look(self, text: str) -> tuple[list[Span], int]:
+        """Find them, and where at the end one has begun that more text could complete; else the text's length."""
         if not self._values:
-            return least
-        for escapes in (False, True) if "\\" in text else (False,):
-            squeezed = _squeezed(text, escapes=escapes)
-            begun = self._begun(squeezed)
-            if begun < len(squeezed):
-                least = min(least, _kept(text, escapes=escapes)[begun])
-        return least
+            return [], len(text)
+        views = _views(text)
+        return self._spans(text, views), min(self._open_at(text, view) for view in views)
+
+    def _spans(self, text: str, views: Sequence[_View]) -> list[Span]:
+        found: list[tuple[int, int, str]] = []
+        for view in views:
+            if hits := list(self._hits(view)):
+                kept = _kept(text, escapes=view.escapes)
+                found += [(kept[start], kept[end - 1] + 1, told) for start, end, told in hits]
+        return joined(Span(start, end, (start, end), told) for start, end, told in found) if found else []
+
+    def _open_at(self, text: str, view: _View) -> int:
+        begun = self._begun(view)
+        behind = len(view.text) - begun
+        if not behind:
+            return len(text)
+        if view.escapes:
+            return _kept(text, escapes=True)[begun]
+        at = len(text)
+        while behind:
+            at -= 1
+            behind -= not text[at].isspace() and ord(text[at]) not in _NO_WIDTH
+        return at
 
     def _enter(self, form: _Form) -> None:
         self._longest = max(self._longest, len(form.text))
@@ -138,27 +154,26 @@ class Secrets:
             start = form.low[:size]
             self._starts[start] = self._starts.get(start, 0) + 1
 
-    def _hits(self, squeezed: str) -> Iterator[tuple[int, int, str]]:
-        low, places = lower(squeezed), self._places
+    def _hits(self, view: _View) -> Iterator[tuple[int, int, str]]:
+        low, places = view.low, self._places
         for at in [at for at in range(0, len(low) - _WIDTH + 1, _STEP) if low[at : at + _WIDTH] in places]:
             for form, offset in places[low[at : at + _WIDTH]]:
                 start = at - offset
-                if start >= 0 and (low if form.fold else squeezed).startswith(form.text, start):
+                if start >= 0 and (low if form.fold else view.text).startswith(form.text, start):
                     yield start, start + len(form.text), form.told
 
-    def _begun(self, squeezed: str) -> int:
-        low, size = lower(squeezed), len(squeezed)
-        for at in range(max(size - self._longest, 0), size):
-            window = low[at : at + _WIDTH]
-            if window in self._starts and (len(window) < _WIDTH or self._may_be(squeezed[at:], low[at:])):
+    def _begun(self, view: _View) -> int:
+        """Find the first place from which on the rest of a text is the beginning of a form."""
+        low, starts, size = view.low, self._starts, len(view.low)
+        whole = size - _WIDTH + 1
+        for at in [at for at in range(max(size - self._longest, 0), whole) if low[at : at + _WIDTH] in starts]:
+            rest = low[at:], view.text[at:]
+            if any(not place and form.text.startswith(rest[not form.fold]) for form, place in self._at(rest[0])):
                 return at
-        return size
+        return next((at for at in range(max(whole, 0), size) if low[at:] in starts), size)
 
-    def _may_be(self, rest: str, low: str) -> bool:
-        return any(
-            not offset and form.text.startswith(low if form.fold else rest)
-            for form, offset in self._places.get(low[:_WIDTH], ())
-        )
+    def _at(self, low: str) -> Sequence[tuple[_Form, int]]:
+        return self._places.get(low[:_WIDTH], ())
 
 
 def joined(spans: Iterable[Span]) -> list[Span]:
@@ -207,6 +222,16 @@ def _in_base64(data: bytes) -> Iterator[str]:
         encoded = base64.b64encode(b"\0" * before + data).decode()[first:behind]
         yield encoded
         yield encoded.translate({ord("+"): "-", ord("/"): "_"})
+
+
+def _views(text: str) -> tuple[_View, ...]:
+    """Write a text without white space; where there are backslashes, also without what JSON writes for it."""
+    return (_view(text), _view(text, escapes=True)) if "\\" in text else (_view(text),)
+
+
+def _view(text: str, *, escapes: bool = False) -> _View:
+    squeezed = _squeezed(text, escapes=escapes)
+    return _View(squeezed, lower(squeezed), escapes)
 
 
 def _squeezed(text: str, *, escapes: bool = False) -> str:
