@@ -154,6 +154,16 @@ async def test_metadata_that_cannot_be_right(bench: Bench, facts: dict[str, Any]
     assert bench.server.asked == []
 
 
+async def test_metadata_that_leads_to_this_machine(bench: Bench) -> None:
+    """Only an issuer on this machine may name an endpoint on it."""
+    means, issuer = bench.means(), "https://auth.example"
+    said = {"issuer": issuer, "token_endpoint": f"{bench.server.url}/token"}
+    means.facts[issuer] = bench.now.ms + 1_000, said
+    with pytest.raises(CredentialError, match="must begin with https://"):
+        await source(bench, issuer=issuer).mint(READ, means)
+    assert bench.server.asked == []
+
+
 async def test_metadata_is_asked_for_once_an_hour(bench: Bench) -> None:
     """A server that moves its endpoint is found again within the hour."""
     means, crm = bench.means(), source(bench, fresh=True)

@@ -138,9 +138,12 @@ def _endpoint(said: Mapping[str, object], name: str, issuer: str, *, needed: boo
             raise CredentialError(f"the metadata of {issuer} has no {name}; say its URL instead")
         return ""
     try:
-        return check_url(url, f"{name} of {issuer}")
+        check_url(url, f"{name} of {issuer}")
     except ConfigError as error:
         raise CredentialError(str(error)) from error
+    if issuer.startswith("https:") and not url.startswith("https:"):  # another's word must not lead to this machine
+        raise CredentialError(f"{name} of {issuer}: {url!r} must begin with https://")
+    return url
 
 
 async def token_request(
