@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from stanchion.core import event as ev
 from stanchion.core.bundle import EXTRACT, Bundle, Caps
 from stanchion.core.message import ModelRequest, OutputSchema, ToolCall
-from stanchion.core.policy import Destination, GuardRules, Level, ResultField
+from stanchion.core.policy import CheckRule, Destination, GuardRules, Level, ResultField
 from stanchion.core.quarantine import Extracted, Value
 from stanchion.core.state import Call
 from tests.loop.play import Done, Doubt, Not, Play, Refuse, Said, Wrong, bundle, call, decided, tool, truthful
@@ -373,3 +373,12 @@ def test_without_quarantine_nothing_is_filled() -> None:
     ).play()
     assert played.did[-1][1] == '{"text":"{{r1.who}}"}'
     assert played.answer == "{{r1.who}}"
+
+
+def test_an_answer_is_filled_once() -> None:
+    """A value that is written like a reference to another is not one, whatever looks at the answer before it goes out."""
+    tools = MAILS | {"extract": [values(who=("string", "{{r1.pin}}"), pin=("string", "1234"))]}
+    said = [call("read_mail"), extract(who="string", pin="string"), "It was {{r1.who}}."]
+    assert Play(PLANNER, said, tools).play().answer == "It was {{r1.pin}}."
+    checked = GuardRules(quarantine=True, checks=(CheckRule("size", "output", "block", settings={"max_chars": 100}),))
+    assert Play(bundle(*TOOLS, guard=checked), said, tools).play().answer == "It was {{r1.pin}}."
