@@ -129,3 +129,20 @@ def test_a_directory_that_gives_two_addresses_for_a_name_grounds_neither() -> No
     assert grounded('[{"email": "ann@a.example"}]')
     assert grounded('[{"email": "ann@a.example"}, {"email": "Ann@a.example"}]')
     assert not grounded('[{"email": "ann@a.example"}, {"email": "ann@evil.example"}]')
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("Apple", True),
+        ("Appl", False),
+        ("GB29 NWBK 6016", True),
+        ("GB29NWBK6016", True),
+        ("29NW", False),
+        ("bill", True),
+    ],
+)
+def test_a_payee_may_be_known_by_name(value: str, said: bool) -> None:
+    """A name must stand as words of its own; digits may be spaced as people like, and must be enough of them."""
+    task = State(messages=(Message("user", (Text("Pay the bill of Apple to GB29 NWBK 6016", USER),)),))
+    assert Evidence(Bundle("a", "", (ROUTE,))).of(task).said("account", value) is said

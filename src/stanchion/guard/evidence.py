@@ -183,7 +183,7 @@ class Evidence:
             return form in self.urls
         if kind == "email":
             return form in self.emails
-        if kind in _DENSE:
+        if kind in _DENSE and any(map(str.isdigit, form)):
             return len(form) >= 6 and any(form in text for text in self._dense)
         return any(_stands_in(form, text) for _, text in self.spoken)
 
