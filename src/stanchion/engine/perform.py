@@ -84,9 +84,7 @@ class Performer:
         def on_deltas(deltas: Sequence[Delta]) -> None:
             nonlocal first
             first = first or time.monotonic()
-            if (
-                self._quarantine
-            ):  # what the planner writes has references in it; who watches is told the answer when it is filled
+            if self._quarantine:  # it has references in it: who watches is told the answer, once they are filled in
                 return
             if self._held:  # a check needs the whole text: what is said is told when it has passed
                 deltas = [delta for delta in deltas if delta.kind == "tool_call"]
