@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
+import pytest
+
 from stanchion import tool
 from stanchion.agent import Agent, Approve
 from stanchion.core import event as ev
@@ -176,7 +178,13 @@ async def test_a_quorum_counts_keys(tmp_path: Path) -> None:
         assert [line.split()[1] for line in view.done] == ["send"]
 
 
-async def test_what_is_allowed_for_a_destination_lasts_until_it_is_taken_back(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "postgres"])
+def data(request: pytest.FixtureRequest) -> str:
+    """Name a store of each kind."""
+    return "test.db" if request.param == "sqlite" else request.getfixturevalue("dsn")
+
+
+async def test_what_is_allowed_for_a_destination_lasts_until_it_is_taken_back(tmp_path: Path, data: str) -> None:
     """A yes may allow a destination for the session: seen, durable, of this tool only; revoked in an idle session, it asks again."""
     script = (
         [call("inbox")],
@@ -186,7 +194,7 @@ async def test_what_is_allowed_for_a_destination_lasts_until_it_is_taken_back(tm
         "Some.",
         [call("send", to=EVIL)],
     )
-    async with served(tmp_path, plays(*script), agents=[mailer()]) as server:
+    async with served(tmp_path, plays(*script), agents=[mailer()], data=data) as server:
         first = await server.start(input="Read my mail")
         session = first["session"]
         [ask] = await waiting(server, first["run"])
@@ -197,7 +205,7 @@ async def test_what_is_allowed_for_a_destination_lasts_until_it_is_taken_back(tm
         [grant] = (await server.call("GET", f"/v1/sessions/{session}/grants")).json["grants"]
         assert (grant["tools"], grant["kind"], grant["value"], grant["by"]) == (["send"], "email", EVIL, "ann")
         assert grant["run"] == first["run"]
-    async with served(tmp_path, plays(*script), agents=[mailer()]) as server:
+    async with served(tmp_path, plays(*script), agents=[mailer()], data=data) as server:
         second = await server.start(input="Again", session=session)
         asks = await waiting(server, second["run"])
         assert [(ask["tool"], ask["arguments"]["to"]) for ask in asks] == [("send", OTHER), ("pay", EVIL)]

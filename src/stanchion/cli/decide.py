@@ -33,34 +33,37 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[CALL] DECISION", help="approve, edit, reject; retry, record, fail for a call in doubt."),
+]
+All = Annotated[
+    bool, typer.Option("--all", help="Decide on every call of the run that waits: on all of them, or on none.")
+]
+Allow = Annotated[
+    Literal["", "session", "destination"],
+    typer.Option(
+        help="approve: from now on in this session, this tool may go to this `destination`; or use all values of this "
+        "call (`session`).",
+        show_default=False,
+    ),
+]
+Arguments = Annotated[str, typer.Option(metavar="JSON|@FILE", help="edit: the arguments to call it with instead.")]
+Revision = Annotated[
+    int | None, typer.Option(help="The revision you were shown; another is refused.", min=0, show_default=False)
+]
+
+
 def decide(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")] = "",
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[CALL] DECISION", help="approve, edit, reject; retry, record, fail for a call in doubt."
-        ),
-    ] = None,
+    words: Words = None,
     list_: Annotated[bool, typer.Option("--list", help="List every call that waits for a person.")] = False,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Decide on every call of the run that waits: on all of them, or on none.")
-    ] = False,
-    allow: Annotated[
-        Literal["", "session", "destination"],
-        typer.Option(
-            help="approve: from now on in this session, this tool may go to this `destination`; or use all values of this "
-            "call (`session`).",
-            show_default=False,
-        ),
-    ] = "",
-    arguments: Annotated[
-        str, typer.Option(metavar="JSON|@FILE", help="edit: the arguments to call it with instead.")
-    ] = "",
+    all_: All = False,
+    allow: Allow = "",
+    arguments: Arguments = "",
     result: Annotated[str | None, typer.Option(metavar="TEXT|@FILE", help="record: what the call brought.")] = None,
     reason: Annotated[str, typer.Option(help="Why; the model is told it.")] = "",
-    revision: Annotated[
-        int | None, typer.Option(help="The revision you were shown; another is refused.", min=0, show_default=False)
-    ] = None,
+    revision: Revision = None,
     by: By = "",
     data: Data = "",
     url: Url = "",
@@ -120,8 +123,7 @@ def decide(
         said = [{"run": run, "call": one.call, "revision": one.revision, "decision": decision} for one in done]
         print_json(said if all_ else said[0])
     else:
-        for one in done:
-            say(f"{run} {one.call}: {decision}")
+        say("\n".join(f"{run} {one.call}: {decision}" for one in done))
 
 
 def _check_options(decision: str, call: str, *, allow: str, all_: bool, revision: int | None) -> None:

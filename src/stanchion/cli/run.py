@@ -60,6 +60,12 @@ Grants = Annotated[
     str,
     typer.Option("--grant", metavar="JSON|@FILE", help="What it may do at most: grants; calls outside are denied."),
 ]
+AskHere = Annotated[
+    bool | None,
+    typer.Option(
+        "--ask/--no-ask", help="Ask here about what waits, or leave it. Default: ask in a terminal.", show_default=False
+    ),
+]
 Task = Annotated[str, typer.Option("--task", help="The type of task it is for: policies may go by it.")]
 Events = Annotated[bool, typer.Option("--events", help="With -o json: print each event as a line, then the run.")]
 
@@ -82,14 +88,7 @@ def run(
     simulated_if_no_key: SimulatedIfNoKey = False,
     sim_script: SimScript = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Approve every call that waits for approval.")] = False,
-    ask: Annotated[
-        bool | None,
-        typer.Option(
-            "--ask/--no-ask",
-            help="Ask here about what waits, or leave it. Default: ask in a terminal.",
-            show_default=False,
-        ),
-    ] = None,
+    ask: AskHere = None,
     by: By = "",
     events: Events = False,
     data: Data = "",

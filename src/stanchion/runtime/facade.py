@@ -290,23 +290,17 @@ class Runtime:
         Raises `NotFound` (agent), `InputError` (with the field), `QueueFull`, and `Conflict` with code "session_busy",
         "idempotency_mismatch", "budget_exhausted", "draining" or "not_driving".
         """
-        if self._draining:
-            raise Draining
-        if self._driving is None and not self._accepts:
-            raise Conflict("this process knows no agents and drives no runs", code="not_driving")
+        self._check_open(if_busy)
         bound = self._agent(agent)
         rank = class_of(priority or self.agents[agent].priority)
         parts = input_parts(input)
         check_input(bound.view, parts)
-        if if_busy not in ("reject", "queue"):
-            raise InputError(f'must be "reject" or "queue", not {if_busy!r}', field="if_busy")
         if idempotency_key and not idempotency_digest:
             asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
-            asked += ("batch_api",) if batch_api else ()
-            asked += (priority,) if priority else ()
-            asked += (webhook,) if webhook else ()
-            asked += ("narrowed", grants, task) if grants is not None or task else ()
-            idempotency_digest = digest_of_request(*asked)
+            narrowing = ("narrowed", grants, task) if grants is not None or task else ()
+            idempotency_digest = digest_of_request(
+                *asked, *(each for each in ("batch_api" * batch_api, priority, webhook) if each), *narrowing
+            )
         named = checked(session, "session")
         narrowed = () if grants is None else (Text(written(read_grants(grants, field="grants")), RUNTIME),)
         names = {"session": session, "user": user, "task": task, "grants": text_of(narrowed)}
@@ -332,16 +326,16 @@ class Runtime:
             parts=(*bound.redactor.parts(parts), *narrowed),
         )
         callback = await self.webhooks.callback(webhook, first.run, tenant=tenant) if webhook else None
-        return await self._starter.start(
-            first,
-            bound,
-            idempotency_key,
-            idempotency_digest,
-            if_busy,
-            fresh=not named,
-            priority=rank,
-            callback=callback,
-        )
+        key = (idempotency_key, idempotency_digest)
+        return await self._starter.start(first, bound, *key, if_busy, fresh=not named, priority=rank, callback=callback)
+
+    def _check_open(self, if_busy: str) -> None:
+        if self._draining:
+            raise Draining
+        if self._driving is None and not self._accepts:
+            raise Conflict("this process knows no agents and drives no runs", code="not_driving")
+        if if_busy not in ("reject", "queue"):
+            raise InputError(f'must be "reject" or "queue", not {if_busy!r}', field="if_busy")
 
     def _agent(self, name: str) -> BoundAgent:
         bound = self._bound.get(name)
@@ -487,10 +481,13 @@ class Runtime:
         """
         parts = input_parts(text)
         row = await self.store.run(tenant, run)
-        if row is not None and (bound := self._bound.get(row.agent)) is not None:
+        bound = self._bound.get(row.agent) if row is not None else None
+        if bound is not None:
             check_input(bound.view, parts)
         message = ev.MessageAdded(by=by, parts=parts)
         digest = digest_of_request("message", run, message) if idempotency_key else ""
+        if bound is not None:
+            message = bound.redactor.event(message)
         await self._post(tenant, run, "message", message, idempotency_key, digest)
 
     async def cancel(self, run: str, *, by: str = "", reason: str = "", tenant: str = "default") -> None:
