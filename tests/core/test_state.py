@@ -91,7 +91,8 @@ def test_what_a_session_carries_is_the_conversation_and_nothing_of_the_run() -> 
         entries(started(), asked(), answered(Text("x", MODEL), finish="stop"), ev.RunFinished(outcome="done"))
     )
     kept = {n for n in State.__struct_fields__ if getattr(carry(before), n) != getattr(State(), n)}
-    assert kept == {"messages", "prefix", "content_bytes", "weight", "prompted", "prompted_route", "weight_since"}
+    conversation = {"messages", "prefix", "content_bytes", "weight", "weight_since"}
+    assert kept == conversation | {"prompted", "prompted_route", "kept_parts", "kept_by"}
     assert carry(before).messages == before.messages
 
 

@@ -16,6 +16,7 @@ from stanchion.core.errors import BrokenChain, JournalError
 from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.model.providers import open_batches, resolve_endpoint
+from stanchion.policy import GuardRules
 from stanchion.sim import Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from tests.engine.rig import events
 
@@ -39,7 +40,7 @@ def add(a: str) -> str:
 
 def agent(model: str = "anthropic:claude-test", **options: Any) -> Agent:
     """Make the agent."""
-    return Agent(name="desk", model=Model(model, price=DOLLAR), tools=[add], **options)
+    return Agent(name="desk", model=Model(model, price=DOLLAR), tools=[add], guard=GuardRules(mark=False), **options)
 
 
 @pytest.fixture

@@ -10,9 +10,22 @@ import hashlib
 
 import msgspec
 
+from stanchion.context.cache import plan
 from stanchion.core.block import EXPLANATION
 from stanchion.core.bundle import Bundle, Route
-from stanchion.core.message import DEVELOPER, RUNTIME, Message, ModelRequest, Opaque, Part, Text, Thinking, ToolSchema
+from stanchion.core.caching import cache_rules
+from stanchion.core.message import (
+    DEVELOPER,
+    RUNTIME,
+    CacheMark,
+    Message,
+    ModelRequest,
+    Opaque,
+    Part,
+    Text,
+    Thinking,
+    ToolSchema,
+)
 from stanchion.core.quarantine import EXPLANATION as QUARANTINED
 from stanchion.core.state import State
 
@@ -60,9 +73,11 @@ def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
 
 def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> ModelRequest:
     """Make the request that goes on from a state."""
+    name = f"{route.provider}:{route.model}"
+    messages = _readable_by(name, state)
     return ModelRequest(
         model=route.model,
-        messages=_readable_by(f"{route.provider}:{route.model}", state),
+        messages=messages,
         max_output_tokens=route.max_output_tokens,
         system=shown.system,
         tools=shown.tools,
@@ -74,7 +89,18 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> Mod
         thinking_tokens=route.thinking_tokens,
         effort=route.effort,
         options=route.options,
+        cache_marks=_marks(messages, state.kept_parts if state.kept_by == name else 0, bundle, shown, route),
     )
+
+
+def _marks(
+    messages: tuple[Message, ...], kept: int, bundle: Bundle, shown: Preamble, route: Route
+) -> tuple[CacheMark, ...]:
+    """Plan the cache marks. What one request alone would read is not kept: a first question to an agent without tools."""
+    rules = cache_rules(route.provider, route.model) if route.cache != "off" else None
+    goes_on = bool(bundle.tools) or len(messages) > 1
+    marks = plan(messages, kept, rules, preamble=bool(shown.system or shown.tools), long=route.cache == "long")
+    return marks if goes_on else tuple(mark for mark in marks if mark.message < 0)
 
 
 def _readable_by(model: str, state: State) -> tuple[Message, ...]:

@@ -149,8 +149,10 @@ def allow_call(state: State, route: Route, bound_tokens: int, *, batch: bool = F
 
 
 def _reservation(route: Route, bound_tokens: int, output: int) -> int:
-    # Anthropic writes a cache only where a request marks it, and none does yet; others may write one unasked.
-    writes = "none" if route.provider == "anthropic" else "short"
+    # Anthropic writes a cache only where a request marks it; others may write one unasked.
+    writes = "long" if route.cache == "long" or "cache_control" in route.options else "short"
+    if route.provider == "anthropic" and route.cache == "off" and "cache_control" not in route.options:
+        writes = "none"
     return bound(route.price, bound_tokens, output, cache_writes=writes) + route.max_extra_nano_usd
 
 
