@@ -59,7 +59,7 @@ def cut_out(text: str, spans: tuple[tuple[int, int], ...], instead: str) -> str:
     at = 0
     for start, end in sorted(spans):
         start, end = max(start, 0), min(end, len(text))
-        if end <= at:
+        if end <= max(at, start):
             continue
         if start >= at:
             out += (text[at:start], instead)

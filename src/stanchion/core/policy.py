@@ -121,7 +121,7 @@ class CheckRule(msgspec.Struct, frozen=True, omit_defaults=True):
     action: Literal["flag", "redact", "block", "ask"] = "flag"
     """On a hit: note it (and warn the model, of a result); take the piece out; let nothing of it go on; ask a person (calls)."""
     uses: str = ""
-    """A built-in check ("size", "injection", "exfiltration", "pattern"), or one of `Agent.checks`."""
+    """A built-in check ("size", "injection", "exfiltration", "pattern", "secrets", "pii"), or one of `Agent.checks`."""
     settings: Mapping[str, Any] = {}
     tools: tuple[str, ...] = ("*",)
     """Whose results, or which calls, are looked at: names or patterns."""

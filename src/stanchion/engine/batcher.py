@@ -249,7 +249,7 @@ class Batcher:
                 item, _failed(call, "garbled", "no answer") if outcome.error is None else _refused(call, outcome.error)
             )
             return
-        finished = _finished(call, outcome, bundle.routes[started.route])
+        finished = _finished(call, outcome, bundle.routes[started.route], held="output" in state.checked)
         await self._post(item, finished)
         if finished.cost > call.reserved:
             await self._post(item, ev.BudgetOverrun(turn=call.turn, reserved=call.reserved, cost=finished.cost))
@@ -299,7 +299,7 @@ def _call_of(state: State) -> ModelCall:
     return state.model
 
 
-def _finished(call: ModelCall, outcome: BatchOutcome, route: Route) -> ev.ModelCallFinished:
+def _finished(call: ModelCall, outcome: BatchOutcome, route: Route, *, held: bool) -> ev.ModelCallFinished:
     response = outcome.response
     if response is None:
         raise AssertionError("only an answer finishes a call")
@@ -311,6 +311,7 @@ def _finished(call: ModelCall, outcome: BatchOutcome, route: Route) -> ev.ModelC
         usage=response.usage,
         model=response.model if response.model != route.model else "",
         response=response.id,
+        held=held,
         parts=named(response.parts, route),
     )
 

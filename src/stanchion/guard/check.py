@@ -17,7 +17,7 @@ import msgspec
 from stanchion.core.check import About, Hit, TextCheck
 from stanchion.core.path import leaves
 from stanchion.core.policy import CheckRule, Where
-from stanchion.guard import injection
+from stanchion.guard import injection, redact
 from stanchion.guard.shape import shapes_in
 
 Look = Callable[[str, About], Hit | None]
@@ -137,22 +137,47 @@ def pattern(text: str, about: About) -> Hit | None:
     return Hit("a pattern that is not allowed", tuple(spans)) if spans else None
 
 
+def secrets(text: str, about: About) -> Hit | None:  # noqa: ARG001 - one form for all
+    """A text with a credential in it: a key, a token, a password. What comes in was redacted before; this is for what goes out."""
+    return _detected(redact.found(text, pii=False))
+
+
+def pii(text: str, about: About) -> Hit | None:
+    """A text with personal data in it; `kinds`: of which kinds only ("card", "iban")."""
+    known = {(hit.start, hit.end) for hit in redact.found(text, pii=False)}
+    kinds = about.settings.get("kinds")
+    found = [hit for hit in redact.found(text) if (hit.start, hit.end) not in known]
+    return _detected(hit for hit in found if kinds is None or hit.kind in kinds)
+
+
+def _detected(found: Iterable[redact.Found]) -> Hit | None:
+    hits = list(found)
+    if not hits:
+        return None
+    kinds = ", ".join(dict.fromkeys(hit.kind for hit in hits))
+    return Hit(f"it holds {kinds}", tuple((hit.start, hit.end) for hit in hits))
+
+
 @lru_cache(256)
 def _compiled(written: str) -> re.Pattern[str]:
     return re.compile(written, re.IGNORECASE)
 
 
+_SETTINGS = {"size": "max_chars", "injection": "score", "pattern": "patterns", "pii": "kinds"}
+
+
 def settings_problems(uses: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """Say what is wrong with the settings of a built-in check."""
-    allowed = {"size": {"max_chars"}, "injection": {"score"}, "exfiltration": set[str](), "pattern": {"patterns"}}
-    if unknown := set(settings) - allowed[uses]:
-        yield f"settings: {min(unknown)!r} is none of {', '.join(sorted(allowed[uses])) or 'nothing'}"
+    if unknown := set(settings) - {_SETTINGS.get(uses, "")}:
+        yield f"settings: {min(unknown)!r} means nothing to it; it takes {_SETTINGS.get(uses, 'none')}"
         return
     most, score, patterns = (settings.get(name) for name in ("max_chars", "score", "patterns"))
     if uses == "size" and not (isinstance(most, int) and most > 0):
         yield f"settings: max_chars must be a whole number above 0, not {most!r}"
     if uses == "injection" and score is not None and not (isinstance(score, int | float) and score > 0):
         yield f"settings: score must be a number above 0, not {score!r}"
+    if uses == "pii" and settings and not isinstance(settings.get("kinds"), list | tuple):
+        yield f"settings: kinds must be a list of words, not {settings.get('kinds')!r}"
     if uses == "pattern":
         yield from _pattern_problems(patterns)
 
@@ -168,4 +193,11 @@ def _pattern_problems(patterns: Any) -> Iterator[str]:
             yield f"settings: patterns: {written!r} is no regular expression: {error}"
 
 
-BUILT_IN: dict[str, Look] = {"size": size, "injection": injected, "exfiltration": exfiltration, "pattern": pattern}
+BUILT_IN: Mapping[str, Look] = {
+    "size": size,
+    "injection": injected,
+    "exfiltration": exfiltration,
+    "pattern": pattern,
+    "secrets": secrets,
+    "pii": pii,
+}
