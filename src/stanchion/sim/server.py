@@ -124,6 +124,11 @@ class SimServer:
             await self._runner.cleanup()
             self._runner = None
 
+    def advance(self, seconds: float) -> float:
+        """Put the clock forward by which prefixes are kept; give by how much it is ahead in all, in seconds."""
+        self._ahead_s += seconds
+        return self._ahead_s
+
     @web.middleware
     async def _mark(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer errors in the form of the path's wire, and mark all answers as simulated."""
@@ -359,8 +364,7 @@ class SimServer:
         seconds = asked.get("advance_s", -1.0)
         if set(asked) != {"advance_s"} or not 0 <= seconds < 1e9:
             raise InputError("give just this, in seconds of 0 or more", field="advance_s")
-        self._ahead_s += seconds
-        return _json({"ahead_s": self._ahead_s})
+        return _json({"ahead_s": self.advance(seconds)})
 
     async def _reset(self, _: web.Request) -> web.Response:
         """Forget bill, cache, conversations and counts, and go back to what the server was started with."""
