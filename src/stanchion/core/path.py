@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -23,8 +24,9 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+@lru_cache(maxsize=4096)
 def fits(pattern: str, path: str) -> bool:
-    """Whether a path is one that a pattern means."""
+    """Whether a path is one that a pattern means. Remembered: a tool's calls have the same few paths."""
     wanted, found = pattern.split("."), path.split(".")
     return len(wanted) == len(found) and all(w in ("*", f) for w, f in zip(wanted, found, strict=True))
 

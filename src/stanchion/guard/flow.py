@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from stanchion.core.policy import GuardRules
 from stanchion.guard.ground import Finding
-from stanchion.guard.values import normal
+from stanchion.guard.values import normal, pattern_of
 
 
 def leaks(found: Iterable[Finding], levels: Iterable[str], rules: GuardRules) -> list[tuple[Finding, str]]:
@@ -31,4 +31,4 @@ def leaks(found: Iterable[Finding], levels: Iterable[str], rules: GuardRules) ->
 def _reads(kind: str, form: str, pattern: str) -> bool:
     """Whether a pattern of readers means a destination: "*@our.example", or "hotel:*" for those of a kind."""
     named, colon, rest = pattern.partition(":")
-    return fnmatchcase(form, normal(kind, rest if colon and named == kind else pattern))
+    return fnmatchcase(form, pattern_of(kind, rest if colon and named == kind else pattern))

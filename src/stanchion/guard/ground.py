@@ -16,7 +16,7 @@ from stanchion.core.bundle import ToolSpec
 from stanchion.core.path import fits, leaves
 from stanchion.core.policy import Bound, Content, Destination, Grant, GuardRules, Role
 from stanchion.guard.evidence import Evidence
-from stanchion.guard.values import accounts_in, commands_in, emails_in, normal, plain, urls_in
+from stanchion.guard.values import accounts_in, commands_in, emails_in, normal, pattern_of, plain, urls_in
 
 Ground = Literal["user", "configured", "field", "allowed", "reviewer", "free", "none"]
 """Said by the user or the developer; known to the operator; held by a trusted field; granted by a person in this session; written by
@@ -121,7 +121,7 @@ class _Look:
 
     def _is_known(self, kind: str, form: str, known: tuple[str, ...]) -> bool:
         patterns = (*known, *(one.pattern for one in self._rules.known if one.kind == kind))
-        return any(fnmatchcase(form, normal(kind, pattern)) for pattern in patterns)
+        return any(fnmatchcase(form, pattern_of(kind, pattern)) for pattern in patterns)
 
     def _allows(self, grant: Grant, kind: str, form: str) -> bool:
         of_tool = any(fnmatchcase(self._tool, pattern) for pattern in grant.tools)
@@ -130,7 +130,7 @@ class _Look:
     def _bound(self, path: str, value: Any, role: Bound) -> Finding:
         form = normal(role.kind, value)
         shown = value if isinstance(value, str) else form or str(value)
-        if form in {normal(role.kind, free) for free in role.free} or self._within(value, role):
+        if form in {pattern_of(role.kind, free) for free in role.free} or self._within(value, role):
             return Finding(path, shown, "bound", role.kind, "free")
         if form and (place := self._evidence.field(role.kind, value)):
             return Finding(path, shown, "bound", role.kind, "field", f"{place.source} {place.call} {place.path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from stanchion.guard.values import words_of
 from stanchion.guard.veiled import veiled
 
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{48,}={0,2}(?![A-Za-z0-9+/=_-])")
@@ -23,14 +24,13 @@ def shapes_in(text: str) -> tuple[str, str] | None:
         return "image_query", "an image whose address carries data"
     if not text.isascii() and _HIDDEN.search(text):
         return "hidden", "characters that nobody sees"
-    longest = max(map(len, text.split()), default=0)  # none of these holds a space
-    if longest >= 36 and _PERCENT.search(text):
+    long = [word for word in words_of(text) if len(word) >= 36]  # none of these holds a space
+    if any(map(_PERCENT.search, long)):
         return "percent", "a long text in URL encoding"
-    if longest >= 64 and _HEX.search(text):
+    if any(map(_HEX.search, long)):
         return "hex", "a long text in hexadecimal"
-    for found in _BASE64.finditer(text) if longest >= 48 else ():
-        if _mixed(found[0]):
-            return "base64", "a long text in base64"
+    if any(_mixed(found[0]) for word in long for found in _BASE64.finditer(word)):
+        return "base64", "a long text in base64"
     return veiled(text)
 
 

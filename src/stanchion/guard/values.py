@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 NUMERIC = frozenset({"number", "money", "count"})
@@ -164,10 +165,24 @@ def commands_in(text: str) -> Iterator[tuple[int, int]]:
     return (found.span() for found in _COMMAND.finditer(text))
 
 
+def words_of(text: str) -> list[str]:
+    """Cut a text at its spaces. A short one is remembered, since it is looked at in many ways: not to be changed."""
+    return _words_of(text) if len(text) <= 20_000 else text.split()
+
+
+_words_of = lru_cache(maxsize=8)(str.split)
+
+
+@lru_cache(maxsize=1024)
+def pattern_of(kind: str, pattern: str) -> str:
+    """Give the normal form of a pattern, which an operator wrote and every call is held against."""
+    return normal(kind, pattern)
+
+
 def _words_with(text: str, one: str, other: str) -> Iterator[tuple[int, int]]:
     """Find the words that have one of two marks: what has a mark and no space in it need not be looked for elsewhere."""
     place = 0
-    for word in [word for word in text.split() if one in word or other in word]:
+    for word in [word for word in words_of(text) if one in word or other in word]:
         place = text.index(word, place)
         yield place, place + len(word)
         place += len(word)

@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
-from stanchion.guard.values import emails_in, urls_in
+from stanchion.guard.values import emails_in, urls_in, words_of
 
 _DOT = re.compile(
     r"\s*(?:\[\s*(?:\.|dot)\s*\]|\(\s*(?:\.|dot)\s*\)|\{\s*(?:\.|dot)\s*\})\s*|\s+(?:dot|\.)\s+", re.IGNORECASE
@@ -32,12 +32,11 @@ def veiled(text: str) -> tuple[str, str] | None:
     """Name the first way in which a text hides an address, with words for people; None: it hides none."""
     if not text.isascii() and _MIXED.search(text):
         return "mixed_letters", "a word in letters of two alphabets"
-    words = text.split()
-    lengths = list(map(len, words))
-    plain = _as_read(text) if _may_be_broken(text, words, lengths) else text
+    words = words_of(text)
+    plain = _as_read(text) if _may_be_broken(text, words) else text
     if plain != text and (new := _new(text, plain)):
         return "broken_address", f"{new!r}, written so that it does not look like an address"
-    for found in _TOKEN.finditer(text) if max(lengths, default=0) >= 16 else ():
+    for found in (found for word in words if len(word) >= 16 for found in _TOKEN.finditer(word)):
         if new := next(_addresses(_decoded(found[0])), ""):
             return "coded_address", f"{new!r}, in base64"
     return None
@@ -50,11 +49,11 @@ def _as_read(text: str) -> str:
     return re.sub(r"\bhxxp", "http", plain, flags=re.IGNORECASE)
 
 
-def _may_be_broken(text: str, words: list[str], lengths: list[int]) -> bool:
+def _may_be_broken(text: str, words: list[str]) -> bool:
     """Whether a text has what `_as_read` looks for: most have not, and looking takes ten times as long."""
     if "[" in text or "(" in text or "{" in text or not _ALONE.isdisjoint(words):
         return True
-    return lengths.count(1) >= 7 or "hxxp" in text.casefold()
+    return sum(map((1).__eq__, map(len, words))) >= 7 or "hxxp" in text.casefold()
 
 
 def _new(text: str, plain: str) -> str:
