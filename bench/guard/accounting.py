@@ -94,6 +94,7 @@ def _benign(runs: list[Outcome]) -> dict[str, Any]:
         "benign_not_reproduced": sum(not one.reproduced for one in runs),
         "benign_denied": sum(bool(one.denied) for one in runs),
         "broken": len(broken),
+        "broken_of_honest_questions": sum(all(a.whose == "honest" for a in one.asked) for one in broken),
         "broken_share": share(len(broken), len(runs)),
         "broken_tasks": listed(one.task for one in broken),
         "questions_by_rule": listed(f"{one.tool}:{one.rule}" for one in questions),
