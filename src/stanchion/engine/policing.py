@@ -6,6 +6,7 @@ any more allows nothing: nobody knows what it would have said.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -40,7 +41,9 @@ class Policing:
         self._store = store
         self._read = read
         self._active = active
-        self._tenants: set[str] = set()
+        self._stored: set[str] = set()
+        """Tenants whose part of the store has the active set."""
+        self._turn = asyncio.Lock()
         self._known: OrderedDict[str, Policies] = OrderedDict()
 
     @property
@@ -50,19 +53,18 @@ class Policing:
 
     async def activate(self, wanted: ActiveSet) -> None:
         """Put another set in force: for every run here from its next decision on."""
-        told: set[str] = set()
-        while missing := self._tenants - told:
-            for tenant in sorted(missing):
+        async with self._turn:
+            for tenant in sorted(self._stored):
                 await self._store.put_bundle(tenant, wanted.policies.digest, wanted.body)
-            told |= missing
-        self._active = wanted
+            self._active = wanted
 
     async def of(self, tenant: str, state: State) -> InForce:
         """Give what a run is judged by, as it began or is taken up again."""
-        if tenant not in self._tenants:
-            self._tenants.add(tenant)  # from here on a new set is put there as well
-            if self._active is not None:
-                await self._store.put_bundle(tenant, self._active.policies.digest, self._active.body)
+        if tenant not in self._stored:
+            async with self._turn:
+                if self._active is not None and tenant not in self._stored:
+                    await self._store.put_bundle(tenant, self._active.policies.digest, self._active.body)
+                self._stored.add(tenant)
         digest = state.pinned or next(iter(digests_of(state.policy)), "")
         return InForce(self, await self.find(tenant, digest) if digest else None)
 
@@ -92,9 +94,9 @@ class Policing:
         return policies
 
     def _unreadable(self, digest: str, why: str) -> Unreadable:
-        text = f"the policies {digest[:12]} that this session began with cannot be read, so nothing is allowed: {why}"
+        text = f"the policies {digest[:12]} cannot be read, so that they allow nothing: {why}"
         log.error("%s", text)
-        return Unreadable(digest, f"{text}; begin a new session")
+        return Unreadable(digest, f"{text}; begin a new session, or restore the store")
 
 
 class InForce:

@@ -74,6 +74,7 @@ _WORDS = {
     "free": "needs no ground: the least that can be asked for",
     "none": "said by nobody trusted",
     "": "what is said; nothing in it goes anywhere",
+    "holds": "what is said; what in it goes somewhere has rows of its own",
 }
 
 
@@ -87,15 +88,20 @@ def rows(bundle: Bundle, state: State, spec: ToolSpec, arguments: Mapping[str, A
     for path, value in leaves(dict(arguments)):
         here = at.get(path, [])
         if not any(finding.path == path for finding in here):
-            listed.append(_plain_row(spec, path, value))
+            listed.append(_plain_row(spec, path, value, holds=bool(here)))
         listed += [_row(bundle, state, finding, standing.evidence) for finding in here]
     return listed
 
 
-def _plain_row(spec: ToolSpec, path: str, value: Any) -> Row:
+def _plain_row(spec: ToolSpec, path: str, value: Any, *, holds: bool) -> Row:
+    """Make the row of a value that is no finding itself. `holds`: there are some inside of it, each with a row."""
     role = role_of(spec, path)
     if isinstance(role, Content):
-        note = _WORDS[""] if role.links == "ground" else "what is said; the links in it are not looked at"
+        note = (
+            _WORDS["" if not holds else "holds"]
+            if role.links == "ground"
+            else "what is said; the links in it are not looked at"
+        )
         return Row(path, value, "content", note=note if spec.params else "the tool says of no argument what it means")
     name = "destination" if isinstance(role, Destination) else "bound"
     return Row(path, value, name, role.kind, note="what the tool does when nothing is said")
