@@ -20,8 +20,11 @@ ROUNDS = 20
 @pytest.mark.skipif(
     not RECORDINGS.exists(), reason="the recorded attacks are not here (shared/data beside the repository)"
 )
-async def test_the_reason_to_say_no_is_on_the_first_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_reason_to_say_no_is_on_the_first_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twenty recorded attacks: over HTTP and in the terminal the attacker's value and where it was read come first; no means no."""
+    monkeypatch.setenv("COLUMNS", "80")
     attacks = recorded(ATTACKS)
     assert len({attack.place for attack in attacks}) == ATTACKS
     clients: Json = {f"openai:{attack.name}": attack.model() for attack in attacks}
@@ -93,7 +96,7 @@ async def over(server: Served, run: str) -> Any:
 
 
 async def terminal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command as a terminal of 100 columns would show it."""
+    """Run a command; give what it prints."""
     capsys.readouterr()
     code = await asyncio.to_thread(main.call, arguments)
     said = capsys.readouterr()

@@ -5,7 +5,8 @@ The first screen must do for a no. What a model or a third party wrote stands in
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -14,11 +15,9 @@ import msgspec
 from stanchion.cli.desk import Json
 from stanchion.cli.output import clean, one_line, when
 
-FIRST = 3
-"""Reasons on the first screen."""
+FIRST = (5, 2, 2)
+"""Lines of the reasons on the first screen: the gravest is told whole."""
 _LABEL = 13
-_LONG, _SHORT = 560, 270
-"""Characters of a reason that stands alone, and of one among others: a few lines of a terminal."""
 
 
 def waiting_lines(waiting: Json, *, full: bool = True) -> Sequence[str]:
@@ -34,9 +33,9 @@ def waiting_lines(waiting: Json, *, full: bool = True) -> Sequence[str]:
 def _reasons(waiting: Json) -> list[str]:
     why = str(waiting.get("why") or waiting.get("reason") or waiting.get("rule") or "")
     said = [" ".join(line.split()) for line in why.splitlines() if line.strip()]
-    most = _LONG if len(said) == 1 else _SHORT
-    shown = [_cut(line, most) for line in said[:FIRST]]
-    return [*shown, f"and {len(said) - FIRST} more, below"] if len(said) > FIRST else shown
+    width = _width() - _LABEL - 6  # lines break at words
+    shown = [_cut(line, lines * width) for line, lines in zip(said, FIRST, strict=False)]
+    return [*shown, f"and {len(said) - len(FIRST)} more, below"] if len(said) > len(FIRST) else shown
 
 
 def _cut(line: str, most: int) -> str:
@@ -53,11 +52,11 @@ def _action(waiting: Json) -> str:
 def _more(waiting: Json) -> Iterator[str]:
     """All the rest, for who has not decided yet."""
     if claim := waiting.get("claim"):
-        yield from _field("model says", [f'"{one_line(claim, 600)}" (its own words, which prove nothing)'])
+        yield from _field("model says", [f"{_quoted(claim, 600)} (its own words, which prove nothing)"])
     yield from _field("arguments", [msgspec.json.encode(waiting["arguments"]).decode()])
     yield from _field("values", [_value(row) for row in waiting.get("values") or ()])
-    later = str(waiting.get("why") or "").splitlines()[FIRST:]
-    yield from _field("also", [_cut(" ".join(line.split()), _LONG) for line in later])
+    later = str(waiting.get("why") or "").splitlines()[len(FIRST) :]
+    yield from _field("also", [_cut(" ".join(line.split()), 560) for line in later])
     tier = waiting.get("tier", "")
     yield from _field("tier", [tier] if tier else [])
     rules = waiting.get("rules") or [{"rule": waiting.get("rule", ""), "text": waiting.get("reason", "")}]
@@ -81,7 +80,12 @@ def _value(row: Json) -> str:
 
 def _place(origin: Json) -> str:
     where = f"{origin['tool']} returned" if origin.get("tool") else f"the {origin['source']} said"
-    return f'{where}: "{one_line(origin["around"], 160)}"'
+    return f"{where}: {_quoted(origin['around'], 160)}"
+
+
+def _quoted(text: str, most: int) -> str:
+    """Quote what others wrote on one line, so that it cannot end the quote itself."""
+    return '"' + one_line(text.replace('"', "'"), most) + '"'
 
 
 def _rule(rule: Json) -> str:
@@ -89,14 +93,24 @@ def _rule(rule: Json) -> str:
 
 
 def _precedent(past: Json) -> str:
-    why = f': "{one_line(past["reason"], 120)}"' if past.get("reason") else ""
+    why = f": {_quoted(past['reason'], 120)}" if past.get("reason") else ""
     same = "the same call" if past["same"] == "call" else "the same destination"
     return f"{past['decision']} by {past['by']}, {when(past['at_ms'])}, {same} ({past['run']} {past['call']}){why}"
 
 
+def _width() -> int:
+    """Columns of the terminal, also where a pager stands between: of whichever of the three streams is one."""
+    said = os.environ.get("COLUMNS", "")
+    width = int(said) if said.isdecimal() else 0
+    for stream in (1, 2, 0):
+        with contextlib.suppress(OSError):
+            width = width or os.get_terminal_size(stream).columns
+    return min(max(width or 100, 60), 140)
+
+
 def _field(name: str, said: Sequence[str]) -> Iterator[str]:
     """Write a field with its name before it, wrapped to the terminal."""
-    width = min(max(shutil.get_terminal_size((100, 24)).columns, 60), 140)
+    width = _width()
     for place, text in enumerate(said):
         label = f"  {name}" if place == 0 else ""
         yield from textwrap.wrap(

@@ -26,7 +26,6 @@ COLUMNS: tuple[Column, ...] = (
     ("tool", lambda row: row["tool"]),
     ("arguments", lambda row: one_line(arguments_text(row["arguments"]), 60)),
     ("tier", lambda row: row["tier"]),
-    ("why not", lambda row: one_line(str(row.get("why") or row.get("reason") or ""), 60)),
     ("waits for", lambda row: "approval" if row["kind"] == "approval" else "what became of it"),
     ("since", lambda row: when(row["asked_ms"])),
     ("decisions", lambda row: "|".join(row["decisions"])),

@@ -187,10 +187,16 @@ def _unsaid(row: Row) -> str:
     what = f"{value!r} ({row.path}) was not said by the user"
     read = next((origin for origin in row.origins if not origin.trusted), None)
     if read is not None:
-        return f'{what}; it stands in {_place(read)}: "{_short(read.around, 260)}"'
+        return f"{what}; it stands in {_place(read)}: {_quoted(read.around)}"
     if row.origins:
-        return f'{what}; it stands in {_place(row.origins[0])}, which is trusted for other things: "{row.origins[0].around}"'
+        place = row.origins[0]
+        return f"{what}; it stands in {_place(place)}, which is trusted for other things: {_quoted(place.around)}"
     return f"{what} and stands nowhere in what was said or read: the model made it up"
+
+
+def _quoted(text: str) -> str:
+    """Quote what others wrote, so that it cannot end the quote itself."""
+    return '"' + _short(text.replace('"', "'"), 260) + '"'
 
 
 def _place(origin: Origin) -> str:
