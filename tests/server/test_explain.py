@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from stanchion import tool
-from stanchion.agent import Agent
+from stanchion.agent import Agent, Limits
 from stanchion.core.message import ModelRequest, ToolResult
 from stanchion.policy import Bound, Content, Destination, Grant, GuardRules, ResultField
 from stanchion.testing.model import ScriptedModel, call
@@ -140,3 +140,34 @@ async def test_what_was_not_judged_is_not_found(tmp_path: Path) -> None:
     assert (missing.status, nobody.status) == (404, 404)
     assert missing.error["field"] == "call"
     assert "there are: " in missing.error["message"]
+
+
+async def test_what_the_loop_refused_is_not_judged_again(tmp_path: Path) -> None:
+    """A limit is no matter of the guard; the values are shown all the same."""
+    model = ScriptedModel(Steps(call("inbox"), call("send", to="ann@ours.example", body="x")))
+    async with served(tmp_path, model, agents=[mailer(limits=Limits(tool_calls=1))]) as server:
+        run_id = await run(server, "Go.")
+        [_, refused] = await explained(server, run_id)
+    assert (refused["action"], refused["rule"], refused["replay"]) == ("deny", "limit:tool_calls", "none")
+    assert row(refused, "to")["ground"] == "none"
+    assert "not the guard" in refused["note"]
+
+
+async def test_an_edited_call_is_explained_as_it_was_edited(tmp_path: Path) -> None:
+    """Under its own revision, with what the reviewer wrote as its ground, and who approved it."""
+    model = ScriptedModel(Steps(call("inbox"), call("send", to="mark@evil.example", body="hi")))
+    async with served(tmp_path, model, agents=[mailer()]) as server:
+        run_id = await run(server, "Read my mail and answer it.")
+        asked = (await explained(server, run_id))[1]
+        edit = {
+            "call": asked["call"],
+            "decision": "edit",
+            "by": "ann",
+            "arguments": {"to": "zoe@else.example", "body": "hi"},
+        }
+        assert (await server.call("POST", f"/v1/runs/{run_id}/decisions", edit)).status == 202
+        await server.until(run_id, "ended")
+        done = (await explained(server, run_id))[1]
+    assert (done["action"], done["revision"], done["replay"]) == ("allow", 1, "same"), done["note"]
+    assert (row(done, "to")["value"], row(done, "to")["ground"]) == ("zoe@else.example", "reviewer")
+    assert [each["action"] for each in done["history"]] == ["ask", "edit", "allow"]

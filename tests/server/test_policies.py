@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from stanchion import tool
+from stanchion.cedar.source import PolicyFile, PolicyText
 from stanchion.core import event as ev
 from stanchion.core.errors import ConfigError
 from stanchion.core.message import ModelRequest
@@ -265,3 +267,15 @@ def test_where_policies_lie() -> None:
     assert places_of("x", environment) == (Path("x"),)
     assert places_of(["x", Path("y")], {}) == (Path("x"), Path("y"))
     assert places_of((), {}) == ()
+
+
+async def test_without_cedar_nothing_is_allowed_that_had_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the error says what to install."""
+    monkeypatch.delitem(sys.modules, "stanchion.cedar.policies")
+    monkeypatch.setitem(sys.modules, "cedarpy", None)
+    text = PolicyText((PolicyFile("a.cedar", LOOSE),))
+    with pytest.raises(ConfigError, match=r"stanchion\[cedar\]"):
+        read_policies(text.encode())
+    store = MemoryStore()
+    await store.put_bundle("t", text.digest, text.encode())
+    assert isinstance(await Policing(store, read_policies).find("t", text.digest), Unreadable)
