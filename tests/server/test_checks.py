@@ -6,8 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from stanchion.core import event as ev
+from stanchion.core.message import MODEL, RUNTIME, Text
 from stanchion.plugin import CheckRule
 from stanchion.policy import GuardRules
+from stanchion.server.sse import encode
 from stanchion.testing.model import ScriptedModel
 from tests.server.serving import agent, served
 
@@ -54,3 +57,12 @@ async def test_what_was_found_stands_among_the_events(tmp_path: Path) -> None:
         assert (found["check"], found["where"], found["action"], found["spans"]) == (
             "pattern", "input", "redact", [[10, 14]],
         )  # fmt: skip
+
+
+def test_what_came_of_an_answer_before_its_call_failed_is_held_back_as_well() -> None:
+    """The error's words are the runtime's, and stay."""
+    parts = (Text("hush", MODEL), Text("the connection broke", RUNTIME))
+    failed = ev.ModelCallFailed(turn=1, attempt=1, code="cut", held=True, parts=parts)
+    sent = encode(ev.Entry(3, 0, 1, failed))
+    assert b"hush" not in sent
+    assert b"the connection broke" in sent

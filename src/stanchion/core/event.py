@@ -137,6 +137,8 @@ class ModelCallFailed(_Event, frozen=True, tag="model_call_failed"):
     """Settled: what the provider said it billed, nothing if it never left, else the reservation."""
     usage: Usage | None = None
     status: int = 0
+    held: bool = False
+    """As in `ModelCallFinished`."""
 
 
 class ToolCallJudged(_Event, frozen=True, tag="tool_call_judged"):

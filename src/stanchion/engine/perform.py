@@ -201,6 +201,7 @@ class Performer:
             cost=0 if unbilled else effect.reserved,
             usage=error.usage,
             status=error.status,
+            held=self._held,
             parts=(*partial, Text(storable(str(error)), RUNTIME)),
         )
 

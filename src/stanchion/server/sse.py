@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from stanchion.core.errors import StanchionError
-from stanchion.core.event import Entry, ModelCallFinished
+from stanchion.core.event import Entry, ModelCallFailed, ModelCallFinished
 from stanchion.core.message import Text, Thinking
 from stanchion.runtime import LiveDelta, delta_json, entry_json
 from stanchion.server.failure import log_fault
@@ -41,16 +41,21 @@ def encode(item: Entry | LiveDelta) -> bytes:
     if isinstance(item, LiveDelta):
         return b"event: delta\ndata: " + delta_json(item) + b"\n\n"
     kind = type(item.event)
-    if isinstance(item.event, ModelCallFinished) and item.event.held:
+    if isinstance(item.event, ModelCallFinished | ModelCallFailed) and item.event.held:
         item = _held_back(item, item.event)
     if (name := _names.get(kind)) is None:
         name = _names[kind] = str(kind.__struct_config__.tag).encode()
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (item.seq, name, entry_json(item))
 
 
-def _held_back(item: Entry, event: ModelCallFinished) -> Entry:
+def _held_back(item: Entry, event: ModelCallFinished | ModelCallFailed) -> Entry:
     """Leave out what the model said, where checks decide what of it anybody is told. The journal has it, for people."""
-    parts = tuple(msgspec.structs.replace(p, text="") if isinstance(p, Text | Thinking) else p for p in event.parts)
+    parts = tuple(
+        msgspec.structs.replace(part, text="")
+        if isinstance(part, Text | Thinking) and part.label.source == "model"
+        else part
+        for part in event.parts
+    )
     return msgspec.structs.replace(item, event=msgspec.structs.replace(event, parts=parts))
 
 
