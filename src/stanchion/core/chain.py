@@ -41,6 +41,15 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     """Version of the event's type; older ones are upcast on reading (I11)."""
 
 
+class Outline(msgspec.Struct, frozen=True):
+    """An event in its place without its content: what happened, and of which parts. An erasure takes nothing of it."""
+
+    seq: int
+    at_ms: int
+    event: Event
+    parts: tuple[PartRef, ...] = ()
+
+
 def genesis(tenant: str, run: str) -> bytes:
     """Hash before a run's first event."""
     return hashlib.sha256(f"stanchion/1\0{tenant}\0{run}".encode()).digest()

@@ -166,6 +166,19 @@ def read_entry(raw: RawRecord) -> Entry:
     return Entry(envelope.seq, envelope.at_ms, envelope.epoch, event, raw.hash)
 
 
+def read_outline(seq: int, stored: bytes) -> chain.Outline:
+    """Decode an envelope for what it says without its content. Raises `BrokenChain`, `UnknownEvent`, which name the event."""
+    try:
+        envelope = _decode_envelope(stored)
+        event = decode_event(envelope.event, envelope.v)
+    except UnknownEvent as error:
+        error.seq = seq
+        raise
+    except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+        raise BrokenChain(f"event {seq} cannot be read: {error}", seq=seq) from error
+    return chain.Outline(envelope.seq, envelope.at_ms, event, envelope.parts)
+
+
 def _parts(refs: Sequence[chain.PartRef], contents: Sequence[bytes | None]) -> tuple[Part, ...]:
     for ref in refs:
         if ref.kind not in _KINDS:

@@ -10,11 +10,12 @@ Any store must pass `stanchion.testing.exercise_store`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from stanchion.core.chain import Outline
 from stanchion.core.event import Base, Entry
 from stanchion.journal.connection import Connections
 from stanchion.journal.outbox import Announcement, Endpoint, Outbox
@@ -449,6 +450,14 @@ class Store(Protocol):
 
     async def raw(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[RawRecord]:
         """Read events as they are stored, for verification and export. Contents are opened, not decoded."""
+        ...
+
+    async def outlines(self, tenant: str, runs: Sequence[str]) -> Mapping[str, Sequence[Outline]]:
+        """Read all events of some runs without their contents, in order; a run that is not there has none. Cheap."""
+        ...
+
+    async def tenants(self) -> Sequence[str]:
+        """List the tenants that have runs, in order. Cheap, however many runs there are."""
         ...
 
     async def run(self, tenant: str, run: str) -> RunRow | None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from stanchion.core.chain import Outline
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard, Wire
@@ -170,6 +171,12 @@ class MemoryStore:
 
     async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
         return await self.read_rows(lambda tables: tables.read(tenant, run, after, limit))
+
+    async def outlines(self, tenant: str, runs: Sequence[str]) -> Mapping[str, Sequence[Outline]]:
+        return await self.read_rows(lambda tables: {run: tables.outlines(tenant, run) for run in runs})
+
+    async def tenants(self) -> Sequence[str]:
+        return await self.read_rows(lambda tables: sorted({tenant for tenant, _ in tables.runs}))
 
     async def run(self, tenant: str, run: str) -> RunRow | None:
         return await self.read_rows(lambda tables: found.row() if (found := tables.runs.get((tenant, run))) else None)

@@ -12,10 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
+from stanchion.core.chain import Outline
 from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
 from stanchion.journal.head import check_post, is_known
-from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
+from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope, read_outline
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.share import NoPlace
 from stanchion.journal.store import (
@@ -416,6 +417,10 @@ class Tables:
         if len(found.entries) < found.seq:
             found.entries += [read_entry(record) for record in self.raw(tenant, run, len(found.entries), 0)]
         return found.entries[after : after + limit if limit else None]
+
+    def outlines(self, tenant: str, run: str) -> Sequence[Outline]:
+        found = self.runs.get((tenant, run))
+        return [read_outline(record.seq, record.envelope) for record in found.records] if found else []
 
     def _raw(self, tenant: str, record: Record, keys: dict[str, Key]) -> RawRecord:
         if not record.contents:

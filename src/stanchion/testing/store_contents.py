@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from stanchion.core.errors import Conflict, NotFound
 from stanchion.core.event import ToolCallFinished
 from stanchion.core.message import Erased, Label, Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
@@ -43,6 +45,38 @@ async def a_chain_verifies(store: Store) -> None:
     await driver.append(said("a"), said("a"), said("b"))
     row = await driver.row()
     same(await _verified(store, "r1"), Verified(4, 0, row.hash), "verified")
+
+
+async def outlines_say_all_but_the_content(store: Store) -> None:
+    """Of many runs at once and of a long one, in order; of a run that is another tenant's or nobody's, nothing."""
+    for name in ("r1", "r2"):
+        driver = await Driver.driving(store, name)
+        await driver.append(said(f"of {name}"), ToolCallFinished(call="1.0", outcome="ok", cost=7, parts=_PARTS[:2]))
+    long = await Driver.driving(store, "long")
+    for _ in range(3):
+        await long.append(*[said("x")] * 900)
+    other = await Driver.driving(store, "other", tenant="globex")
+    await other.append(said("y"))
+    await store.destroy_key(TENANT, "ann")
+    found = await store.outlines(TENANT, ["r2", "long", "r1", "other", "nobody"])
+    same(sorted(run for run, outlines in found.items() if outlines), ["long", "r1", "r2"], "runs with events")
+    for run in ("r1", "r2", "long"):
+        entries = await store.read(TENANT, run)
+        plain = [(e.seq, e.at_ms, structs.replace(e.event, parts=())) for e in entries]
+        same([(each.seq, each.at_ms, each.event) for each in found[run]], plain, f"events of {run}")
+        labels = [[part.label for part in e.event.parts] for e in entries]
+        same([[ref.label for ref in each.parts] for each in found[run]], labels, f"labels in {run}")
+    same([ref.size for ref in found["r1"][1].parts], [len("of r1")], "sizes after an erasure")
+    same(dict(await store.outlines(TENANT, [])), {}, "of no run")
+
+
+async def tenants_are_listed(store: Store) -> None:
+    """Each once, those whose runs are over as well."""
+    same(list(await store.tenants()), [], "in an empty store")
+    for number, tenant in enumerate(("b", "a", "c", "b", "Ä")):
+        driver = await Driver.driving(store, f"r{number}", tenant=tenant)
+        await driver.end()
+    same(sorted(await store.tenants()), ["a", "b", "c", "Ä"], "tenants")
 
 
 async def equal_content_is_found_by_every_event(store: Store) -> None:
@@ -148,6 +182,8 @@ async def api_keys_are_kept_and_revoked(store: Store) -> None:
 CHECKS = (
     every_kind_of_part_comes_back,
     a_chain_verifies,
+    outlines_say_all_but_the_content,
+    tenants_are_listed,
     equal_content_is_found_by_every_event,
     erasure_takes_content_and_leaves_the_chain,
     content_under_a_destroyed_key_is_not_kept,

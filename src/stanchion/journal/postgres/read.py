@@ -11,16 +11,19 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from stanchion.core.chain import Outline
 from stanchion.core.errors import BrokenChain, JournalError
 from stanchion.core.event import Base, Entry
 from stanchion.journal.postgres.address import Address, Connection
 from stanchion.journal.postgres.errors import LOST, translate
 from stanchion.journal.postgres.write import SQL
-from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
+from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope, read_outline
 from stanchion.journal.sqlite.packing import unpack
 from stanchion.journal.store import Key, RawRecord, RunRow, SessionRow
 
 _PAGE = 500
+_OUTLINES = 2_000
+"""Of them on a page without contents."""
 _DECODED_HERE = 64
 """Events that are decoded in the event loop; more of them in a thread, so that a long run does not hold it up."""
 T = TypeVar("T")
@@ -82,6 +85,19 @@ class Reader:
             return [read_entry(record) for record in records]
         return await asyncio.to_thread(lambda: [read_entry(record) for record in records])
 
+    async def outlines(self, tenant: str, runs: Sequence[str]) -> dict[str, list[Outline]]:
+        """Read events in order without their contents."""
+        found: dict[str, list[Outline]] = {run: [] for run in runs}
+        left, after = list(found), 0
+        while left:
+            rows = await self.rows("outlines", tenant, left, after, _OUTLINES)
+            for run, outline in await asyncio.to_thread(_outlined, rows):
+                found[run].append(outline)
+            if len(rows) < _OUTLINES:
+                break
+            left, after = left[left.index(rows[-1][0]) :], rows[-1][1]
+        return found
+
     async def _records(self, tenant: str, rows: Sequence[Any]) -> list[RawRecord]:
         stored = [(row[0], row[1], unpack(row[2])) for row in rows]
         ids = [_content_ids(envelope) for _, _, envelope in stored]
@@ -97,6 +113,10 @@ class Reader:
         rows = await self.rows("contents", tenant, ids, hashes)
         keys = {row[0]: Key(*row) for row in await self.rows("key_of_id", tenant, sorted(set(ids)))}
         return {(row[0], row[1]): self._cipher.open(keys[row[0]], row[2]) for row in rows if row[0] in keys}
+
+
+def _outlined(rows: Sequence[Any]) -> list[tuple[str, Outline]]:
+    return [(run, read_outline(seq, unpack(stored))) for run, seq, stored in rows]
 
 
 def _content_ids(envelope: bytes) -> list[tuple[str, bytes]]:

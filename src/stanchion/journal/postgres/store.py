@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg
 
+from stanchion.core.chain import Outline
 from stanchion.core.errors import Conflict
 from stanchion.core.event import Entry
 from stanchion.journal.ledger import owner_of
@@ -217,6 +218,12 @@ class PostgresStore:
 
     async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
         return await self._reader.entries(tenant, run, after, limit)
+
+    async def outlines(self, tenant: str, runs: Sequence[str]) -> Mapping[str, Sequence[Outline]]:
+        return await self._reader.outlines(tenant, runs)
+
+    async def tenants(self) -> Sequence[str]:
+        return [row[0] for row in await self._reader.rows("tenants")]
 
     async def run(self, tenant: str, run: str) -> RunRow | None:
         rows = await self._reader.rows("run", tenant, run)

@@ -6,17 +6,18 @@ Events are read in pages, each a statement of its own: no snapshot is held for l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import apsw
 
+from stanchion.core.chain import Outline
 from stanchion.core.errors import BrokenChain, JournalError
 from stanchion.core.event import Base, Entry
 from stanchion.journal.queries import named
-from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope
+from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope, read_outline
 from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.sqlite.errors import translate
 from stanchion.journal.sqlite.packing import unpack
@@ -69,6 +70,10 @@ class Reader:
         return await self.use(
             lambda connection: [read_entry(record) for record in self._raw(connection, tenant, run, after, limit)]
         )
+
+    async def outlines(self, tenant: str, runs: Sequence[str]) -> dict[str, list[Outline]]:
+        """Read events in order without their contents, decoded in the reading thread."""
+        return await self.use(lambda connection: {run: _outlines(connection, tenant, run) for run in runs})
 
     def _use(self, call: Callable[[Connection], T]) -> T:
         connection = None
@@ -126,6 +131,18 @@ class Reader:
             row: Any = key and connection.execute(_SQL["content"], (key[0], commit)).fetchone()
             contents.append(self._cipher.open(key[1], row[0]) if key and row else None)
         return tuple(contents)
+
+
+def _outlines(connection: Connection, tenant: str, run: str) -> list[Outline]:
+    row: Any = connection.execute(_SQL["run_no"], (tenant, run)).fetchone()
+    found: list[Outline] = []
+    while row is not None:
+        after = found[-1].seq if found else 0
+        rows: list[Any] = connection.execute(_SQL["events"], (row[0], after, _PAGE)).fetchall()
+        found += [read_outline(seq, unpack(stored)) for seq, _, stored in rows]
+        if len(rows) < _PAGE:
+            break
+    return found
 
 
 def _key(connection: Connection, tenant: str, id: str) -> tuple[int, Key] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from stanchion.core.chain import Outline
 from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard
@@ -159,6 +160,12 @@ class SqliteStore:
 
     async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
         return await self._reader.entries(tenant, run, after, limit)
+
+    async def outlines(self, tenant: str, runs: Sequence[str]) -> Mapping[str, Sequence[Outline]]:
+        return await self._reader.outlines(tenant, runs)
+
+    async def tenants(self) -> Sequence[str]:
+        return [row[0] for row in await self._reader.rows("tenants")]
 
     async def run(self, tenant: str, run: str) -> RunRow | None:
         rows = await self._reader.rows("run", tenant, run)

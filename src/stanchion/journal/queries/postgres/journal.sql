@@ -148,6 +148,22 @@ SELECT id, tenant, hash, name, created_ms, revoked, may_approve FROM api_keys OR
 SELECT seq, hash, envelope FROM events WHERE run = (SELECT no FROM runs WHERE tenant = $1 AND run = $2) AND seq > $3
 ORDER BY seq LIMIT $4
 
+-- name: outlines
+-- Of one run after the other, each in order, from behind an event of the first of them.
+SELECT r.run, e.seq, e.envelope FROM unnest($2::text[]) WITH ORDINALITY AS v (run, place)
+JOIN runs r ON r.tenant = $1 AND r.run = v.run CROSS JOIN LATERAL (
+    SELECT seq, envelope FROM events WHERE run = r.no AND seq > CASE v.place WHEN 1 THEN $3 ELSE 0 END ORDER BY seq LIMIT $4
+) e ORDER BY v.place, e.seq LIMIT $4
+
+-- name: tenants
+-- From each tenant to the next in the index, not past all of its runs.
+WITH RECURSIVE t AS (
+    (SELECT tenant FROM runs ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.tenant FROM runs r WHERE r.tenant > t.tenant ORDER BY r.tenant LIMIT 1) FROM t WHERE t.tenant IS NOT NULL
+)
+SELECT tenant FROM t WHERE tenant IS NOT NULL ORDER BY tenant
+
 -- name: contents
 SELECT k.id, c.hash, c.blob FROM unnest($2::text[], $3::bytea[]) AS v (id, hash)
 JOIN keys k ON k.tenant = $1 AND k.id = v.id JOIN contents c ON c.key = k.no AND c.hash = v.hash

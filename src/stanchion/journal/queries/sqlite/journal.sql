@@ -117,6 +117,15 @@ SELECT no FROM runs WHERE tenant = ? AND run = ?
 -- name: events
 SELECT seq, hash, envelope FROM events WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?
 
+-- name: tenants
+-- From each tenant to the next in the index, not past all of its runs.
+WITH RECURSIVE t (tenant) AS (
+    SELECT min(tenant) FROM runs
+    UNION ALL
+    SELECT (SELECT min(r.tenant) FROM runs r WHERE r.tenant > t.tenant) FROM t WHERE t.tenant IS NOT NULL
+)
+SELECT tenant FROM t WHERE tenant IS NOT NULL ORDER BY tenant
+
 -- name: key
 SELECT no, salt, secret FROM keys WHERE tenant = ? AND id = ?
 
