@@ -357,3 +357,20 @@ def test_a_journal_folds_the_same_in_any_pieces() -> None:
     play = Play(guarded(*RULES), SCRIPT, {"read": [Done(BAD)]}).play()
     for cut in range(len(play.entries)):
         assert fold(play.entries[cut:], fold(play.entries[:cut])) == play.state
+
+
+def test_a_check_that_waits_to_be_tried_again_does_not_wait_for_a_slow_tool() -> None:
+    """A message is checked while a step is under way; its next try is at its own time."""
+    message = ev.MessageAdded(by="x", parts=(Text("hurry", USER),))
+    rules = guarded(asked())
+    play = Play(
+        rules,
+        [call("read"), "ok"],
+        {"read": [Done(took_ms=20_000)]},
+        inject={3: [message]},
+        scores={"mod": [Scored(), Scored(error="overloaded"), Scored()]},
+    ).play()
+    started = [(entry.at_ms, entry.event) for entry in play.entries if isinstance(entry.event, ev.CheckStarted)]
+    finished = next(entry.at_ms for entry in play.entries if isinstance(entry.event, ev.ToolCallFinished))
+    assert [event.attempt for _, event in started] == [1, 1, 2]
+    assert started[-1][0] < finished

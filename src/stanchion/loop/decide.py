@@ -53,7 +53,8 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         decision = step.advance(state, view, moment)
     else:
         decision = _turn(state, view, moment)
-    return _bounded_wait(decision, limit.end_ms(state, moment.now_ms))
+    ends = (limit.end_ms(state, moment.now_ms), checked.wake_at_ms)
+    return _bounded_wait(decision, min((end for end in ends if end), default=0))
 
 
 def _bounded_wait(decision: Decision, end_ms: int) -> Decision:
