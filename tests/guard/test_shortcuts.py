@@ -36,7 +36,7 @@ def test_values_are_found_as_the_patterns_find_them(text: str) -> None:
     assert {start for start, _ in values.urls_in(text)} <= whole
     in_words = {
         found.start()
-        for start, end in values._words_with(text, ".", ":")
+        for start, end in values._words_with(text, ".", "://")
         for found in values._URL.finditer(text, start, end)
     }
     assert in_words == whole
