@@ -1,0 +1,217 @@
+"""`python -m bench.bill`: what a support task costs by the simulated provider's own bill, each row beside its floor by arithmetic.
+
+A session of 15 turns (or 200) over HTTP against `stanchion sim`: the input grows evenly from a stable prefix of 60,000 tokens
+to 80,000, 500 tokens are answered a turn. *Warm*: other sessions of the agent keep the shared beginning in the provider's cache; what they
+cost is not counted. Pauses pass on the clocks of provider and runtime, nobody waits for them. What is billed is read from `GET /bill`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from bench.floor import OPENAI, ROWS, SONNET, Row, Task, floor
+from stanchion.agent import Agent, Limits, Model
+from stanchion.core import event as ev
+from stanchion.core.message import Usage
+from stanchion.runtime import Runtime
+from stanchion.sim import Reply, Script, SimProcess, start_sim_process
+from stanchion.testing import FakeClock
+
+RULE = "A parcel that is lost is paid for when the carrier says so, and not before. "
+ANSWER = ("I have looked at it and will see to the rest of it at once. " * 40)[: 4 * 500]
+OTHERS_S = 240
+"""How often another session of the agent asks something, where others keep the shared beginning warm."""
+TRIAL = "trial"
+
+
+class Bill(msgspec.Struct):
+    """A row, as it was billed."""
+
+    row: str
+    model: str
+    nano_usd: int
+    floor: int
+    usages: list[Usage]
+    lives: list[str]
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the floor."""
+        return self.nano_usd / self.floor
+
+
+class Desk:
+    """An agent's sessions at one simulated provider."""
+
+    def __init__(self, runtime: Runtime, sim: SimProcess, clock: FakeClock, http: aiohttp.ClientSession) -> None:
+        self.runtime, self._sim, self._clock, self._http = runtime, sim, clock, http
+        self._others = 0
+
+    async def ask(self, session: str, text: str) -> ev.ModelCallFinished:
+        """Have a turn; give how its model call ended."""
+        started = await self.runtime.start("desk", text, session=session)
+        view = await self.runtime.wait(started.run, timeout_s=60)
+        if view.outcome != "done":
+            raise RuntimeError(f"run {started.run} of {session} ended as {view.outcome}: {view.reason}")
+        page = await self.runtime.store.read("default", started.run)
+        return next(entry.event for entry in page if isinstance(entry.event, ev.ModelCallFinished))
+
+    async def other(self) -> None:
+        """Have another session ask something."""
+        self._others += 1
+        await self.ask(f"other-{self._others}", "Hello, a short question.")
+
+    async def billed(self) -> int:
+        """Read the bill so far, in nano-dollars."""
+        async with self._http.get(f"{self._sim.base_url}/bill") as response:
+            return (await response.json())["total"]["nano_usd"]
+
+    async def pause(self, seconds: float, *, warm: bool) -> int:
+        """Let time pass, other sessions asking now and then; give what these cost."""
+        others = 0
+        while seconds > 0:
+            step = min(seconds, OTHERS_S)
+            await self._forward(step)
+            seconds -= step
+            if warm:
+                before = await self.billed()
+                await self.other()
+                others += await self.billed() - before
+        return others
+
+    async def _forward(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+        async with self._http.post(f"{self._sim.base_url}/sim/clock", json={"advance_s": seconds}) as response:
+            response.raise_for_status()
+
+
+def agent(model: str, identity_bytes: int, cache: str) -> Agent:
+    """Make the desk, whose identity has so many bytes."""
+    identity = (RULE * (identity_bytes // len(RULE) + 1))[:identity_bytes]
+    return Agent(
+        name="desk",
+        identity=identity,
+        model=Model(model, cache=cache, max_output_tokens=1_000),  # type: ignore[arg-type]
+        limits=Limits(usd="100", turns=300),
+    )
+
+
+@asynccontextmanager
+async def opened(made: Agent, folder: Path, sim: SimProcess) -> AsyncGenerator[Desk]:
+    """Open a runtime with one agent at the simulated provider."""
+    clock = FakeClock()
+    environment = {
+        "ANTHROPIC_BASE_URL": sim.base_url, "ANTHROPIC_API_KEY": "sim-key",
+        "OPENAI_BASE_URL": sim.openai_base_url, "OPENAI_API_KEY": "sim-key",
+    }  # fmt: skip
+    runtime = await Runtime.open(made, data=folder.with_suffix(".db"), environment=environment, clock=clock)
+    async with aiohttp.ClientSession() as http:
+        try:
+            yield Desk(runtime, sim, clock, http)
+        finally:
+            await runtime.aclose(grace_s=1.0)
+
+
+async def fitted(model: str, task: Task, folder: Path) -> int:
+    """Find how many bytes of identity make the first request as long as the task says: by a trial."""
+    tried = 4_000
+    sim = await start_sim_process(Script(default=Reply(text=ANSWER)))
+    try:
+        async with opened(agent(model, tried, "off"), folder, sim) as desk:
+            usage = (await desk.ask(TRIAL, said(task, 0))).usage
+    finally:
+        await sim.stop()
+    assert usage is not None
+    return tried + 4 * (task.first - usage.total_input_tokens)
+
+
+def said(task: Task, turn: int) -> str:
+    """Write what the user says in a turn: as long as it takes for the input to grow evenly."""
+    tokens = 20 if turn == 0 else task.input(turn) - task.input(turn - 1) - task.output
+    text = f"Turn {turn} of {task.turns}: " + "what of my parcel with the blue lid? " * (tokens // 8)
+    return text[: 4 * tokens].ljust(4 * tokens, ".")
+
+
+async def billed(row: Row, model: str, task: Task, identity_bytes: int, folder: Path) -> Bill:
+    """Run a row, and say what it was billed."""
+    sim = await start_sim_process(Script(default=Reply(text=ANSWER)))
+    made = agent(model, identity_bytes, row.cache)
+    try:
+        async with opened(made, folder, sim) as desk:
+            for number in range(row.learns):
+                await session(desk, f"before-{number}", row, task)
+                await desk.pause(100_000, warm=False)
+            before = await desk.billed()
+            if row.warm:
+                await desk.other()
+            others = await desk.billed() - before
+            usages, apart = await session(desk, "task", row, task)
+            total = await desk.billed() - before - others - apart
+    finally:
+        await sim.stop()
+    price = SONNET if model.startswith("anthropic") else OPENAI
+    return Bill(row.name, model, total, floor(row, task, price), usages, [])
+
+
+async def session(desk: Desk, name: str, row: Row, task: Task) -> tuple[list[Usage], int]:
+    """Have a session of the task; give what each turn used, and what other sessions cost meanwhile."""
+    usages: list[Usage] = []
+    others = 0
+    for turn in range(task.turns):
+        if row.pauses_before(turn):
+            others += await desk.pause(row.pause_s, warm=row.warm)
+        usage = (await desk.ask(name, said(task, turn))).usage
+        assert usage is not None
+        usages.append(usage)
+    return usages, others
+
+
+async def measure(model: str, task: Task, rows: Sequence[Row]) -> list[Bill]:
+    """Run rows, one after the other."""
+    with tempfile.TemporaryDirectory(prefix="stanchion-bill-") as folder:
+        size = await fitted(model, task, Path(folder) / TRIAL)
+        return [await billed(row, model, task, size, Path(folder) / str(n)) for n, row in enumerate(rows)]
+
+
+def table(bills: Sequence[Bill]) -> str:
+    """Make a Markdown table."""
+    lines = ["| row | floor | billed | ratio | tokens read of those sent before |", "|---|---|---|---|---|"]
+    for bill in bills:
+        money = f"{bill.floor / 1e9:.4f} | {bill.nano_usd / 1e9:.4f} | {bill.ratio:.3f}"
+        lines.append(f"| {bill.row} | {money} | {share_read(bill.usages):.1%} |")
+    return "\n".join(lines)
+
+
+def share_read(usages: Sequence[Usage]) -> float:
+    """Say how much of what the session had sent before was read from the cache."""
+    before = sum(usage.total_input_tokens for usage in usages[:-1])
+    return min(sum(usage.cache_read_tokens for usage in usages[1:]) / before, 1.0) if before else 0.0
+
+
+def main() -> None:
+    """Measure what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m bench.bill", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--model", default="anthropic:claude-sonnet-4-6")
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--last", type=int, default=80_000, metavar="TOKENS", help="input of the last turn")
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS), metavar="ROW")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    given = parser.parse_args()
+    rows = [ROWS[name] for name in given.rows]
+    bills = asyncio.run(measure(given.model, Task(turns=given.turns, last=given.last), rows))
+    print(table(bills))
+    if given.json:
+        given.json.write_text(json.dumps(msgspec.to_builtins(bills), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

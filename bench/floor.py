@@ -1,0 +1,102 @@
+"""The least that a task can cost, by arithmetic: what `bench.bill` stands beside. Pure.
+
+A floor knows the pauses beforehand. It is the least over: no cache; the short or the long life; prefixes that lapse in a pause and
+are written again, or are read now and then while nobody asks, so that they live on. With pauses the last request is not written, for
+nothing comes after it. A prefix is kept wholly for one life: one that was read from the short life and is then marked for the long one is not counted on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from stanchion.core.money import Price, price_usd
+
+SONNET = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
+OPENAI = price_usd(input="1.75", output="14", cache_read="0.175")
+"""gpt-5.2: what is kept is not billed apart."""
+SHORT_S, LONG_S = 300.0, 3600.0
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A session whose input grows evenly. Tokens."""
+
+    turns: int = 15
+    first: int = 60_000
+    last: int = 80_000
+    output: int = 500
+
+    def input(self, turn: int) -> int:
+        """Give the input of a turn, from 0 on."""
+        return self.first + round((self.last - self.first) * turn / (self.turns - 1))
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A case that is billed."""
+
+    name: str
+    warm: bool = False
+    pause_s: float = 0.0
+    before: int = -1
+    """The pause is before this turn, from 0 on; -1: before every one but the first."""
+    cache: str = "short"
+    learns: int = 0
+    """Sessions of the same kind that the agent had before, by whose pauses it goes."""
+
+    def pauses_before(self, turn: int) -> bool:
+        """Say whether there is a pause before a turn."""
+        return self.pause_s > 0 and turn > 0 and self.before in (-1, turn)
+
+
+def _rows() -> dict[str, Row]:
+    rows = [Row("naive", cache="off"), Row("cold"), Row("warm", warm=True)]
+    for minutes in (6, 70):
+        for before, where in ((8, "once"), (-1, "every")):
+            for warm in (False, True):
+                name = f"{minutes}min-{where}-{'warm' if warm else 'cold'}"
+                rows.append(Row(name, warm, minutes * 60.0, before))
+    return {row.name: row for row in rows}
+
+
+ROWS = _rows()
+
+
+def floor(row: Row, task: Task, price: Price) -> int:
+    """Give the least that a row can cost, in nano-dollars."""
+    plain = _tokens(task, price.input)
+    if row.cache == "off":
+        return _nano(plain + _answers(task, price))
+    lives = ((price.cache_write, SHORT_S), (price.cache_write_long, LONG_S))
+    kept = min(
+        _kept(row, task, price, write, life_s, refresh=refresh) for write, life_s in lives for refresh in (False, True)
+    )
+    return _nano(min(plain, kept) + _answers(task, price))
+
+
+def _kept(row: Row, task: Task, price: Price, write: int, life_s: float, *, refresh: bool) -> int:
+    """Price the input where all of it is kept for a life, in nano-dollars a million times."""
+    shared = task.first if row.warm else 0
+    total = 0
+    for turn in range(task.turns):
+        found = task.input(turn - 1) if turn else shared
+        if row.pauses_before(turn) and row.pause_s > life_s:
+            if refresh:
+                total += math.ceil(row.pause_s / life_s - 1) * found * price.cache_read
+            else:
+                found = shared
+        ends = row.pause_s > 0 and turn == task.turns - 1
+        total += found * price.cache_read + (task.input(turn) - found) * (price.input if ends else write)
+    return total
+
+
+def _tokens(task: Task, rate: int) -> int:
+    return sum(task.input(turn) for turn in range(task.turns)) * rate
+
+
+def _answers(task: Task, price: Price) -> int:
+    return task.turns * task.output * price.output
+
+
+def _nano(per_million: int) -> int:
+    return -(-per_million // 1_000_000)
