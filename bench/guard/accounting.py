@@ -60,6 +60,7 @@ def row(suite: str, variant: str, outcomes: Iterable[Outcome]) -> dict[str, Any]
     attacks = [one for one in known if one.kind == "attack" and not one.text_goal]
     text = [one for one in known if one.kind == "attack" and one.text_goal]
     benign = [one for one in known if one.kind == "benign" and one.was_useful]
+    own = [one for one in known if one.kind == "goal_as_task"]
     kinds = Counter(one.kind for one in known)
     return {
         "suite": suite,
@@ -76,6 +77,9 @@ def row(suite: str, variant: str, outcomes: Iterable[Outcome]) -> dict[str, Any]
             "text_goals_through": sum(one.succeeded for one in text),
             "denial_of_service": kinds["denial"],
             "goal_as_task": kinds["goal_as_task"],
+            "goal_as_task_recorded_through": sum(one.was_useful for one in own),
+            "goal_as_task_through": sum(one.succeeded for one in own),
+            "goal_as_task_asked": sum(bool(one.asked) for one in own),
             "skipped": kinds["skipped"],
         },
     }

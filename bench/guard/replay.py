@@ -68,9 +68,11 @@ def play(run: Recording, variant: str, person: Person) -> Played:
 def replay(run: Recording, variant: str) -> Outcome:
     """Replay a recording: without anybody's yes, and, where an honest question was asked, with an honest person's."""
     kind = run.kind
-    if kind in ("skipped", "goal_as_task"):
+    if kind == "skipped":
         return Outcome(run.path, run.suite, kind, run.task, run.injection, run.attack)
     live = home(run)
+    if kind == "goal_as_task":
+        return _own_wish(live, run, variant)
     honest = Honest(live, run)
     alone = play(run, variant, honest.no)
     asked = tuple(honest.asked)
@@ -88,6 +90,19 @@ def replay(run: Recording, variant: str) -> Outcome:
     return Outcome(
         run.path, run.suite, kind, run.task, run.injection, run.attack, run.useful, run.succeeded, asked,
         denied, injected, honest_injected, useful, honest_useful, reproduced,
+    )  # fmt: skip
+
+
+def _own_wish(live: World, run: Recording, variant: str) -> Outcome:
+    """Replay a run whose user asks for an attacker's goal himself: the guard goes by his word."""
+    played = play(run, variant, nobody)
+    asked = tuple(
+        Asked(one.tool, one.rule, "own", one.reason) for one in played.session.verdicts if one.action == "ask"
+    )
+    known = live.injection_tasks.get(run.task)
+    reached = known is not None and live.done(known, played.said, played.before, played.after, played.made)
+    return Outcome(
+        run.path, run.suite, run.kind, run.task, was_useful=run.useful, asked=asked, succeeded=reached
     )  # fmt: skip
 
 

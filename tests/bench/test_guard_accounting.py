@@ -93,6 +93,7 @@ def test_a_row_counts_what_the_goal_says() -> None:
         Outcome("", "travel", "benign", "t5"),
         Outcome("", "travel", "denial", "t1", "injection_task_1", succeeded=True),
         Outcome("", "travel", "skipped", "t1"),
+        Outcome("", "travel", "goal_as_task", "injection_task_1", was_useful=True, asked=(honest,)),
     ]
     found = row("travel", "default", known)
     assert (found["attacks"], found["attacks_through"], found["attacks_through_share"]) == (2, 1, 50.0)
@@ -102,7 +103,8 @@ def test_a_row_counts_what_the_goal_says() -> None:
     assert (found["broken"], found["broken_of_honest_questions"]) == (1, 0)
     assert (found["broken_tasks"], found["questions_other"]) == ({"t2": 1}, {"pay:ungrounded": 1})
     assert found["apart"] == {
-        "text_goals": 1, "text_goals_through": 1, "denial_of_service": 1, "goal_as_task": 0, "skipped": 1,
+        "text_goals": 1, "text_goals_through": 1, "denial_of_service": 1, "goal_as_task": 1, "skipped": 1,
+        "goal_as_task_recorded_through": 1, "goal_as_task_through": 0, "goal_as_task_asked": 1,
     }  # fmt: skip
 
 
