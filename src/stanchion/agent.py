@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
@@ -35,11 +36,13 @@ from stanchion.core.message import OutputSchema
 from stanchion.core.money import Amount, Price, parse_usd
 from stanchion.core.policy import GuardRules
 from stanchion.core.prices import Prices, find_price
+from stanchion.core.skill import Skill
 from stanchion.guard.detector import VERSION as REDACTION
 from stanchion.model.providers import split_model
 from stanchion.plugin import bound_rules
 from stanchion.toolbox.registry import Registry
 from stanchion.toolbox.rules import GROUNDS, checked_rules
+from stanchion.toolbox.skill import SkillFile, check_skills, read_skills
 
 N = TypeVar("N", int, float)
 V = TypeVar("V")
@@ -272,6 +275,8 @@ class Agent:
     name: str
     identity: str = ""
     tools: Sequence[object] = ()
+    skills: Sequence[str | Path | Skill | SkillFile] = ()
+    """Folders with a SKILL.md; a relative path begins beside the file in which the agent is made. Read when it is made."""
     model: str | Model
     fallbacks: Sequence[str | Model] = ()
     limits: Limits = Limits()
@@ -313,6 +318,8 @@ class Agent:
             raise ConfigError(f"{where}: parallel_tool_calls must be True or False")
         for name, kind in (("tools", object), ("checks", object), ("fallbacks", str | Model), ("approvals", Approve)):
             _must_be_list(getattr(self, name), kind, f"{where}: {name}")
+        _must_be_list(self.skills, str | Path | Skill | SkillFile, f"{where}: skills")
+        object.__setattr__(self, "skills", _read(self.skills, where))
         _must_be(self.model, str | Model, f"{where}: model", "provider:model, or Model(..)")
         try:
             self.limits.caps()
@@ -325,13 +332,25 @@ class Agent:
 
     def registry(self) -> Registry:
         """Make a registry of its tools. Raises `ConfigError`."""
-        return Registry(self.tools, self.deps, freeze=self.guard.freeze, quarantine=self.guard.quarantine)
+        return Registry(
+            self.tools,
+            self.deps,
+            freeze=self.guard.freeze,
+            quarantine=self.guard.quarantine,
+            skills=bool(self.skills),
+        )
+
+    def skill_files(self) -> tuple[SkillFile, ...]:
+        """List its skills by name, with where they were read."""
+        return read_skills(self.skills)
 
     def bundle(self, registry: Registry, prices: Prices, on_date: str, *, framework: str = "") -> Bundle:
         """Make the bundle. Raises `ConfigError` or `InputError` that names the setting."""
-        tools = registry.specs if self.tools else ()
+        tools = registry.specs if self.tools or self.skills else ()
         known = {spec.name: spec for spec in tools}
         check_needs(self.name, known, self.credentials)
+        skills = tuple(read.skill for read in self.skill_files())
+        check_skills(self.name, skills, known)
         if self.tool_choice not in ("auto", "required", "none") and self.tool_choice not in known:
             raise ConfigError(f"agent {self.name!r}: tool_choice {self.tool_choice!r} is none of its tools")
         models = [model.name for model in self.models()]
@@ -348,6 +367,7 @@ class Agent:
             approvals=tuple(_approval(self.name, rule, known) for rule in self.approvals),
             guard=bound_rules(self.name, checked_rules(self.name, self.guard, known), self.checks, known),
             credentials={name: source.scopes for name, source in self.credentials.items()},
+            skills=skills,
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,
@@ -361,6 +381,23 @@ def _must_be(value: V, kind: Any, where: str, what: str) -> V:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{where} must be {what}, not {value!r}")
     return value
+
+
+def _read(given: Sequence[object], where: str) -> tuple[SkillFile, ...]:
+    """Read skills once, where the agent is made, so that all that is made of it has the same. Raises `ConfigError`."""
+    try:
+        return read_skills(given, _made_in()) if given else ()
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _made_in() -> Path:
+    """Find the folder of the file that makes an agent: a path in it must mean the same from wherever a process is started."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        frame = frame.f_back
+    file = frame.f_globals.get("__file__") if frame is not None else None
+    return Path(file).parent if isinstance(file, str) else Path()
 
 
 def _must_be_list(value: object, kind: Any, where: str) -> None:

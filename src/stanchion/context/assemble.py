@@ -1,6 +1,6 @@
 """Assemble the request of the next model call, and bound what it can be billed as. Nothing here awaits.
 
-The prompt is identity, tools, conversation, in this order, and each request's parts begin with all of the one before
+The prompt is identity, skills (a line each), tools, conversation, in this order, and each request's parts begin with all of the one before
 (invariant I8), because the conversation in the state only grows at its end.
 """
 
@@ -27,6 +27,7 @@ from stanchion.core.message import (
     ToolSchema,
 )
 from stanchion.core.quarantine import EXPLANATION as QUARANTINED
+from stanchion.core.skill import index
 from stanchion.core.state import State
 
 WIRE_TOKENS = 2_000
@@ -62,6 +63,8 @@ class Preamble(msgspec.Struct, frozen=True):
 def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
     """Make a bundle's part of every request. `mark`: untrusted text stands in marked blocks, which are explained."""
     system = (Text(bundle.identity, DEVELOPER),) if bundle.identity else ()
+    if bundle.skills:
+        system = (*system, Text(index(bundle.skills), DEVELOPER))
     if mark:
         system = (*system, Text(EXPLANATION, RUNTIME))
     if bundle.guard.quarantine:

@@ -15,6 +15,7 @@ from stanchion.core.credential import Needs
 from stanchion.core.message import JsonSchema, OutputSchema
 from stanchion.core.money import Price
 from stanchion.core.policy import GuardRules, ResultField, Role
+from stanchion.core.skill import Skill
 
 EffectTier = Literal["read", "write", "irreversible", "destructive"]
 """What a tool does to the world: nothing; something that can be undone; something that cannot; something that loses data."""
@@ -26,7 +27,9 @@ DECLARE_PLAN = "declare_plan"
 """The built-in tool by which a model says what effects it means to have, before it reads untrusted text."""
 EXTRACT = "extract"
 """The built-in tool by which a planner has typed values taken out of text that it is not shown."""
-BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT})
+USE_SKILL = "use_skill"
+"""The built-in tool by which a model opens a skill."""
+BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL})
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -164,6 +167,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     guard: GuardRules = GuardRules()
     credentials: Mapping[str, tuple[str, ...]] = {}
     """Name -> the most that its tools may be given of it, as scopes."""
+    skills: tuple[Skill, ...] = ()
+    """By name."""
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True

@@ -17,6 +17,7 @@ from stanchion.core.bundle import Bundle, ToolSpec
 from stanchion.core.message import Label, Part, Text, ToolResult
 from stanchion.core.path import leaves, select
 from stanchion.core.policy import ResultField
+from stanchion.core.skill import disclosure
 from stanchion.core.state import Seen, State
 from stanchion.guard.dates import Days
 from stanchion.guard.values import DATES, NUMERIC, dense, emails_in, normal, numbers_in, plain, urls_in
@@ -108,11 +109,21 @@ class Evidence:
                 self._speak(index, part.text)
             case Text() if label.source in ("document", "memory", "tool"):
                 self._overhear(part.text)
+            case ToolResult() if label.source == "developer":
+                self._open(label.name, part.text)
             case ToolResult() if label.source == "tool":
                 self.untrusted = self.untrusted or label.trust == "untrusted"
                 self._overhear(part.text)
             case _:
                 pass
+
+    def _open(self, name: str, text: str) -> None:
+        """Take an opened skill as the developer's word from before the run, so that opening one says nothing new. Not what it was
+        before it was changed, and not what is said of its limits.
+        """
+        for skill in self._bundle.skills:
+            if skill.name == name and disclosure(skill) == text:
+                self._speak(-1, skill.body)
 
     def _speak(self, index: int, text: str) -> None:
         folded = plain(text)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from stanchion.core.bundle import Bundle, ToolSpec
-from stanchion.core.message import Source, Text
+from stanchion.core.message import Source, Text, ToolResult
 from stanchion.core.path import leaves
 from stanchion.core.policy import Content, Destination
 from stanchion.core.state import State
@@ -142,8 +142,13 @@ def _spoken(bundle: Bundle, state: State) -> Iterator[tuple[int, Source, str]]:
     yield -1, "developer", bundle.identity
     for number, message in enumerate(state.messages):
         for part in message.parts:
-            if isinstance(part, Text) and part.label.source not in ("model", "runtime"):
-                yield number, part.label.source, part.text
+            match part:
+                case Text() if part.label.source not in ("model", "runtime"):
+                    yield number, part.label.source, part.text
+                case ToolResult() if part.label.source == "developer":  # an opened skill
+                    yield number, part.label.source, part.text
+                case _:
+                    pass
     for part in state.tail:
         if isinstance(part, Text) and part.label.source in _TRUSTED:
             yield len(state.messages), part.label.source, part.text

@@ -41,19 +41,20 @@ def _outside(grant: Grant, arguments: Mapping[str, Any], now_ms: int) -> str:
     values = list(leaves(dict(arguments)))
     for param in grant.params:
         for path, value in values:
-            if value is not None and fits(param.path, path) and (why := _breaks(param, value)):
+            if value is not None and fits(param.path, path) and (why := breaks(param, value)):
                 return f"{path} {why}"
     return ""
 
 
-def _breaks(param: Param, value: Any) -> str:
+def breaks(param: Param, value: Any) -> str:
+    """Say why a value is not what a grant wants of it, or ""."""
     if param.among and not any(fnmatchcase(str(value), pattern) for pattern in param.among):
         return f"may only be {', '.join(param.among)}"
     if not param.most and not param.least:
         return ""
     form = normal("number", value)
     if not form:
-        return "must be a number under this grant"
+        return "must be a number"
     if param.most and Decimal(form) > Decimal(param.most):
         return f"may be at most {param.most}"
     if param.least and Decimal(form) < Decimal(param.least):

@@ -21,6 +21,7 @@ from stanchion.guard.flow import leaks
 from stanchion.guard.grant import covered
 from stanchion.guard.ground import Finding, findings
 from stanchion.guard.redact import holds_redacted, is_redacted
+from stanchion.guard.restriction import broken
 from stanchion.guard.shape import shapes_in
 from stanchion.guard.standing import Standing
 from stanchion.guard.values import dense, normal, plain
@@ -122,6 +123,7 @@ def _reasons(
             yield from _effect(bundle, spec, arguments, found, standing)
             yield from _checked(standing)
     yield from _confirmed(bundle.approvals, bundle.guard.confirm, spec, arguments, found)
+    yield from _restricted(bundle, spec, arguments)
 
 
 def _granted(bundle: Bundle, spec: ToolSpec, arguments: Mapping[str, Any], standing: Standing) -> Iterator[Reason]:
@@ -243,3 +245,12 @@ def _confirmed(
             break
     if spec.effect in confirm:
         yield Reason("ask", f"tier:{spec.effect}", f"{spec.name} is {spec.effect} and always needs a person's approval")
+
+
+def _restricted(bundle: Bundle, spec: ToolSpec, arguments: Mapping[str, Any]) -> Iterator[Reason]:
+    """What a skill forbids is not taken as a value that was refused: another call with it may be right."""
+    for one in broken(bundle.skills, spec.name, arguments):
+        if one.rule.ask:
+            yield Reason("ask", f"skill:{one.skill}", one.text, one.paths, one.rule.expires_s, one.rule.quorum)
+        else:
+            yield Reason("deny", f"skill:{one.skill}", one.text)

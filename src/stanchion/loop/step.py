@@ -16,13 +16,13 @@ from typing import Literal, assert_never
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import DECLARE_PLAN, EXTRACT, READ_RESULT, Bundle, ToolSpec
+from stanchion.core.bundle import DECLARE_PLAN, EXTRACT, READ_RESULT, USE_SKILL, Bundle, ToolSpec
 from stanchion.core.message import REVIEWER, RUNTIME, Label, Text, ToolResult
 from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.grant import covered
 from stanchion.guard.judge import Verdict, call_digest, judge
 from stanchion.guard.standing import standing
-from stanchion.loop import check, extract, plan
+from stanchion.loop import check, extract, plan, skill
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -158,6 +158,9 @@ def _built_in(state: State, call: Call, checked: bytes, spec: ToolSpec, view: Vi
         if isinstance(announced, str):
             return [allowed, _result(call, "error", announced)]
         return [allowed, ev.PlanDeclared(tools=announced), _result(call, "ok", plan.confirmation(announced))]
+    if spec.name == USE_SKILL:
+        answer = skill.opened(state, call, view.bundle, checked)
+        return [allowed, _result(call, "error" if answer.error else "ok", answer.text, answer.label)]
     if spec.name == EXTRACT:
         problem = extract.problem(state, checked)
         return [_result(call, "invalid", problem)] if problem else [allowed]

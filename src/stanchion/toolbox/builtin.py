@@ -3,6 +3,7 @@
 read_result     read on in a result that was too long to be shown whole
 declare_plan    announce effects before text of others is read            (GuardRules.freeze)
 extract         have typed values taken out of text that is not shown     (GuardRules.quarantine)
+use_skill       read the instructions for a task                          (Agent.skills)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stanchion.core.bundle import DECLARE_PLAN, EXTRACT, READ_RESULT, ToolSpec
+from stanchion.core.bundle import DECLARE_PLAN, EXTRACT, READ_RESULT, USE_SKILL, ToolSpec
 from stanchion.core.quarantine import MAX_FIELDS, FieldType
 from stanchion.toolbox.arguments import Arguments
 from stanchion.toolbox.signature import EMPTY, Parameter
@@ -38,13 +39,15 @@ class BuiltIn:
     arguments: Arguments
 
 
-def built_in(*, freeze: bool, quarantine: bool) -> Mapping[str, BuiltIn]:
+def built_in(*, freeze: bool, quarantine: bool, skills: bool = False) -> Mapping[str, BuiltIn]:
     """Make the tools that an agent has beside its own."""
     made = [_read_result()]
     if freeze:
         made.append(_declare_plan())
     if quarantine:
         made.append(_extract())
+    if skills:
+        made.append(_use_skill())
     return {one.spec.name: one for one in made}
 
 
@@ -78,6 +81,19 @@ def _declare_plan() -> BuiltIn:
         "each change that you did not announce."
     )
     return BuiltIn(ToolSpec(DECLARE_PLAN, described, arguments.schema, "read"), arguments)
+
+
+def _use_skill() -> BuiltIn:
+    """Its schema names no skill: one that comes or goes leaves the tool, and so the runs under way, as they are."""
+    named = "The skill's name, as it is listed."
+    arguments = Arguments(
+        USE_SKILL,
+        (Parameter("name", Annotated[str, Field(description=named)], EMPTY, "argument"),),
+        {},
+        strict_mode=False,
+    )
+    described = "Read the instructions of a skill that is listed, before you do what it is about."
+    return BuiltIn(ToolSpec(USE_SKILL, described, arguments.schema, "read"), arguments)
 
 
 def _extract() -> BuiltIn:

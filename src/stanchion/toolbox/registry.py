@@ -37,8 +37,9 @@ class Registry:
         threads: int = THREADS,
         freeze: bool = False,
         quarantine: bool = False,
+        skills: bool = False,
     ) -> None:
-        """`freeze`, `quarantine`: as in the agent's `GuardRules`, for what it has beside its own tools."""
+        """`freeze`, `quarantine`: as in the agent's `GuardRules`, for what it has beside its own tools. `skills`: it has some."""
         self._deps = Dependencies(deps or {})
         self._threads = Threads(threads)
         self._stack = AsyncExitStack()
@@ -46,7 +47,7 @@ class Registry:
         self._bound: dict[str, Bound] = {}
         for given in tools:
             self._add(_as_tool(given))
-        self._built_in = built_in(freeze=freeze, quarantine=quarantine)
+        self._built_in = built_in(freeze=freeze, quarantine=quarantine, skills=skills)
         made = (one.spec for one in self._built_in.values())
         self.specs: tuple[ToolSpec, ...] = (*(bound.spec for bound in self._bound.values()), *made)
         """In the order given, the built-in last."""
