@@ -32,3 +32,11 @@ def marked(text: str, place: str, source: str) -> str:
 def is_marked(text: str) -> bool:
     """Whether a text stands in a block."""
     return text.startswith("[untrusted ") and text.endswith("]")
+
+
+_BLOCK = re.compile(r"\[untrusted [0-9a-f]{8} from [^\]\n]*\]\n(.*?)\n\[end untrusted [0-9a-f]{8}\]", re.DOTALL)
+
+
+def bare(text: str) -> str:
+    """Take the head and the foot of a block off a text, as who only plays a model reads it."""
+    return _BLOCK.sub(lambda found: found[1], text)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from stanchion.core.block import bare
 from stanchion.sim.tokens import Piece, count_text, total
 
 WireName = Literal["anthropic", "openai_chat", "openai_responses"]
@@ -102,8 +103,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def last_tool(self) -> str:
-        """The last tool result."""
-        return next((t.text for t in reversed(self.turns) if t.role == "tool"), "")
+        """The last tool result, out of the block in which Stanchion shows what others wrote."""
+        return bare(next((t.text for t in reversed(self.turns) if t.role == "tool"), ""))
 
     @property
     def after(self) -> str:
