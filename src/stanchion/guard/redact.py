@@ -325,6 +325,11 @@ class _Stage:
         self._before: str = ""
         self._held: str = ""
 
+    @property
+    def holds(self) -> bool:
+        """Whether it holds something back."""
+        return bool(self._held)
+
     def feed(self, text: str, *, last: bool = False) -> str:
         """Take in a piece; give what is certain. `last`: nothing more will come."""
         if not text and not (last and self._held):
@@ -333,7 +338,7 @@ class _Stage:
         spans, end = self._look(text, start)
         if last:
             end = len(text)
-        while cut := [span.start for span in spans if span.start < end < span.end]:
+        while spans and (cut := [span.start for span in spans if span.start < end < span.end]):
             end = min(cut)
         whole = [span for span in spans if span.end <= end]
         made = _rendered(text[:end], whole)[start:] if whole else text[start:end]
@@ -349,12 +354,15 @@ class StreamRedactor:
     def __init__(self, redactor: Redactor, *, arguments: bool = False) -> None:
         """`arguments`: the text is a call's arguments."""
         rules, secrets = redactor.rules(arguments=arguments), redactor.secrets
+        self._secrets = secrets
         self._registered = _Stage(lambda text, _: secrets.look(text), back=0)
         self._detected = _Stage(rules.look, back=1)
 
     def feed(self, text: str) -> str:
         """Take in a piece; give what is certain."""
-        return self._detected.feed(self._registered.feed(text))
+        if self._secrets or self._registered.holds:
+            text = self._registered.feed(text)
+        return self._detected.feed(text)
 
     def end(self) -> str:
         """Give what was held back."""
