@@ -11,7 +11,7 @@ from stanchion.core.errors import InputError, ModelError
 from stanchion.core.message import MODEL, ModelRequest, ModelResponse, Text, Thinking, Usage
 from stanchion.testing import ScriptedModel, call
 from stanchion.testing.model import Reply
-from tests.engine.rig import PRICED, over, results, running
+from tests.engine.rig import PRICED, UNMARKED, over, results, running
 
 
 @tool(effect="read")
@@ -29,7 +29,7 @@ def broken_error() -> str:
 @pytest.mark.parametrize("given", [broken_text, broken_error])
 async def test_half_a_character_is_replaced(tmp_path: Path, given: object) -> None:
     """A tool's result that is no Unicode neither stops the run nor stands in the journal."""
-    mine = Agent(name="desk", tools=[given], model=PRICED)
+    mine = Agent(name="desk", tools=[given], model=PRICED, guard=UNMARKED)
     model = ScriptedModel([call(getattr(given, "__name__", "")), "Done."])
     async with running(tmp_path, model, mine) as runtime:
         view = await over(runtime, (await runtime.start("desk", "Go.")).run)
