@@ -133,3 +133,14 @@ def test_grants_are_kept_as_they_are_written() -> None:
     assert kept("") is None
     assert kept(written(read_grants([], field="grants"))) == ()
     assert kept("{") == ()
+
+
+async def test_what_was_erased_is_not_shown_to_a_reviewer(tmp_path: Path) -> None:
+    """A view that was made before is forgotten with the content."""
+    async with running(tmp_path, plays(call("inbox"), call("send", to=EVIL)), mailer()) as runtime:
+        started = await runtime.start("support", "Read my mail")
+        assert EVIL in (await runtime.wait(started.run, timeout_s=10)).waiting[0].why
+        assert await runtime.erase(started.session)
+        view = await runtime.view(started.run)
+        assert len(view.waiting) == 1
+        assert EVIL not in str(view)

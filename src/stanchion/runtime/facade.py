@@ -612,3 +612,4 @@ class Runtime:
         done = await self.store.destroy_key(tenant, subject)
         self._loader.clear()
         return done
+        self._reviewing.clear()

@@ -6,6 +6,7 @@ runs only, and need no index.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ LOOKED_AT = 20
 EVENTS = 400
 """.. and events of each of them."""
 PRECEDENTS = 5
+REMEMBERED = 256
+"""Explanations of calls that wait."""
 SCANNED = 200
 """Runs that a page of approvals looks at, at most."""
 _CLAIM = 1_500
@@ -61,6 +64,11 @@ class Reviewing:
     def __init__(self, store: Store, explaining: Explaining) -> None:
         self._store = store
         self._explaining = explaining
+        self._known: OrderedDict[tuple[str, str, str, int], Explanation | None] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget what was shown: content was erased."""
+        self._known.clear()
 
     async def waiting(
         self, row: RunRow, state: State, entries: Sequence[ev.Entry], bundle: Bundle | None, *, past: bool = True
@@ -72,7 +80,7 @@ class Reviewing:
         known = [item async for item in self._past(row)] if past else []
         shown: list[Waiting] = []
         for call in asking:
-            said = await self._explained(row.tenant, row.run, call.id)
+            said = await self._remembered(row.tenant, row.run, call.id, state.seq)
             spec = bundle.tool(call.tool) if bundle else None
             waiting = _waiting(call, spec, said, _reason(entries, call.id), _claim(entries, call.id))
             shown.append(msgspec.structs.replace(waiting, similar=_similar(waiting, row.run, known)))
@@ -113,6 +121,15 @@ class Reviewing:
         bundle = None if body is None else msgspec.json.decode(body, type=Bundle)
         waiting = await self.waiting(row, state, entries, bundle, past=False)
         return [Approval(row.run, row.session, row.user, row.agent, each) for each in waiting]
+
+    async def _remembered(self, tenant: str, run: str, call: str, seq: int) -> Explanation | None:
+        """Explain a call that waits; once as long as nothing happens in its run, for people look again and again."""
+        key = (tenant, run, call, seq)
+        if key not in self._known:
+            self._known[key] = await self._explained(tenant, run, call)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return self._known.get(key)
 
     async def _explained(self, tenant: str, run: str, call: str) -> Explanation | None:
         try:
