@@ -52,7 +52,7 @@ def breaks(param: Param, value: Any) -> str:
         return f"may only be {', '.join(param.among)}"
     if not param.most and not param.least:
         return ""
-    form = normal("number", value)
+    form = "" if isinstance(value, bool) else normal("number", value)
     if not form:
         return "must be a number"
     if param.most and Decimal(form) > Decimal(param.most):
