@@ -26,9 +26,15 @@ from stanchion.core.message import (
     text_of,
 )
 from stanchion.core.money import price_usd
+from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.live import LiveDelta
+from stanchion.guard.redact import Redactor
+from stanchion.guard.secret import Secrets
+from stanchion.journal.sqlite import SqliteStore
 from stanchion.model.client import OnDeltas
+from stanchion.model.providers import open_batches, resolve_endpoint
 from stanchion.policy import Destination, GuardRules
+from stanchion.sim import Reply, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import ScriptedModel, call
 
 SECRET = "crm/token+0123456789"
@@ -156,3 +162,32 @@ async def test_the_version_of_the_rules_is_in_the_bundle(tmp_path: Path) -> None
     wrong = Agent(name="desk", model=PRICED, guard=GuardRules(pii="hide"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match='pii must be "keep" or "redact"'):
         await Runtime.open(wrong, data=tmp_path / "b.db", clients={"*": ScriptedModel("hi")})
+
+
+async def test_what_a_batch_answers_is_redacted_before_it_is_a_row(tmp_path: Path) -> None:
+    """The answer of a batch waits in the inbox until its run is driven: the secret is not in it."""
+    script = Script(rules=(Rule(when=When(user="order"), reply=Reply(text=f"The token is {SECRET}.")),))
+    sim = SimServer(SimSettings(script=script, batch_s=0.05))
+    await sim.start()
+    environment = {"ANTHROPIC_BASE_URL": sim.base_url, "ANTHROPIC_API_KEY": "sim-key"}
+    agent = Agent(name="desk", model=Model("anthropic:claude-test", price=price_usd(input="1", output="1")))
+    runtime = await Runtime.open(agent, data=tmp_path / "a.db", environment=environment, batch_gather_s=3600.0)
+    async with runtime:
+        run = (await runtime.start("desk", "order", batch_api=True)).run
+        async with asyncio.timeout(20):
+            while runtime.active:  # noqa: ASYNC110  (nothing announces that a run was let go)
+                await asyncio.sleep(0.01)
+    store = await SqliteStore.open(tmp_path / "a.db")
+    secrets = Secrets()
+    secrets.add("CRM", SECRET)
+    client = open_batches("anthropic", resolve_endpoint("anthropic", environment))
+    settings = BatcherSettings("b", gather_s=0.0, look_s=0.0)
+    batcher = Batcher(store, {"anthropic": client}, settings, Redactor(secrets))
+    async with asyncio.timeout(20):
+        while not (rows := await store.inbox("default", run)):
+            await batcher.serve()
+            await asyncio.sleep(0.02)
+    assert b"The token is [secret:CRM]." in rows[0].body
+    await client.aclose()
+    await store.aclose()
+    await sim.stop()
