@@ -160,7 +160,7 @@ class Honest:
         for value in (text.casefold() for text in question.values):
             if value in mine or any(value in text for text in mine if len(text) > len(value)):
                 continue
-            if value in theirs or (len(value) > 3 and value in self._injected):
+            if value in theirs or (len(value) > 3 and any(value in text for text in (self._injected, *theirs))):
                 return True
         return False
 
