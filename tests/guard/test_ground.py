@@ -85,6 +85,10 @@ def test_a_directory_counts_for_what_trusted_words_asked() -> None:
     assert run.judge("send_mail", to=[ATTACKER], body="").action == "ask"
     run = told("Mail them all.").read("find_contact", [{"email": ATTACKER}])
     assert run.judge("send_mail", to=[ATTACKER], body="").action == "ask", "asked by no word at all"
+    run = told("Am I free for lunch? Lunch is at one.").read("find_contact", [{"email": ATTACKER}], query="free for")
+    assert run.judge("send_mail", to=[ATTACKER], body="").action == "ask", "no name was asked for"
+    run = told("Go on.").read("find_contact", [{"email": ATTACKER}], query="Support")
+    assert run.judge("send_mail", to=[ATTACKER], body="").action == "ask", "the user did not say it"
 
 
 def test_an_id_grounds_its_own_kind_only() -> None:
@@ -242,6 +246,15 @@ def test_a_rejected_call_may_be_asked_about_again_when_the_user_said_something_n
     assert run.judge("delete_file", file="f-17x").action == "ask"
 
 
+def test_a_no_to_what_is_sent_is_no_no_to_whom_it_is_sent() -> None:
+    """A recipient that the user named stays right when a person refuses the payload."""
+    run = told("Write to sarah@shop.example")
+    secret = "4a6f" * 20
+    assert run.reject("send_mail", to=["sarah@shop.example"], body=secret).values == ()
+    assert run.judge("send_mail", to=["sarah@shop.example"], body=secret).rule == "refused_before"
+    assert run.judge("send_mail", to=["sarah@shop.example"], body="Dear Sarah").action == "allow"
+
+
 def test_a_short_word_that_was_refused_is_not_banned_from_prose() -> None:
     """To refuse Bob as a recipient does not forbid to write about him."""
     dm = spec("dm", "irreversible", {"who": Destination("person"), "text": Content()})
@@ -260,7 +273,8 @@ def test_what_is_secret_goes_to_its_readers_only() -> None:
     run.read("books", [{"salary": 4_000}])
     assert run.judge("send_mail", to=["jo@hr.example"], body="").action == "allow"
     verdict = run.judge("send_mail", to=["bo@shop.example"], body="")
-    assert (verdict.action, verdict.rule, verdict.values) == ("deny", "flow:payroll", ("to.0",))
+    assert (verdict.action, verdict.rule, verdict.values) == ("deny", "flow:payroll", ())
+    assert verdict.reasons[0].values == ("to.0",)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,10 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     """Untrusted results stand in its prompts as references only; a model without tools takes typed values out of them."""
     checked: tuple[Where, ...] = ()
     """Where text waits until a `ContentChecked` settles it: input and results before the model sees them, output before anybody does."""
+    refreshes: Base | None = None
+    """It says nothing new: it asks again for the last request of another session, up to there, so that the provider's cache keeps it."""
+    refreshed_ms: int = 0
+    """When such a run last did so for this run's session, since its last model call; 0: none did."""
 
 
 class MessageAdded(_Event, frozen=True, tag="message_added"):
@@ -105,6 +109,10 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """It is handed in with others through the provider's batch API; the answer comes from outside."""
     max_output_tokens: int = 0
     """Of a call in a batch, whose request is assembled later, as of this event."""
+    cache: Literal["", "short", "long", "off"] = ""
+    """For how long the provider is asked to keep it. Earlier journals do not say."""
+    cache_expected: int = 0
+    """How many of its tokens should be read from the provider's cache: an estimate, by what was sent before, when, and the rules."""
 
 
 class ModelCallFinished(_Event, frozen=True, tag="model_call_finished"):
@@ -154,7 +162,7 @@ class ToolCallJudged(_Event, frozen=True, tag="tool_call_judged"):
     """Of tool and arguments: what a decision binds to."""
     expires_ms: int = 0
     values: tuple[str, ...] = ()
-    """Paths of the arguments that made it ask or deny; "body[12:40]" is a piece of one."""
+    """Paths of the arguments that nobody trusted said, which a no is about; "body[12:40]" is a piece of one."""
     policy: str = ""
     """Digest of the policies in force."""
     quorum: int = 0

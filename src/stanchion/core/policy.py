@@ -61,8 +61,8 @@ class ResultField(msgspec.Struct, frozen=True, omit_defaults=True):
     trusted: bool = False
     """They ground values of their kind: a directory's addresses, ids of one's own records. Never third parties' text."""
     asked: bool = False
-    """.. only if each word by which the tool was asked is itself trusted, and the answer names one value alone: a directory that
-    knows strangers as well. A stranger who bears the very name that the user says is not told apart."""
+    """.. only if the user said each word by which the tool was asked, as a name, and the answer holds one value alone: a directory
+    that knows strangers as well. A stranger who bears the very name that the user says is not told apart."""
     secrecy: str = "public"
     """Name of a level, or "public"."""
     match: str = ""

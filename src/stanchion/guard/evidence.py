@@ -53,6 +53,7 @@ class Evidence:
         self.spoken: list[tuple[int, str]] = []
         """Trusted texts, folded, with the number of the message that they stand in."""
         self._dense: list[str] = []
+        self._raw: list[tuple[int, str]] = []
         self.numbers: set[str] = set()
         self.urls: set[str] = set()
         self.emails: set[str] = set()
@@ -128,6 +129,7 @@ class Evidence:
     def _speak(self, index: int, text: str) -> None:
         folded = plain(text)
         self.spoken.append((index, f" {folded} "))
+        self._raw.append((index, text))
         self._dense.append(dense(text))
         self.numbers |= numbers_in(text)
         self.urls |= {normal("url", text[start:end]) for start, end in urls_in(text)}
@@ -171,8 +173,10 @@ class Evidence:
         return bool(words) and all(self._said_before(word, seen.messages) or self.is_typed(word) for word in words)
 
     def _said_before(self, word: str, messages: int) -> bool:
+        """Whether the user said a word before a message, and as a name: "lunch" names nobody."""
         wanted = plain(word)
-        return any(index < messages and _stands_in(wanted, text) for index, text in self.spoken)
+        said = any(0 <= index < messages and _stands_in(wanted, text) for index, text in self.spoken)
+        return said and any(0 <= index < messages and _is_name(word.strip(), raw) for index, raw in self._raw)
 
     def is_typed(self, value: str) -> bool:
         """Whether a trusted field holds a value, of whatever kind."""
@@ -223,6 +227,17 @@ def _stands_in(form: str, text: str) -> bool:
         if whole and (not form.isdigit() or len(form) > 5 or _ID_WORDS.search(text[max(start - 16, 0) : start])):
             return True
         start = text.find(form, start + 1)
+    return False
+
+
+def _is_name(word: str, text: str) -> bool:
+    """Whether a word stands in a text as one writes a name, an address or a number: with a capital, a digit or an at sign."""
+    start = text.lower().find(word.lower())
+    while start >= 0:
+        written = text[start : start + len(word)]
+        if any(letter.isupper() or letter.isdigit() or letter == "@" for letter in written) or not written.isascii():
+            return True
+        start = text.lower().find(word.lower(), start + 1)
     return False
 
 

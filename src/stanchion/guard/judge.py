@@ -39,6 +39,8 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     """Paths of the arguments that it is about."""
     expires_s: float = 0.0
     quorum: int = 0
+    bare: bool = False
+    """These values have no ground: a no is about them, and not only about this call."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -92,7 +94,7 @@ def _verdict(spec: ToolSpec, reasons: list[Reason], found: tuple[Finding, ...], 
         rule=worst.rule,
         reason="; ".join(dict.fromkeys(reason.text for reason in same)),
         expires_s=min(ends, default=0.0),
-        values=tuple(dict.fromkeys(path for reason in same for path in reason.values)),
+        values=tuple(dict.fromkeys(path for reason in reasons if reason.bare for path in reason.values)),
         quorum=max(reason.quorum for reason in same),
         reasons=tuple(reasons),
         findings=found,
@@ -152,7 +154,7 @@ def _refused(
         wanted = plain(past.value), dense(past.value)
         paths = tuple(path for path, text, packed in texts if _comes_back(*wanted, text, packed))
         if paths and not standing.evidence.said("text", past.value, since=past.messages):
-            yield Reason("deny", "denied_before", f"{past.value!r} was refused in this session", paths)
+            yield Reason("deny", "denied_before", f"{past.value!r} was refused in this session", paths, bare=True)
 
 
 def _comes_back(wanted: str, close: str, text: str, packed: str) -> bool:
@@ -175,7 +177,7 @@ def _fetched(bundle: Bundle, found: list[Finding], standing: Standing) -> Iterat
         answer, rule = (rules.copied_url, "copied_url") if copied else (rules.composed_url, "composed_url")
         came = "was copied from what was read" if copied else "is nobody's but the model's"
         if answer != "allow":
-            yield Reason(answer, rule, f"the URL {finding.value!r} {came}", (finding.path,))
+            yield Reason(answer, rule, f"the URL {finding.value!r} {came}", (finding.path,), bare=True)
         if not copied and standing.secrecy:
             yield from _leaked([finding], bundle, standing)
 
@@ -188,7 +190,7 @@ def _effect(
     answer: Answer = rules.ungrounded_irreversible if hard else rules.ungrounded
     bare = [finding for finding in found if finding.ground == "none"]
     if bare and answer != "allow":
-        yield Reason(answer, "ungrounded", _unfounded(bare), tuple(finding.path for finding in bare))
+        yield Reason(answer, "ungrounded", _unfounded(bare), tuple(one.path for one in bare), bare=True)
     if standing.secrecy:
         yield from _leaked(found, bundle, standing)
     if spec.params and rules.shape != "allow" and any(isinstance(role, Destination) for role in spec.params.values()):
