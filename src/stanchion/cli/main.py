@@ -28,6 +28,7 @@ from stanchion.cli import (
     serve,
     shares,
     sim,
+    skills,
     verify,
     version,
     webhooks,
@@ -82,6 +83,7 @@ app.add_typer(schedule.app)
 app.add_typer(webhooks.app)
 app.add_typer(shares.workers)
 app.add_typer(policy.app)
+app.add_typer(skills.app)
 app.command()(prices.prices)
 app.command()(version.version)
 
