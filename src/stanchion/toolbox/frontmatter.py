@@ -21,6 +21,7 @@ Where = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _BOOL, _NULL, _MERGE = f"{_TAG}bool", f"{_TAG}null", f"{_TAG}merge"
+_TAGS = frozenset(_TAG + kind for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value"))
 _TRUE = frozenset({"true", "yes", "on"})
 
 
@@ -115,7 +116,7 @@ class _Loader(yaml.SafeLoader):
 def _value(node: yaml.Node, where: Where, places: dict[Where, int], file: str) -> Any:
     line = node.start_mark.line + 2
     places.setdefault(where, line)
-    if not node.tag.startswith(_TAG):
+    if node.tag not in _TAGS:
         raise ConfigError(f"{file}:{line}: the tag {node.tag!r} is not read here; leave it out")
     match node:
         case yaml.MappingNode():

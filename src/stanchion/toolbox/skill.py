@@ -97,7 +97,8 @@ def files_of(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ConfigError(f"skills: there is no {path} (looked for at {path.absolute()})")
+        where = "" if path.is_absolute() else f" in {Path().absolute()}"
+        raise ConfigError(f"skills: there is no {path}{where}; name a folder with a {FILE}")
     if (path / FILE).is_file():
         return [path / FILE]
     found = sorted(path.glob(f"*/{FILE}"))
