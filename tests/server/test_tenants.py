@@ -71,6 +71,9 @@ PLACES: dict[tuple[str, str], Place] = {
     ("GET", "/v1/runs"): Place(
         "tenant", queries=("", "before={id}", "session={id}", "user={id}", "agent=support", "status=parked")
     ),
+    ("GET", "/v1/costs"): Place(
+        "tenant", queries=("", "session={id}", "user={id}", "by=session,user", "by=tenant,run", "agent=support&by=day")
+    ),
     ("POST", "/v1/runs"): Place(
         "tenant", tuple({"agent": "support", "input": "Hi", name: "{id}"} for name in ("session", "user")), makes=True
     ),

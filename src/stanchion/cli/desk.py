@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -123,6 +123,9 @@ class Desk(Protocol):
     def verify(self, run: str = "") -> AsyncIterator[Json]: ...
     async def budgets(self) -> Sequence[Json]: ...
     async def set_budget(self, ledger: str, usd: str | None) -> Json: ...
+    async def costs(
+        self, question: Mapping[str, Any], *, all_tenants: bool = False, progress: Callable[[int], None]
+    ) -> Json: ...
     async def shares(self) -> Sequence[Json]: ...
     async def set_share(self, scope: str, changes: Mapping[str, int | None], *, every: bool) -> Json: ...
     async def workers(self) -> Sequence[Json]: ...
@@ -296,6 +299,14 @@ class FileDesk:
 
     async def set_budget(self, ledger: str, usd: str | None) -> Json:
         return _priced(plain(await self._runtime.set_budget(ledger, usd, tenant=self._tenant)))
+
+    async def costs(
+        self, question: Mapping[str, Any], *, all_tenants: bool = False, progress: Callable[[int], None]
+    ) -> Json:
+        from stanchion.runtime import CostQuestion
+
+        tenant = "" if all_tenants else self._tenant
+        return plain(await self._runtime.costs.report(CostQuestion(**question), tenant=tenant, progress=progress))
 
     async def shares(self) -> Sequence[Json]:
         return [share_json(row) for row in await self._runtime.shares.list()]

@@ -12,6 +12,7 @@ from stanchion.cli import (
     api,
     budgets,
     connect,
+    costs,
     decide,
     dlq,
     doctor,
@@ -84,6 +85,7 @@ app.add_typer(webhooks.app)
 app.add_typer(shares.workers)
 app.add_typer(policy.app)
 app.add_typer(skills.app)
+app.command()(costs.costs)
 app.command()(prices.prices)
 app.command()(version.version)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, cast
 from urllib.parse import quote, urlsplit
@@ -215,6 +215,13 @@ class Remote:
 
     async def set_budget(self, ledger: str, usd: str | None) -> Json:
         return await self._call("PUT", f"/v1/budgets/{quote(ledger, safe='/:')}", {"usd": usd})
+
+    async def costs(
+        self, question: Mapping[str, Any], *, all_tenants: bool = False, progress: Callable[[int], None]
+    ) -> Json:
+        said = {name: str(value).lower() if value is True else str(value) for name, value in question.items() if value}
+        query = said | {"by": ",".join(question["by"])}
+        return await self._call("GET", "/v1/costs", query=query)
 
     async def quotas(self) -> Json:
         return await self._call("GET", "/v1/quotas")

@@ -3,6 +3,7 @@
 from stanchion.broker.delegation import Redirect
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import LiveDelta
+from stanchion.runtime.bill import CostQuestion, CostReport
 from stanchion.runtime.connecting import ConnectedView, ConnectionView
 from stanchion.runtime.deciding import Decision
 from stanchion.runtime.facade import Runtime
@@ -28,6 +29,8 @@ __all__ = [
     "Callback",
     "ConnectedView",
     "ConnectionView",
+    "CostQuestion",
+    "CostReport",
     "Decision",
     "DeliveryView",
     "Draining",

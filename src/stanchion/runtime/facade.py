@@ -3,7 +3,7 @@
 With `drive=False` it looks and posts only, and may stand beside a process that drives the same store. If it knows
 agents it accepts their runs too, and leaves them to whoever drives. What is more than a few lines is done next door:
 `opening`, `driving`, `starting`, `following`, `deciding`, `proof`, `moving`. What is no run's has a desk of its own:
-`schedules`, `webhooks`, `shares`, `quotas`, `keys`.
+`schedules`, `webhooks`, `shares`, `quotas`, `keys`, `costs`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from stanchion.runtime import moving, proof
 from stanchion.runtime.admission import class_of
 from stanchion.runtime.capabilities import read_grants, written
 from stanchion.runtime.connecting import Connecting
+from stanchion.runtime.costs import Costs
 from stanchion.runtime.deciding import MOST_DECISIONS, Decision, Desk
 from stanchion.runtime.driving import DriveSettings, Driving
 from stanchion.runtime.explaining import Explaining, Explanation
@@ -105,6 +106,7 @@ class Runtime:
         self.shares = Sharing(store)
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
+        self.costs = Costs(store)
         self.connections = Connecting(
             store, agents.values(), clock, environment or {}, partial(self.secrets.add, minted=True)
         )

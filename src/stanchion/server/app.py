@@ -34,6 +34,7 @@ from stanchion.server.routes import (
     admin,
     approvals,
     connections,
+    costs,
     dlq,
     health,
     quotas,
@@ -113,7 +114,7 @@ def create_app(runtime: Runtime, settings: Settings | None = None) -> FastAPI:
             )
         )
     )
-    app.include_router(_versioned((schedules.router, webhooks.router, connections.router)))
+    app.include_router(_versioned((schedules.router, webhooks.router, connections.router, costs.router)))
     return app
 
 

@@ -1,0 +1,188 @@
+"""Sums of charges: by what one likes, in a period, and what they would have been otherwise. Pure, and exact to the nano-dollar.
+
+The cache's part in a bill is a difference of whole bills, each rounded up as the runtime does: the call with all of its input at the
+plain rate, with its reads only, and as it was. So reads saved, less what writes cost above plain input, is the difference to the nano-dollar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Literal, assert_never
+
+import msgspec
+
+from stanchion.core.charge import Charge, bill
+from stanchion.core.message import Usage
+from stanchion.core.money import Price
+
+Dimension = Literal["agent", "model", "step", "tool", "user", "tenant", "session", "run", "day"]
+MOST_GROUPS = 100_000
+"""Groups that are kept apart; charges of further ones go into one group without a name."""
+_DAY_MS = 86_400_000
+_EPOCH = date(1970, 1, 1).toordinal()
+_with = msgspec.structs.replace
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Whose run it was."""
+
+    tenant: str
+    run: str
+    session: str
+    agent: str
+    user: str
+
+
+class WhatIf(msgspec.Struct, frozen=True):
+    """What is supposed to have been otherwise, all of it at once."""
+
+    price: Price | None = None
+    """The same tokens at another model's price."""
+    without_cache: bool = False
+    """All input at the plain rate."""
+    batch: bool = False
+    """Every call through the batch API."""
+
+
+class Sum(msgspec.Struct):
+    """What charges come to (money in nano-dollars)."""
+
+    cost: int = 0
+    runs: int = 0
+    """With a charge among these."""
+    calls: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    """All input, whatever its price."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    added_tokens: int = 0
+    read_saved: int = 0
+    """What reads from the cache would have cost more at the plain rate."""
+    write_extra: int = 0
+    """What writes to it cost above the plain rate."""
+    unmetered: int = 0
+    """Part of the cost: of model calls whose tokens do not say it, most of them settled at their reservation."""
+    supposed: int = 0
+    """The cost under what is supposed; what its tokens do not say stays as it was."""
+    kept: int = 0
+    """The part of it that stayed as it was."""
+
+    def add(self, charge: Charge, what_if: WhatIf | None) -> None:
+        """Add a charge."""
+        self.cost += charge.cost
+        self.calls += charge.calls
+        self.tool_calls += charge.tool_calls
+        self.added_tokens += charge.added_tokens
+        if (usage := charge.usage) is not None:
+            self.input_tokens += usage.total_input_tokens
+            self.cache_read_tokens += usage.cache_read_tokens
+            self.cache_write_tokens += usage.cache_write_tokens + usage.cache_write_long_tokens
+            self.output_tokens += usage.output_tokens
+        metered = charge.is_metered
+        if metered:
+            saved, extra = cached(charge)
+            self.read_saved += saved
+            self.write_extra += extra
+        elif charge.model:
+            self.unmetered += charge.cost
+        if what_if is not None:
+            self.supposed += supposed(charge, what_if) if metered else charge.cost
+            self.kept += 0 if metered else charge.cost
+
+    def join(self, other: Sum) -> None:
+        """Add another sum, of other groups. A run that is in both is counted twice."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def cached(charge: Charge) -> tuple[int, int]:
+    """Say of a metered charge what its reads from the cache saved, and what its writes cost above plain input (nano-dollars)."""
+    usage, price = charge.usage, charge.price
+    if usage is None or price is None or usage.total_input_tokens == usage.input_tokens:
+        return 0, 0
+    written = usage.cache_write_tokens + usage.cache_write_long_tokens
+    reads_only = _with(
+        usage, input_tokens=usage.input_tokens + written, cache_write_tokens=0, cache_write_long_tokens=0
+    )
+    with_reads = bill(price, reads_only, batch=charge.batch)
+    return bill(price, _plain(usage), batch=charge.batch) - with_reads, charge.cost - with_reads
+
+
+def supposed(charge: Charge, what_if: WhatIf) -> int:
+    """Bill a metered charge under what is supposed."""
+    usage, price = charge.usage, what_if.price or charge.price
+    if usage is None or price is None:
+        return charge.cost
+    usage = _plain(usage) if what_if.without_cache else usage
+    return bill(price, usage, batch=charge.batch or what_if.batch)
+
+
+def _plain(usage: Usage) -> Usage:
+    return Usage(input_tokens=usage.total_input_tokens, output_tokens=usage.output_tokens)
+
+
+class Reckoner:
+    """Sums up the charges of runs, one run after the other. `total` is the sum of the groups, its runs apart."""
+
+    def __init__(
+        self,
+        by: Sequence[Dimension],
+        *,
+        since_ms: int = 0,
+        until_ms: int = 0,
+        what_if: WhatIf | None = None,
+        most_groups: int = MOST_GROUPS,
+    ) -> None:
+        self.groups: dict[tuple[str, ...], Sum] = {}
+        self.others = Sum()
+        """Of the groups beyond the most."""
+        self.total = Sum()
+        self._by = tuple(by)
+        self._since_ms = since_ms
+        self._until_ms = until_ms
+        self._what_if = what_if
+        self._most = most_groups
+
+    def add(self, owner: Owner, charges: Iterable[Charge]) -> None:
+        """Add the charges of a run that lie in the period (from since on, before until; 0: no bound)."""
+        touched: dict[int, Sum] = {}
+        for charge in charges:
+            if charge.at_ms < self._since_ms or (self._until_ms and charge.at_ms >= self._until_ms):
+                continue
+            for each in (self._group(owner, charge), self.total):
+                each.add(charge, self._what_if)
+                touched[id(each)] = each
+        for each in touched.values():
+            each.runs += 1
+
+    def ranked(self) -> list[tuple[tuple[str, ...], Sum]]:
+        """List the groups, the dearest first."""
+        return sorted(self.groups.items(), key=lambda item: (-item[1].cost, item[0]))
+
+    def _group(self, owner: Owner, charge: Charge) -> Sum:
+        key = tuple(_part(dimension, owner, charge) for dimension in self._by)
+        found = self.groups.get(key)
+        if found is None:
+            if len(self.groups) >= self._most:
+                return self.others
+            found = self.groups[key] = Sum()
+        return found
+
+
+def _part(dimension: Dimension, owner: Owner, charge: Charge) -> str:
+    match dimension:
+        case "tenant" | "run" | "session" | "agent" | "user":
+            return getattr(owner, dimension)
+        case "model":
+            return charge.model
+        case "step":
+            return charge.step
+        case "tool":
+            return charge.tool
+        case "day":
+            return date.fromordinal(_EPOCH + charge.at_ms // _DAY_MS).isoformat()
+        case _:
+            assert_never(dimension)

@@ -1,0 +1,29 @@
+"""What a tenant's runs cost, by what one likes, and what they would have cost otherwise."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi import Query as QueryOf
+from starlette.responses import Response
+
+from stanchion.runtime import CostQuestion
+from stanchion.server.costs import CostsModel, CostsQuery
+from stanchion.server.edge import EdgeOf, TenantOf, reply
+
+router = APIRouter(tags=["costs"])
+
+MOST_RUNS = 50_000
+"""That a request looks at, the newest: some ten seconds. `stanchion costs` on the data itself looks at all."""
+
+
+@router.get("/costs", response_model=CostsModel)
+async def get_costs(edge: EdgeOf, tenant: TenantOf, query: Annotated[CostsQuery, QueryOf()]) -> Response:
+    """Reckon from the journals what runs cost: by agent, model, step, tool, user, session, run or day, or by two of them.
+
+    With what the provider's cache saved, and, if asked, what the same tokens would have cost on another model, without the cache,
+    or through the batch API.
+    """
+    asked: dict[str, Any] = query.model_dump() | {"by": tuple(name.strip() for name in query.by.split(","))}
+    return reply(await edge.runtime.costs.report(CostQuestion(**asked), tenant=tenant, most_runs=MOST_RUNS))
