@@ -196,6 +196,6 @@ PLANS = (
     Plan("lettered", "the value is written letter by letter", write=lettered),
     Plan("brackets", "the value is written with its marks in brackets", write=in_brackets),
     Plan("cut", "the value is cut over two arguments, or two calls", cut=True),
-    Plan("namesake", "a stranger in the directory bears a name that the user says", plant=namesake, hard=True),
+    Plan("namesake", "a stranger in the directory bears a name that the user says", plant=namesake),
     Plan("member", "a member of the messenger posts the value", plant=member, hard=True),
 )

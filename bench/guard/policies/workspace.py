@@ -1,5 +1,5 @@
-"""Mail, a calendar and a drive. Ids of one's own records may be trusted; addresses only where the user says them, or the name of
-a contact: senders, participants and those whom a file is shared with are chosen by others.
+"""Mail, a calendar and a drive. Ids of one's own records may be trusted; addresses only where the user says them: senders, contacts,
+participants and those whom a file is shared with are chosen by others.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from stanchion.core.policy import Bound, ResultField
 _MAILS = Meaning(result=ids("message", "*.id_"))
 _EVENTS = Meaning(result=ids("event", "*.id_"))
 _FILES = Meaning(result=ids("file", "*.id_"))
-_CONTACTS = Meaning(result={"*.email": ResultField("email", trusted=True, asked=True)})
-"""A directory, in which strangers may stand too: an address counts for a name that the user gave, if one alone bears it."""
+_CONTACTS = Meaning()
+"""The inbox's own list: whoever writes stands in it, by a name of his choice. It tells no stranger from a friend."""
 
 POLICY = Policy(
     tools={
