@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -92,7 +92,7 @@ def costs(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
+def _progress() -> Generator[Callable[[int], None]]:
     """Count on stderr while it goes on, where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _runs: None

@@ -148,28 +148,30 @@ class Reckoner:
 
     def add(self, owner: Owner, charges: Iterable[Charge]) -> None:
         """Add the charges of a run that lie in the period (from since on, before until; 0: no bound)."""
-        touched: dict[int, Sum] = {}
+        touched: set[tuple[str, ...] | None] = set()
         for charge in charges:
             if charge.at_ms < self._since_ms or (self._until_ms and charge.at_ms >= self._until_ms):
                 continue
-            for each in (self._group(owner, charge), self.total):
-                each.add(charge, self._what_if)
-                touched[id(each)] = each
-        for each in touched.values():
-            each.runs += 1
+            key = self._key(owner, charge)
+            (self.others if key is None else self.groups[key]).add(charge, self._what_if)
+            self.total.add(charge, self._what_if)
+            touched.add(key)
+        for key in touched:
+            (self.others if key is None else self.groups[key]).runs += 1
+        self.total.runs += bool(touched)
 
     def ranked(self) -> list[tuple[tuple[str, ...], Sum]]:
         """List the groups, the dearest first."""
         return sorted(self.groups.items(), key=lambda item: (-item[1].cost, item[0]))
 
-    def _group(self, owner: Owner, charge: Charge) -> Sum:
+    def _key(self, owner: Owner, charge: Charge) -> tuple[str, ...] | None:
+        """Name the group of a charge, which is then there; None: there is room for no further one."""
         key = tuple(_part(dimension, owner, charge) for dimension in self._by)
-        found = self.groups.get(key)
-        if found is None:
+        if key not in self.groups:
             if len(self.groups) >= self._most:
-                return self.others
-            found = self.groups[key] = Sum()
-        return found
+                return None
+            self.groups[key] = Sum()
+        return key
 
 
 def _part(dimension: Dimension, owner: Owner, charge: Charge) -> str:
