@@ -93,16 +93,21 @@ async def test_a_skill_is_opened_once_and_binds_on_every_wire(tmp_path: Path, si
         view = await runtime.wait(started.run, timeout_s=30)
         assert [(one.tool, one.rule) for one in view.waiting] == [("refund", "skill:refunds")]
         assert done == []
+        said = await runtime.explain(started.run, view.waiting[0].call)
+        assert [(one.rule, one.text) for one in said.reasons] == [
+            ("skill:refunds", "by the skill refunds cents may be at most 5000")
+        ]
+        assert said.replay == "same"
         await runtime.decide(started.run, view.waiting[0].call, "approve", revision=0, by="ann")
         view = await runtime.wait(started.run, timeout_s=30)
         assert (view.outcome, view.text, done) == ("done", "Refunded.", [9900])
         again = await runtime.start("desk", "again", session="s")
         assert (await runtime.wait(again.run, timeout_s=30)).text == "I know."
         made = [await events(runtime, run, ev.ModelCallFinished) for run in (started.run, again.run)]
-        said = [told(await events(runtime, run, ev.ToolCallFinished)) for run in (started.run, again.run)]
+        texts = [told(await events(runtime, run, ev.ToolCallFinished)) for run in (started.run, again.run)]
     finally:
         await runtime.aclose(grace_s=1.0)
-    assert [text.split("\n")[0] for texts in said for text in texts] == [
+    assert [text.split("\n")[0] for one in texts for text in one] == [
         "[skill refunds 1]", "The skill refunds stands above already. Go on by it.",
     ]  # fmt: skip
     step = 128 if "openai" in model else 1

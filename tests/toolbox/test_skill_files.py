@@ -115,7 +115,7 @@ def rule(text: str) -> str:
         ("---\nname: a--b\ndescription: d\n---\nx", 2, "name: 'a--b' must be"),
         (f"---\nname: {'a' * 65}\ndescription: d\n---\nx", 2, "must be 1 to 64"),
         ("---\nname: refunds\n---\nx", 2, "description is missing"),
-        (f"---\nname: refunds\ndescription: {'d' * 1025}\n---\nx", 3, "1,025 characters"),
+        (f"---\nname: refunds\ndescription: {'d' * 4097}\n---\nx", 3, "4,097 characters"),
         ("---\nname: refunds\ndescription: yes\n---\nx", 3, "need quotes to be texts"),
         ("---\nname: refunds\ndescription: [d]\n---\nx", 3, "must be a text, not a list"),
         (f"{HEAD}---\n \n", 5, "there is no text below"),
@@ -172,13 +172,15 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 
 def test_what_means_nothing_here_is_warned_of(tmp_path: Path) -> None:
     """Keys of others, a folder of another name, files that the model is not shown."""
-    path = written(tmp_path, f"{HEAD}model: opus\nallowed-tools: Read\n---\n{'x' * 20_001}", "other")
+    head = HEAD.replace("description: d", f"description: {'d' * 1025}")
+    path = written(tmp_path, f"{head}model: opus\nallowed-tools: Read\n---\n{'x' * 20_001}", "other")
+    (path.parent / "LICENSE.txt").write_text("MIT")
     (path.parent / "references").mkdir()
     (path.parent / "references" / "a.md").write_text("a")
     warnings = [warning.removeprefix(f"{path}:") for warning in read_skill(path).warnings]
     assert [(warning.split(":")[0], word in warning) for warning, word in zip(
-        warnings, ("'model'", "allowed-tools", "'other'", "20,001", "references/a.md"), strict=True
-    )] == [("4", True), ("5", True), ("2", True), ("7", True), ("1", True)]  # fmt: skip
+        warnings, ("'model'", "allowed-tools", "'other'", "1,025", "20,001", "references/a.md"), strict=True
+    )] == [("4", True), ("5", True), ("2", True), ("3", True), ("7", True), ("1", True)]  # fmt: skip
 
 
 def test_folders_files_and_data_are_put_in_one_order(tmp_path: Path) -> None:

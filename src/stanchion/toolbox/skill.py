@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 FILE = "SKILL.md"
 MAX_NAME = 64
-MAX_DESCRIPTION = 1_024
+MAX_DESCRIPTION = 4_096
+LONG_DESCRIPTION = 1_024
+"""The form's own bound. Published skills pass it, so that it is a warning here."""
 MAX_BODY_CHARS = 100_000
 LONG_BODY_CHARS = 20_000
 """From here on a body is worth splitting: the form's authors recommend less than 5,000 tokens."""
@@ -139,12 +141,15 @@ def _warnings(front: FrontMatter, skill: Skill, path: Path, evals: Sequence[str]
     folder = path.resolve().parent
     if path.name == FILE and folder.name != skill.name:
         yield f"{front.at('name')}: the common form wants the name of the folder: {folder.name!r}, not {skill.name!r}"
+    if len(skill.description) > LONG_DESCRIPTION:
+        text = f"the form wants at most {LONG_DESCRIPTION:,} characters, and they stand in every prompt"
+        yield f"{front.at('description')}: description: it has {len(skill.description):,}; {text}"
     if len(skill.body) > LONG_BODY_CHARS:
         yield f"{front.file}:{front.body_line}: the body has {len(skill.body):,} characters; the model reads them all when it opens the skill"
     if path.name == FILE:
         known = {folder / name for name in evals} | {path.resolve()}
-        others = [file for file in sorted(folder.rglob("*")) if file.is_file() and file not in known]
-        if others := [file for file in others if not any(place in file.parents for place in known)]:
+        others = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith("LICENSE")]
+        if others := [file for file in others if not known & {file, *file.parents}]:
             named = ", ".join(str(file.relative_to(folder)) for file in others[:3])
             yield f"{front.file}:1: the model is not shown the other files of the folder ({named}{', ..' if others[3:] else ''})"
 
