@@ -71,7 +71,7 @@ def test_a_table_and_what_the_cache_did(data: str, capsys: pytest.CaptureFixture
     (total,) = [line for line in lines if line[:1] == ["(total)"]]
     assert total[1:4] == [f"${format_usd(4 * A_CALL)}", "100.0", "%"]
     saved, extra = format_usd(4 * 50_000 * 2_700), format_usd(4 * 2_000 * 750)
-    assert f"cache: reads saved ${saved}, writes cost ${extra} more" in out
+    assert f"cache: reads saved ${saved}, writes and refreshes cost ${extra} more" in out
 
 
 def test_what_if_is_said_with_what_it_leaves_out(data: str, capsys: pytest.CaptureFixture[str]) -> None:

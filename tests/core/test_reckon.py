@@ -107,6 +107,17 @@ def test_the_price_is_that_of_the_route_and_of_the_bundle_in_force() -> None:
     assert bundles_of(journal(begun(), ev.BundleChanged(bundle="b2"))) == {"b1", "b2"}
 
 
+def test_a_refresh_is_the_cache_s_cost() -> None:
+    """It reads much, saves nothing by itself, and would not have been without a cache."""
+    usage = Usage(cache_read_tokens=60_000, output_tokens=1)
+    begin = msgspec.structs.replace(begun(), refreshes=ev.Base("r0", 9, "h"))
+    (charge,) = charges(journal(begin, started(), answered(usage, cost(PRICE, usage))), PRICES)
+    assert charge.step == "refresh"
+    total = reckoned([charge], what_if=WhatIf(without_cache=True)).total
+    assert (total.read_saved, total.cache_extra, total.supposed) == (0, total.cost, 0)
+    assert reckoned([charge], what_if=WhatIf(CHEAP)).total.supposed == cost(CHEAP, usage)
+
+
 def test_an_extract_is_a_model_call_of_its_tool() -> None:
     """What is billed by tokens has its model and its price; its failed attempts are retries."""
     usage = Usage(100, output_tokens=10)
@@ -158,9 +169,9 @@ def test_the_cache_by_hand() -> None:
     (charge,) = read(started(), answered(usage, cost(PRICE, usage)))
     total = reckoned([charge]).total
     assert total.read_saved == 100_000 * 2_700
-    assert total.write_extra == 2_000 * 750 + 1_000 * 3_000
+    assert total.cache_extra == 2_000 * 750 + 1_000 * 3_000
     plain = Usage(103_010, output_tokens=7)
-    assert total.cost + total.read_saved - total.write_extra == cost(PRICE, plain)
+    assert total.cost + total.read_saved - total.cache_extra == cost(PRICE, plain)
     assert (total.input_tokens, total.cache_read_tokens, total.cache_write_tokens) == (103_010, 100_000, 3_000)
 
 

@@ -131,8 +131,8 @@ async def test_what_was_read_from_the_cache_is_shown_against_the_plain_rate(tmp_
         report = await reckon(runtime, "agent")
         for group in report.groups:
             assert nano(group.cache_net_usd) == by_hand[group.key["agent"]] > 0
-            assert nano(group.cache_net_usd) == nano(group.cache_read_saved_usd) - nano(group.cache_write_extra_usd)
-            assert (nano(group.cache_write_extra_usd) > 0) == (group.key["agent"] == "desk")
+            assert nano(group.cache_net_usd) == nano(group.cache_read_saved_usd) - nano(group.cache_extra_usd)
+            assert (nano(group.cache_extra_usd) > 0) == (group.key["agent"] == "desk")
         without = await reckon(runtime, "agent", without_cache=True)
         assert without.what_if is not None
         assert nano(without.what_if.difference_usd) == sum(by_hand.values())

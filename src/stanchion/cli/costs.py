@@ -55,7 +55,7 @@ def costs(
 
     \b
     Steps are plan (a run's first answer, if it asks for tools), act (later ones that do), answer (those that do not), extract,
-    check, tool, and retry (attempts that failed and were billed).
+    check, tool, retry (attempts that failed and were billed), and refresh (made so that the cache keeps a request).
 
     \b
     Examples:
@@ -147,9 +147,11 @@ def _columns(report: Json) -> Iterator[Column]:
 def _print_beside(report: Json) -> None:
     """Say what the cache did, what is not known, and what was supposed."""
     total, what_if = report["total"], report["what_if"]
-    if _nano(total["cache_read_saved_usd"]) or _nano(total["cache_write_extra_usd"]):
-        saved, extra = total["cache_read_saved_usd"], total["cache_write_extra_usd"]
-        print_text(f"\ncache: reads saved ${saved}, writes cost ${extra} more; net {_signed(total['cache_net_usd'])}")
+    if _nano(total["cache_read_saved_usd"]) or _nano(total["cache_extra_usd"]):
+        saved, extra = total["cache_read_saved_usd"], total["cache_extra_usd"]
+        print_text(
+            f"\ncache: reads saved ${saved}, writes and refreshes cost ${extra} more; net {_signed(total['cache_net_usd'])}"
+        )
     if _nano(total["unmetered_usd"]):
         text = "of calls whose tokens do not say it, such as lost ones that were settled at their reservation"
         print_text(f"in it: ${total['unmetered_usd']} {text}")

@@ -19,9 +19,9 @@ from stanchion.core.chain import Outline
 from stanchion.core.message import Usage
 from stanchion.core.money import Price, cost, in_batch
 
-Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool"]
+Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "refresh"]
 """A run's first answer, if it asked for tools; a later one that did; one that did not; values taken out of a sealed result; an
-attempt that failed; a classifier; a tool."""
+attempt that failed; a classifier; a tool; a request that was made again so that the provider's cache keeps it."""
 PriceLists = Mapping[str, tuple[tuple[str, Price], ...]]
 """Digest of a bundle -> its routes in order: "provider:model", and the price by which its calls are billed."""
 
@@ -84,6 +84,7 @@ class _Walk:
     price: Price | None = None
     batch: bool = False
     answered: bool = False
+    refreshing: bool = False
     tools: dict[str, str] = field(default_factory=dict[str, str])
     """Call -> tool."""
     asked: dict[str, str] = field(default_factory=dict[str, str])
@@ -97,7 +98,9 @@ class _Walk:
         """Read one more event."""
         event, at_ms = outline.event, outline.at_ms
         match event:
-            case ev.RunStarted() | ev.BundleChanged():
+            case ev.RunStarted():
+                self.bundle, self.refreshing = event.bundle, event.refreshes is not None
+            case ev.BundleChanged():
                 self.bundle = event.bundle
             case ev.ModelCallStarted():
                 self.model, self.batch = f"{event.provider}:{event.model}", event.batch
@@ -132,6 +135,8 @@ class _Walk:
         )  # fmt: skip
 
     def _step(self, outline: Outline) -> Step:
+        if self.refreshing:
+            return "refresh"
         first, self.answered = not self.answered, True
         if not any(ref.kind == "tool_call" for ref in outline.parts):
             return "answer"

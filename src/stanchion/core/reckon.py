@@ -1,7 +1,7 @@
 """Sums of charges: by what one likes, in a period, and what they would have been otherwise. Pure, and exact to the nano-dollar.
 
 The cache's part in a bill is a difference of whole bills, each rounded up as the runtime does: the call with all of its input at the
-plain rate, with its reads only, and as it was. So reads saved, less what writes cost above plain input, is the difference to the nano-dollar.
+plain rate, with its reads only, and as it was. So reads saved, less what writes and refreshes cost more, is the difference to the nano-dollar.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Sum(msgspec.Struct):
     added_tokens: int = 0
     read_saved: int = 0
     """What reads from the cache would have cost more at the plain rate."""
-    write_extra: int = 0
-    """What writes to it cost above the plain rate."""
+    cache_extra: int = 0
+    """What writes to it cost above the plain rate, and what refreshes of it cost."""
     unmetered: int = 0
     """Part of the cost: of model calls whose tokens do not say it, most of them settled at their reservation."""
     supposed: int = 0
@@ -82,11 +82,10 @@ class Sum(msgspec.Struct):
             self.cache_write_tokens += usage.cache_write_tokens + usage.cache_write_long_tokens
             self.output_tokens += usage.output_tokens
         metered = charge.is_metered
-        if metered:
-            saved, extra = cached(charge)
-            self.read_saved += saved
-            self.write_extra += extra
-        elif charge.model:
+        saved, extra = cached(charge) if metered else (0, 0)
+        self.read_saved += saved
+        self.cache_extra += extra
+        if charge.model and not metered:
             self.unmetered += charge.cost
         if what_if is not None:
             self.supposed += supposed(charge, what_if) if metered else charge.cost
@@ -99,7 +98,12 @@ class Sum(msgspec.Struct):
 
 
 def cached(charge: Charge) -> tuple[int, int]:
-    """Say of a metered charge what its reads from the cache saved, and what its writes cost above plain input (nano-dollars)."""
+    """Say of a metered charge what its reads from the cache saved, and what it cost above plain input (nano-dollars).
+
+    A refresh saves nothing by itself, and would not have been without a cache.
+    """
+    if charge.step == "refresh":
+        return 0, charge.cost
     usage, price = charge.usage, charge.price
     if usage is None or price is None or usage.total_input_tokens == usage.input_tokens:
         return 0, 0
@@ -114,6 +118,8 @@ def cached(charge: Charge) -> tuple[int, int]:
 def supposed(charge: Charge, what_if: WhatIf) -> int:
     """Bill a metered charge under what is supposed."""
     usage, price = charge.usage, what_if.price or charge.price
+    if charge.step == "refresh" and what_if.without_cache:
+        return 0
     if usage is None or price is None:
         return charge.cost
     usage = _plain(usage) if what_if.without_cache else usage

@@ -61,9 +61,9 @@ class CostSum(msgspec.Struct, frozen=True, kw_only=True):
     added_tokens: int
     """Input tokens by which tools' results made the next request longer."""
     cache_read_saved_usd: str
-    cache_write_extra_usd: str
+    cache_extra_usd: str
     cache_net_usd: str
-    """Saved by reads, less what writes cost above plain input."""
+    """Saved by reads, less what writes cost above plain input and what refreshes cost."""
     unmetered_usd: str
     """Part of `usd`: of calls whose tokens do not say their cost, such as a lost one that was settled at its reservation."""
     what_if_usd: str | None
@@ -148,8 +148,8 @@ def _amounts(total: Sum, *, supposing: bool) -> dict[str, Any]:
     return counts | {
         "usd": format_usd(total.cost),
         "cache_read_saved_usd": format_usd(total.read_saved),
-        "cache_write_extra_usd": format_usd(total.write_extra),
-        "cache_net_usd": format_usd(total.read_saved - total.write_extra),
+        "cache_extra_usd": format_usd(total.cache_extra),
+        "cache_net_usd": format_usd(total.read_saved - total.cache_extra),
         "unmetered_usd": format_usd(total.unmetered),
         "what_if_usd": format_usd(total.supposed) if supposing else None,
     }

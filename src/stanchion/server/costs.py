@@ -40,7 +40,9 @@ class CostSumModel(BaseModel):
     output_tokens: int
     added_tokens: int = Field(description="Input tokens by which tools' results made the next request longer.")
     cache_read_saved_usd: str = Field(description="What reads from the cache would have cost more at the plain rate.")
-    cache_write_extra_usd: str = Field(description="What writes to it cost above the plain rate.")
+    cache_extra_usd: str = Field(
+        description="What writes to it cost above the plain rate, and what refreshes of it cost."
+    )
     cache_net_usd: str = Field(description="The one less the other.")
     unmetered_usd: str = Field(
         description="Part of `usd`: of model calls whose tokens do not say it, such as one settled at its reservation."
