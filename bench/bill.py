@@ -22,6 +22,7 @@ from bench.floor import OPENAI, ROWS, SONNET, Row, Task, floor
 from stanchion.agent import Agent, Limits, Model
 from stanchion.core import event as ev
 from stanchion.core.message import Usage
+from stanchion.core.money import parse_usd
 from stanchion.runtime import Runtime
 from stanchion.sim import Reply, Script, SimProcess, start_sim_process
 from stanchion.testing import FakeClock
@@ -31,17 +32,26 @@ ANSWER = ("I have looked at it and will see to the rest of it at once. " * 40)[:
 OTHERS_S = 240
 """How often another session of the agent asks something, where others keep the shared beginning warm."""
 TRIAL = "trial"
+STEP_S = 20.0
+"""How far the clocks go at once in a pause."""
+AFTER_S = 7_200.0
+"""How long a session is watched after its last turn: what refreshes it then is billed, too."""
+NEXT_S = 100_000.0
+"""From one session to the next of the same agent, where it had some before."""
 
 
 class Bill(msgspec.Struct):
-    """A row, as it was billed."""
+    """A row, as it was billed. Nano-dollars."""
 
     row: str
     model: str
     nano_usd: int
+    """With all refreshes, those after the last turn among them."""
     floor: int
     usages: list[Usage]
     lives: list[str]
+    refreshes: int = 0
+    refreshes_nano_usd: int = 0
 
     @property
     def ratio(self) -> float:
@@ -55,6 +65,9 @@ class Desk:
     def __init__(self, runtime: Runtime, sim: SimProcess, clock: FakeClock, http: aiohttp.ClientSession) -> None:
         self.runtime, self._sim, self._clock, self._http = runtime, sim, clock, http
         self._others = 0
+        self.lives: list[str] = []
+        self.refreshes: list[int] = []
+        """What each cost, in nano-dollars."""
 
     async def ask(self, session: str, text: str) -> ev.ModelCallFinished:
         """Have a turn; give how its model call ended."""
@@ -63,6 +76,7 @@ class Desk:
         if view.outcome != "done":
             raise RuntimeError(f"run {started.run} of {session} ended as {view.outcome}: {view.reason}")
         page = await self.runtime.store.read("default", started.run)
+        self.lives += [entry.event.cache for entry in page if isinstance(entry.event, ev.ModelCallStarted)]
         return next(entry.event for entry in page if isinstance(entry.event, ev.ModelCallFinished))
 
     async def other(self) -> None:
@@ -77,18 +91,29 @@ class Desk:
 
     async def pause(self, seconds: float, *, warm: bool) -> int:
         """Let time pass, other sessions asking now and then; give what these cost."""
-        others = 0
+        others, since = 0, 0.0
         while seconds > 0:
-            step = min(seconds, OTHERS_S)
-            await self._forward(step)
+            step = min(seconds, STEP_S)
+            await self.forward(step)
+            await self._refresh()
             seconds -= step
-            if warm:
-                before = await self.billed()
+            since += step
+            if warm and since >= OTHERS_S:
+                since, before = 0.0, await self.billed()
                 await self.other()
                 others += await self.billed() - before
         return others
 
-    async def _forward(self, seconds: float) -> None:
+    async def _refresh(self) -> None:
+        """Have what is due read once more, and wait for it."""
+        for run in await self.runtime.refresh_caches():
+            view = await self.runtime.wait(run, timeout_s=60)
+            if view.outcome != "done":
+                raise RuntimeError(f"refresh {run} ended as {view.outcome}: {view.reason}")
+            self.refreshes.append(parse_usd(view.usd, field="usd"))
+
+    async def forward(self, seconds: float) -> None:
+        """Put the clocks forward."""
         self._clock.advance(seconds)
         async with self._http.post(f"{self._sim.base_url}/sim/clock", json={"advance_s": seconds}) as response:
             response.raise_for_status()
@@ -148,24 +173,35 @@ async def billed(row: Row, model: str, task: Task, identity_bytes: int, folder: 
     try:
         async with opened(made, folder, sim) as desk:
             for number in range(row.learns):
-                await session(desk, f"before-{number}", row, task)
-                await desk.pause(100_000, warm=False)
-            before = await desk.billed()
-            if row.warm:
-                await desk.other()
-            others = await desk.billed() - before
+                await session(desk, f"before-{number}", row.at(number, task), task)
+                await desk.pause(AFTER_S, warm=row.warm)
+                await desk.forward(NEXT_S)
+            before, desk.refreshes = await desk.billed(), []
             usages, apart = await session(desk, "task", row, task)
-            total = await desk.billed() - before - others - apart
+            apart += await desk.pause(AFTER_S, warm=row.warm) if row.pause_s else 0
+            total = await desk.billed() - before - apart
     finally:
         await sim.stop()
     price = SONNET if model.startswith("anthropic") else OPENAI
-    return Bill(row.name, model, total, floor(row, task, price), usages, [])
+    return Bill(
+        row.name,
+        model,
+        total,
+        floor(row, task, price),
+        usages,
+        desk.lives[-task.turns :],
+        len(desk.refreshes),
+        sum(desk.refreshes),
+    )
 
 
 async def session(desk: Desk, name: str, row: Row, task: Task) -> tuple[list[Usage], int]:
     """Have a session of the task; give what each turn used, and what other sessions cost meanwhile."""
     usages: list[Usage] = []
-    others = 0
+    others = await desk.billed()
+    if row.warm:
+        await desk.other()
+    others = await desk.billed() - others
     for turn in range(task.turns):
         if row.pauses_before(turn):
             others += await desk.pause(row.pause_s, warm=row.warm)
@@ -184,10 +220,13 @@ async def measure(model: str, task: Task, rows: Sequence[Row]) -> list[Bill]:
 
 def table(bills: Sequence[Bill]) -> str:
     """Make a Markdown table."""
-    lines = ["| row | floor | billed | ratio | tokens read of those sent before |", "|---|---|---|---|---|"]
+    lines = ["| row | floor | billed | ratio | of it refreshes | life | tokens read of those sent before |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for bill in bills:
         money = f"{bill.floor / 1e9:.4f} | {bill.nano_usd / 1e9:.4f} | {bill.ratio:.3f}"
-        lines.append(f"| {bill.row} | {money} | {share_read(bill.usages):.1%} |")
+        again = f"{bill.refreshes}: {bill.refreshes_nano_usd / 1e9:.4f}" if bill.refreshes else ""
+        lives = "/".join(sorted(set(bill.lives)))
+        lines.append(f"| {bill.row} | {money} | {again} | {lives} | {share_read(bill.usages):.1%} |")
     return "\n".join(lines)
 
 

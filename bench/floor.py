@@ -17,6 +17,8 @@ SONNET = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75"
 OPENAI = price_usd(input="1.75", output="14", cache_read="0.175")
 """gpt-5.2: what is kept is not billed apart."""
 SHORT_S, LONG_S = 300.0, 3600.0
+LEARNS = 4
+"""Sessions by which an agent has learnt its pauses, where there are some."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -40,13 +42,19 @@ class Row(msgspec.Struct, frozen=True):
     pause_s: float = 0.0
     before: int = -1
     """The pause is before this turn, from 0 on; -1: before every one but the first."""
-    cache: str = "short"
+    cache: str = "auto"
     learns: int = 0
     """Sessions of the same kind that the agent had before, by whose pauses it goes."""
 
     def pauses_before(self, turn: int) -> bool:
         """Say whether there is a pause before a turn."""
         return self.pause_s > 0 and turn > 0 and self.before in (-1, turn)
+
+    def at(self, number: int, task: Task) -> Row:
+        """Give a case of the same kind whose pause is somewhere else."""
+        if self.before < 0:
+            return self
+        return msgspec.structs.replace(self, before=1 + (5 * number + 2) % (task.turns - 1))
 
 
 def _rows() -> dict[str, Row]:
@@ -55,7 +63,7 @@ def _rows() -> dict[str, Row]:
         for before, where in ((8, "once"), (-1, "every")):
             for warm in (False, True):
                 name = f"{minutes}min-{where}-{'warm' if warm else 'cold'}"
-                rows.append(Row(name, warm, minutes * 60.0, before))
+                rows.append(Row(name, warm, minutes * 60.0, before, learns=LEARNS))
     return {row.name: row for row in rows}
 
 

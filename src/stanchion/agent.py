@@ -166,8 +166,9 @@ class Model:
     timeouts: Timeouts = field(default_factory=Timeouts)
     retries: int | RetryPolicy = 5
     max_extra_usd: Amount = 0
-    cache: Literal["short", "long", "off"] = "short"
-    """For how long the provider is asked to keep what requests begin with: 5 minutes, an hour (writes cost more), not at all."""
+    cache: Literal["auto", "short", "long", "off"] = "auto"
+    """For how long the provider is asked to keep what requests begin with: 5 minutes, an hour (writes cost more), not at all; or what
+    costs least by the pauses of this agent's sessions, with a read before the end of a life where that pays."""
 
     def __post_init__(self) -> None:
         where = f"model {self.name!r}"
@@ -176,8 +177,8 @@ class Model:
         _must_be(self.timeouts, Timeouts, f"{where}: timeouts", "Timeouts(..)")
         _must_be(self.retries, int | RetryPolicy, f"{where}: retries", "a whole number, or RetryPolicy(..)")
         _must_be(self.effort, str, f"{where}: effort", "a word")
-        if self.cache not in ("short", "long", "off"):
-            raise ConfigError(f'{where}: cache must be "short", "long" or "off", not {self.cache!r}')
+        if self.cache not in ("auto", "short", "long", "off"):
+            raise ConfigError(f'{where}: cache must be "auto", "short", "long" or "off", not {self.cache!r}')
         attempts = self.retries.attempts if isinstance(self.retries, RetryPolicy) else self.retries
         for name, value, least in (
             ("max_output_tokens", self.max_output_tokens, 1),

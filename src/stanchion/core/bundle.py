@@ -99,8 +99,8 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     retry: RetryPolicy = RetryPolicy(attempts=5, base_s=0.5, cap_s=30.0)
     max_extra_nano_usd: int = 0
     """A declared bound of what hosted tools and remote content may add to one call's bill."""
-    cache: Literal["short", "long", "off"] = "short"
-    """For how long the provider is asked to keep what a request begins with, where it must be asked."""
+    cache: Literal["auto", "short", "long", "off"] = "auto"
+    """For how long the provider is asked to keep what a request begins with, where it must be asked. "auto": what costs least."""
 
 
 class LoopRules(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -27,6 +27,7 @@ from stanchion.core.message import (
     Thinking,
     ToolCall,
     ToolResult,
+    Usage,
     text_of,
 )
 from stanchion.core.path import changed, pick
@@ -62,6 +63,10 @@ def carry(ended: State) -> State:
         weight_since=ended.weight_since,
         kept_parts=ended.kept_parts,
         kept_by=ended.kept_by,
+        kept_tokens=ended.kept_tokens,
+        kept_ms=ended.kept_ms,
+        kept_long=ended.kept_long,
+        kept_calls=ended.kept_calls,
         unbounded=ended.unbounded,
         prompted=ended.prompted,
         prompted_route=ended.prompted_route,
@@ -96,7 +101,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.NoticeAdded():
             return _noticed(state, event)
         case ev.PrefixReset():
-            return _with(state, prompted="") if event.reason == "bundle" else state
+            return _with(state, prompted="", kept_tokens=0) if event.reason == "bundle" else state
         case ev.ModelCallStarted():
             return _model_started(state, event, entry.epoch)
         case ev.ModelCallFinished():
@@ -178,7 +183,7 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         batch_api=event.batch_api,
         started_ms=state.at_ms,
         task=event.task,
-        mark=event.mark if event.base is None else state.mark,
+        mark=event.mark if event.base is None and event.refreshes is None else state.mark,
         quarantine=event.quarantine,
         checked=event.checked,
     )
@@ -187,7 +192,21 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         state, parts = _with(state, grants=_grants(parts[-1:])), parts[:-1]
     if event.bundle != state.prompted:  # the session's last count was of another identity, or of other tools
         state = _with(state, exact_tokens=0)
+    if event.refreshes is not None:
+        return _asked_before(state)
+    state = _with(state, refreshed_ms=event.refreshed_ms)
     return _say_checked(state, parts)
+
+
+def _asked_before(state: State) -> State:
+    """Go back to the conversation as it was last asked about: without the answer, and what came after it."""
+    left = state.kept_parts
+    before = _with(state, messages=(), prefix=b"", content_bytes=0, weight=0, weight_since=0, refreshing=True)
+    for message in state.messages:
+        if left > 0:
+            before = _add(before, message.role, message.parts[:left])
+        left -= len(message.parts)
+    return _with(before, weight_since=0)
 
 
 def _grants(parts: tuple[Part, ...]) -> tuple[Grant, ...]:
@@ -315,6 +334,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         bound_tokens=event.bound_tokens,
         batch=event.batch,
         name=f"{event.provider}:{event.model}",
+        cache=event.cache,
     )
     return _with(
         state,
@@ -344,13 +364,26 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
     calls = tuple(sealing.fill_call(state, call) for call in _proposed(state.seq, event.parts))
     finish = "stop" if event.finish == "tool_calls" and not calls else event.finish
     kept = sum(len(message.parts) for message in state.messages)
-    state = _with(state, kept_parts=kept, kept_by=model.name if model is not None else "")
+    state = _kept(_with(state, kept_parts=kept, kept_by=model.name if model is not None else ""), model, usage)
     state = _with(state, model=None, more=False, finish=finish, totals=totals, best=said or state.best)
     if event.parts:
         state = _add(state, "assistant", event.parts)
     if usage and usage.total_input_tokens:
         state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route, weight_since=0)
     return _with(state, calls=calls) if calls else _flush(state)
+
+
+def _kept(state: State, model: ModelCall | None, usage: Usage | None) -> State:
+    """Note what the provider may keep of a request that was answered."""
+    asked = model is not None and model.cache != "off"
+    return _with(
+        state,
+        kept_tokens=usage.total_input_tokens if usage is not None and asked else 0,
+        kept_ms=model.started_ms if model is not None else 0,
+        kept_long=model is not None and model.cache == "long",
+        kept_calls=state.kept_calls + 1,
+        refreshed_ms=0,
+    )
 
 
 def _proposed(seq: int, parts: tuple[Part, ...]) -> tuple[Call, ...]:

@@ -35,6 +35,8 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     bound_tokens: int = 0
     name: str = ""
     """Provider and model."""
+    cache: str = ""
+    """For how long its request is kept: "short", "long" or "off"; "": not said."""
     code: str = ""
     """Why the last attempt failed."""
     retryable: bool = False
@@ -234,6 +236,18 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     kept_parts: int = 0
     """How many parts the last answered request had, whose end its provider may keep; and which model that was."""
     kept_by: str = ""
+    kept_tokens: int = 0
+    """Its input, as the provider counted it; 0: nothing of it is kept."""
+    kept_ms: int = 0
+    """When it was sent."""
+    refreshed_ms: int = 0
+    """When it was refreshed since."""
+    kept_long: bool = False
+    """For the long life."""
+    kept_calls: int = 0
+    """How many model calls of the session were answered."""
+    refreshing: bool = False
+    """The run asks for the last request of another session once more, and for nothing else."""
     unbounded: str = ""
     """Type of the first media part that declares no bound."""
     prompted: str = ""

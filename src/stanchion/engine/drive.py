@@ -27,6 +27,7 @@ from stanchion.engine.announce import announcements
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.gate import Gate
+from stanchion.engine.habits import Habits
 from stanchion.engine.live import Live
 from stanchion.engine.perform import Performer
 from stanchion.engine.permit import Ticket
@@ -77,7 +78,9 @@ class Drive:
         gate: Gate | None = None,
         rank: int = 0,
         in_force: InForce | None = None,
+        habits: Habits | None = None,
     ) -> None:
+        self._habits = habits or Habits()
         self.state = state
         self.draining = False
         self.puzzled = False
@@ -240,7 +243,8 @@ class Drive:
         while True:
             tickets = self._tickets
             self._apply_policies(stage)
-            moment = Moment(self._clock.now_ms(), self._epoch, tickets.blocked, tickets.model_blocked)
+            habit = self._habits.of(self._agent.bundle.agent)
+            moment = Moment(self._clock.now_ms(), self._epoch, tickets.blocked, tickets.model_blocked, habit)
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)
@@ -362,6 +366,7 @@ class Drive:
             self._performer = Performer(self._agent, state, self._clock, self._live, self._gate)
         self._poll_budget = state.refused is not None and not any(reserves(effect) for effect in stage.effects)
         self._live.publish(state.tenant, state.run, stage.entries)
+        self._habits.note(stage.before, stage.entries)
         for effect in stage.effects:
             if not isinstance(effect, HandIn):
                 self._perform(effect)

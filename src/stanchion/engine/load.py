@@ -74,4 +74,9 @@ def _size(state: State) -> int:
 
 def base_of(first: ev.Entry) -> ev.Base | None:
     """Read what a run goes on from in its first entry."""
-    return first.event.base if isinstance(first.event, ev.RunStarted) else None
+    return went_on_from(first.event) if isinstance(first.event, ev.RunStarted) else None
+
+
+def went_on_from(first: ev.RunStarted) -> ev.Base | None:
+    """Say what a run goes on from: its session's head, or that of the session that it refreshes."""
+    return first.refreshes or first.base

@@ -18,8 +18,9 @@ from stanchion.engine.bound import BoundAgent, bind, misfits
 from stanchion.engine.clock import Clock
 from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
+from stanchion.engine.habits import Habits
 from stanchion.engine.live import Live
-from stanchion.engine.load import Loader
+from stanchion.engine.load import Loader, went_on_from
 from stanchion.engine.policing import InForce, Policing
 from stanchion.journal.record import Cipher, Recorder
 from stanchion.journal.store import Append, Claim, Start, Store
@@ -46,7 +47,9 @@ class Preparer:
         lease_s: float,
         max_attempts: int,
         policing: Policing | None = None,
+        habits: Habits | None = None,
     ) -> None:
+        self._habits = habits
         self._store = store
         self._loader = loader
         self._cipher = cipher
@@ -60,7 +63,7 @@ class Preparer:
 
     async def start(self, start: Start, first: ev.RunStarted, agent: BoundAgent) -> Drive:
         """Make the drive of a run that is started here."""
-        state = await self._loader.base(start.tenant, start.base)
+        state = await self._loader.base(start.tenant, went_on_from(first))
         recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
         in_force = await self._policies(start.tenant, state)
         return self._drive(agent, state, recorder, 1, first, start.priority, in_force)
@@ -75,7 +78,7 @@ class Preparer:
         first = None
         if not state.seq:
             first = await self._queued_start(tenant, run, row.session)
-            state = await self._loader.base(tenant, first.base)
+            state = await self._loader.base(tenant, went_on_from(first))
         recorder = await self._recorder(tenant, run, row.user or row.session, state)
         agent = self._find_agent(row.agent)
         parked = await self._unfit(claim, state, row.agent, row.bundle, agent)
@@ -184,6 +187,7 @@ class Preparer:
             gate=self._gate,
             rank=-priority,
             in_force=in_force,
+            habits=self._habits,
         )
 
 

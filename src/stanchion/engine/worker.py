@@ -21,6 +21,7 @@ from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
+from stanchion.engine.habits import Habits
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.engine.policing import Policing
@@ -114,6 +115,10 @@ class Worker:
             gate.weight_of = self.taking.weight_of
         self.taking.shared = settings.shared
         self.draining = False
+        self.habits = Habits()
+        """How the agents' sessions go."""
+        self.ended: Callable[[State], None] | None = None
+        """Told of each run that ended here, and what it left."""
         self._store = store
         self._preparer = Preparer(
             store=store,
@@ -126,6 +131,7 @@ class Worker:
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
             policing=policing,
+            habits=self.habits,
         )
         self._find_agent = find_agent
         self._live = live
@@ -259,7 +265,7 @@ class Worker:
             self._forget(start.tenant, start.run, slot)
             if drive.state.ended and said == Started(start.run):  # a limit forbade even the first call
                 self._live.publish(start.tenant, start.run, stage.entries)
-                self._loader.keep(drive.state)
+                self._note_end(drive.state)
                 self._engine.look()
             return said
         self._drives(slot, drive)
@@ -352,8 +358,7 @@ class Worker:
         try:
             state = await drive.run()
             if state.ended:
-                self._loader.keep(state)
-                _log_end(state)
+                self._note_end(state)
             if drive.puzzled:
                 self._is_newer(tenant, run, "something in its inbox")
             again = drive.poked and not (state.ended or drive.puzzled)
@@ -370,6 +375,14 @@ class Worker:
             self._engine.look()  # there is room, a timer may have been set, or the session's next run is due
             if again:
                 self.hint(tenant, run)
+
+    def _note_end(self, state: State) -> None:
+        """Keep what a run leaves to the next of its session."""
+        if not state.refreshing:
+            self._loader.keep(state)
+            _log_end(state)
+        if self.ended is not None:
+            self.ended(state)
 
     async def _leave_to_newer(self, tenant: str, run: str, claim: Claim | None, error: Exception) -> None:
         """Give back a run that holds what this program cannot read. The attempt does not count; it is not tried again."""

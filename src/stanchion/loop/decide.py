@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
+from stanchion.context import life
 from stanchion.context.assemble import assemble, bound_input_tokens, preamble, prefix_digest, unbounded_parts
 from stanchion.core import event as ev
 from stanchion.core.bundle import EXTRACT, Bundle, Route
@@ -27,6 +28,10 @@ BATCH_MS = 24 * 3_600_000
 """Within this time a provider has answered a batch, or given it up. A run that ends earlier does not use one."""
 BATCH_SLACK_MS = 3_600_000
 """How much later a batch is given up by us: it waits to be handed in, and its results to be fetched."""
+BYTES_PER_TOKEN = 4
+"""For estimates only. What is reserved goes by bounds."""
+REFRESH_TOKENS = 16
+"""The shortest answer that may be asked for on every wire. Source: OpenAI API reference, "Responses", max_output_tokens."""
 BUDGET_POLL_MS = 500
 """How often a refused reservation is tried again, if no money was heard to come free before."""
 
@@ -39,6 +44,8 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         return Decision(events=lost)
     if state.cancelled_by:
         return _wind_down(state, view, "cancelled", "cancelled")
+    if state.refreshing:
+        return _refresh(state, view, moment)
     checked = check.inputs(state, view, moment)
     answered = None if checked.events else _answered(state, view, moment)
     if decision := next((found for found in (checked, answered) if found is not None and found.events), None):
@@ -55,6 +62,22 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         decision = _turn(state, view, moment)
     ends = (limit.end_ms(state, moment.now_ms), checked.wake_at_ms)
     return _bounded_wait(decision, min((end for end in ends if end), default=0))
+
+
+def _refresh(state: State, view: View, moment: Moment) -> Decision:
+    """Ask for the session's last request once, for as short an answer as there is, and in time; then it is over."""
+    if state.model is not None and state.model.in_flight:
+        return NOTHING
+    if state.model is not None:
+        return _finish(state, view, "failed", f"model:{state.model.code}", parts=())
+    if state.totals.turns:
+        return _finish(state, view, "done", parts=())
+    if state.refused is not None:
+        return _finish(state, view, "halted", f"budget:{state.refused.ledger}", parts=())
+    if over := limit.out_of_time(state, moment.now_ms):
+        return _finish(state, view, "halted", over, parts=())
+    decision = _call_model(state, view, moment, route=max(state.prompted_route, 0), turn=1, attempt=1)
+    return _bounded_wait(decision, limit.end_ms(state, moment.now_ms))
 
 
 def _bounded_wait(decision: Decision, end_ms: int) -> Decision:
@@ -238,8 +261,8 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     """Start an attempt at a model call, within what is left of money and tokens."""
     if decision := _refused(state, view, moment):
         return decision
-    chosen = view.bundle.routes[route]
     tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
+    kept, chosen = _kept_for(state, view, moment, view.bundle.routes[route])
     batch = attempt == 1 and _may_wait(state, view, moment, route)
     allowed = limit.allow_call(state, chosen, tokens, batch=batch)
     if allowed.limit:
@@ -262,6 +285,8 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         deadline_ms=moment.now_ms + BATCH_MS + BATCH_SLACK_MS if batch else _deadline_ms(state, chosen, moment),
         batch=batch,
         max_output_tokens=allowed.max_output_tokens if batch else 0,
+        cache=kept,
+        cache_expected=life.expected(state, chosen, moment.now_ms),
     )
     if batch:
         handed = HandIn(turn, attempt, route, allowed.reserved)
@@ -276,6 +301,15 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     return Decision(events=(*_resets(state, route), started), effects=(call,))
 
 
+def _kept_for(state: State, view: View, moment: Moment, route: Route) -> tuple[life.Life, Route]:
+    """Settle for how long a request is kept; a refresh asks for the shortest answer that its provider takes."""
+    shown = view.preamble(mark=state.mark)
+    tokens = state.kept_tokens or (shown.bytes + state.content_bytes) // BYTES_PER_TOKEN
+    kept = life.life(state, route, moment.habit, moment.now_ms, tokens)
+    most = min(route.max_output_tokens, REFRESH_TOKENS) if state.refreshing else route.max_output_tokens
+    return kept, msgspec.structs.replace(route, cache=kept, max_output_tokens=most)
+
+
 def _may_wait(state: State, view: View, moment: Moment, route: int) -> bool:
     """Say whether a call may go through the batch API: it was asked for, there is one, and there is a day left."""
     end = limit.end_ms(state, moment.now_ms)
@@ -284,7 +318,10 @@ def _may_wait(state: State, view: View, moment: Moment, route: int) -> bool:
 
 def batched_request(state: State, bundle: Bundle, started: ev.ModelCallStarted) -> ModelRequest:
     """Assemble the request of a call that was handed in, from the state as of its `ModelCallStarted`."""
-    request = assemble(state, bundle, preamble(bundle, mark=state.mark), bundle.routes[started.route])
+    route = bundle.routes[started.route]
+    if started.cache:
+        route = msgspec.structs.replace(route, cache=started.cache)
+    request = assemble(state, bundle, preamble(bundle, mark=state.mark), route)
     return msgspec.structs.replace(request, max_output_tokens=started.max_output_tokens)
 
 

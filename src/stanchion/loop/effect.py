@@ -7,6 +7,7 @@ from typing import Literal, Protocol, assert_never
 import msgspec
 
 from stanchion.context.assemble import Preamble, preamble
+from stanchion.context.life import Habit
 from stanchion.core.bundle import Bundle, RetryPolicy
 from stanchion.core.event import Event
 from stanchion.core.message import Label, ModelRequest
@@ -27,6 +28,8 @@ class Moment(msgspec.Struct, frozen=True):
     """Tool calls of which no attempt may begin yet: a limit that others share has no room for them."""
     model_blocked: bool = False
     """Nor may a model call that goes out at once."""
+    habit: Habit = Habit()
+    """How the agent's sessions have gone until now: what a cache's life is chosen by."""
 
 
 class CallModel(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 gate       what limits that all workers share allow         worker    drives runs
 deliverer  posts what was announced to webhooks             batcher   hands in model calls that wait for a batch
-alarm      starts what schedules say
+alarm      starts what schedules say                    keeper    reads what idle sessions have in a provider's cache, before it lapses
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.deliver import Deliverer, WebhookSettings
 from stanchion.engine.gate import Gate
+from stanchion.engine.keeper import Keeper
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.engine.policing import Policing
@@ -102,6 +103,8 @@ class Driving:
             engine=settings.engine(store, clock) if settings.engine else None,
             policing=settings.policing,
         )
+        self.keeper = Keeper(store, self.worker.start, clock, self.worker.habits, agents.get, new_id)
+        self.worker.ended = self.keeper.ended
 
     async def open(self, start: StartScheduled, schedules: Scheduling) -> None:
         """Take the driver's seat and begin. Raises `ConfigError`."""
@@ -114,6 +117,7 @@ class Driving:
             await self._stack.enter_async_context(agent.registry)
         if self._settings.adopt:
             await self._revive_served()
+        await self.worker.habits.read(self._store)
         await self._gate.open()
         await self.worker.open()
         await self._open_beside(start, schedules)
@@ -133,6 +137,8 @@ class Driving:
             self._stack.push_async_callback(settings.policy_files.aclose)
         deliverer = Deliverer(self._store, self._clock, settings.webhooks)
         deliverer.open()
+        self.keeper.open()
+        self._stack.push_async_callback(self.keeper.aclose)
         self._stack.push_async_callback(deliverer.aclose)
         if settings.adopt:
             alarm = Alarm(self._store, self._clock, start, self._agents.__contains__)

@@ -261,6 +261,10 @@ class Runtime:
             if self._driving is not None:
                 await self._driving.drain(grace_s)
 
+    async def refresh_caches(self) -> list[str]:
+        """Begin now what refreshes are due of idle sessions; give their runs. A process that drives does so by itself."""
+        return await self._driving.keeper.look() if self._driving is not None else []
+
     # --- starting ----------------------------------------------------------------------------------------------------
 
     async def start(
@@ -325,6 +329,7 @@ class Runtime:
             mark=bound.bundle.guard.mark,
             checked=bound.view.checked,
             quarantine=bound.bundle.guard.quarantine,
+            refreshed_ms=self._driving.keeper.refreshed_ms(tenant, session) if self._driving else 0,
             parts=(*bound.redactor.parts(parts), *narrowed),
         )
         callback = await self.webhooks.callback(webhook, first.run, tenant=tenant) if webhook else None

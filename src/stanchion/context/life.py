@@ -1,0 +1,171 @@
+"""Choose for how long a session's prefix is kept at the provider, and whether it is read now and then while nobody asks. Pure arithmetic.
+
+What is kept for the long life costs more to write; what lapses in a pause is written again; a read before it lapses costs a
+tenth of that. Which is least follows from the prices and from how an agent's sessions have gone until now: the pauses in them, their length,
+their growth, and how much of a first request others keep. All of it is measured (`Habit`), so all of it is an estimate.
+
+A prefix is kept wholly for one life, chosen before it is first written: whether a provider would prolong what was written for the
+short life, and only its growth for the long one, is not said in its rules.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from stanchion.core.bundle import Route
+from stanchion.core.caching import CacheRules, cache_rules
+from stanchion.core.money import Price
+from stanchion.core.state import State
+
+Life = Literal["short", "long", "off"]
+
+REFRESH_AT = 0.9
+"""A prefix is refreshed when so much of its life is over."""
+MOST_REFRESHES = 12
+"""In one pause: an hour of the short life, half a day of the long one."""
+LEAST_GAPS = 8
+"""Before so many pauses were measured nothing is concluded from them: short, and no refresh."""
+LEAST_SESSIONS = 3
+""".. and from the length of so many sessions."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Pauses of about one length, after which a session went on."""
+
+    seconds: float
+    count: int
+
+
+class Habit(msgspec.Struct, frozen=True):
+    """How an agent's sessions have gone until now."""
+
+    gaps: tuple[Gap, ...] = ()
+    """Between one model call of a session and the next, by rising length."""
+    lengths: tuple[tuple[int, int], ...] = ()
+    """(model calls, sessions that had so many and are over), rising."""
+    growth: float = 0.0
+    """Tokens by which a request is longer than the one before it, in the mean."""
+    shared: float = 0.0
+    """The part of a session's first request that was read, because other sessions keep it; of late."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there were enough pauses to conclude from."""
+        return sum(gap.count for gap in self.gaps) >= LEAST_GAPS
+
+    def goes_on(self, calls: int) -> float:
+        """Give the chance that a session with so many model calls has another."""
+        reached = sum(count for length, count in self.lengths if length >= calls)
+        if reached >= LEAST_SESSIONS:
+            return sum(count for length, count in self.lengths if length > calls) / reached
+        gaps, ended = sum(gap.count for gap in self.gaps), sum(count for _, count in self.lengths)
+        return gaps / (gaps + ended) if gaps else 0.0
+
+    def left(self, calls: int) -> float:
+        """Give how many more model calls a session with so many is to have, in the mean."""
+        later = [(length - calls, count) for length, count in self.lengths if length > calls]
+        sessions = sum(count for _, count in later)
+        return sum(more * count for more, count in later) / sessions if sessions else 1.0
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A prefix, and what keeping it costs. Rates are nano-dollars per million tokens."""
+
+    tokens: float
+    shared: float
+    """Of them what other sessions keep."""
+    life_s: float
+    write: int
+    read: int
+
+    def pause(self, habit: Habit, goes_on: float, refreshes: int) -> float:
+        """Expect the cost of a pause with at most so many refreshes, beside the read that ends it."""
+        total = float(sum(gap.count for gap in habit.gaps)) or 1.0
+        again = (self.tokens - self.shared) * (self.write - self.read)
+        each = self.tokens * self.read
+        cost = (1 - goes_on) * refreshes * each
+        for gap in habit.gaps:
+            done = min(refreshes, max(math.ceil(gap.seconds / (self.life_s * REFRESH_AT)) - 1, 0))
+            lapsed = gap.seconds > self.life_s * (1 + REFRESH_AT * done)
+            cost += goes_on * gap.count / total * (done * each + (again if lapsed else 0.0))
+        return cost
+
+    def best(self, habit: Habit, goes_on: float) -> tuple[int, float]:
+        """Find how many refreshes cost least, and what a pause then costs."""
+        costs = [(self.pause(habit, goes_on, n), n) for n in range(MOST_REFRESHES + 1)]
+        cost, refreshes = min(costs)
+        return refreshes, cost
+
+
+def choose(price: Price, rules: CacheRules, habit: Habit, tokens: int, calls: int = 0) -> Literal["short", "long"]:
+    """Choose the life of a prefix of so many tokens that is written now, in a session that had so many model calls."""
+    if rules.kind != "marked" or not habit.measured:
+        return "short"
+    costs = [_session(price, rules, habit, tokens, calls, long=long) for long in (False, True)]
+    return "long" if costs[1] < costs[0] else "short"
+
+
+def _session(price: Price, rules: CacheRules, habit: Habit, tokens: int, calls: int, *, long: bool) -> float:
+    """Expect what a prefix costs until its session is over: written, prolonged, grown, and written again."""
+    left = habit.left(calls + 1) * habit.goes_on(calls + 1)
+    shared = habit.shared * tokens
+    now = kept(price, rules, tokens, shared, long=long)
+    later = msgspec.structs.replace(now, tokens=tokens + habit.growth * left / 2)
+    grown = habit.growth * now.write
+    return (tokens - shared) * now.write + left * (grown + later.best(habit, 1.0)[1])
+
+
+def kept(price: Price, rules: CacheRules, tokens: float, shared: float, *, long: bool) -> Kept:
+    """Make a prefix of a life."""
+    if rules.kind != "marked":
+        return Kept(tokens, shared, rules.short_s, max(price.cache_write, price.input), price.cache_read)
+    write, life_s = (price.cache_write_long, rules.long_s) if long else (price.cache_write, rules.short_s)
+    return Kept(tokens, shared, life_s, write, price.cache_read)
+
+
+def refreshes(state: State, route: Route, habit: Habit) -> int:
+    """Say how often a session's prefix is to be refreshed at most while nobody asks."""
+    rules = cache_rules(route.provider, route.model)
+    if rules is None or route.cache != "auto" or route.thinking_tokens or not habit.measured:
+        return 0  # (a budget of thinking must be below the length of the answer, and another budget is another prefix)
+    if state.kept_tokens < rules.minimum:
+        return 0
+    shared = min(habit.shared * (state.kept_tokens - habit.growth * state.kept_calls), state.kept_tokens)
+    prefix = kept(route.price, rules, state.kept_tokens, max(shared, 0.0), long=state.kept_long)
+    return prefix.best(habit, habit.goes_on(state.kept_calls))[0]
+
+
+def life_s(rules: CacheRules, *, long: bool) -> float:
+    """Give how long a prefix lives, in seconds."""
+    return rules.long_s if long else rules.short_s
+
+
+def life(state: State, route: Route, habit: Habit, now_ms: int, tokens: int) -> Life:
+    """Say for how long the next request is to be kept: as its session began, while that lives; else what costs least."""
+    if route.cache != "auto":
+        return route.cache
+    rules = cache_rules(route.provider, route.model)
+    if rules is None:
+        return "short"
+    if _is_kept(state, route, rules, now_ms):
+        return "long" if state.kept_long else "short"
+    return choose(route.price, rules, habit, tokens, state.kept_calls)
+
+
+def _is_kept(state: State, route: Route, rules: CacheRules, now_ms: int) -> bool:
+    """Say whether what the session sent last should still be kept, by the clock."""
+    if not state.kept_tokens or state.kept_by != f"{route.provider}:{route.model}":
+        return False
+    return now_ms - max(state.kept_ms, state.refreshed_ms) < life_s(rules, long=state.kept_long) * 1000
+
+
+def expected(state: State, route: Route, now_ms: int) -> int:
+    """Expect how many tokens of the next request are read from the cache, by what this session sent before. An estimate."""
+    rules = cache_rules(route.provider, route.model) if route.cache != "off" else None
+    if rules is None or state.prompted not in ("", state.bundle) or not _is_kept(state, route, rules, now_ms):
+        return 0
+    read = state.kept_tokens // rules.step * rules.step
+    return read if read >= rules.minimum else 0

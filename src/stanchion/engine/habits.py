@@ -1,0 +1,141 @@
+"""How each agent's sessions go: the pauses in them, their length and growth, and what others keep for them. Measured, in memory, bounded.
+
+Noted from what runs write, and at the start from the journals of the latest runs (`read`). It is a hint for what a cache's life is chosen
+by, and nothing else: what was chosen stands in the journal. All tenants of an agent count together; only times and counts are kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from stanchion.context.life import Gap, Habit
+from stanchion.core import event as ev
+from stanchion.core.chain import Outline
+from stanchion.core.message import Usage
+from stanchion.core.state import State
+from stanchion.journal.store import Store
+
+EDGES_S = (1, 5, 15, 60, 120, 240, 300, 375, 450, 600, 900, 1_800, 2_700, 3_600, 4_500, 5_400, 7_200, 10_800, 21_600)
+"""Where one kind of pause ends and the next begins: close together around the ends of lives."""
+OVER_S = 21_600.0
+"""A session that was idle for so long counts as over. If it goes on after all, that is one more pause."""
+FADES = 4_096
+"""After so many pauses the older ones count half."""
+SESSIONS = 4_096
+"""Sessions of an agent that are remembered."""
+LONGEST = 512
+"""Sessions with more model calls count as having so many."""
+LATELY = 0.2
+"""How much the latest first request counts in what others keep."""
+_READ_RUNS = 200
+"""Of each tenant, when a process starts."""
+
+
+@dataclass(slots=True)
+class _Session:
+    last_ms: int
+    calls: int = 0
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Agent:
+    """What was measured of one agent."""
+
+    gaps: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0] for _ in range(len(EDGES_S) + 1)])
+    """For each kind of pause: their seconds in all, and how many."""
+    lengths: Counter[int] = field(default_factory=Counter[int])
+    grown: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    shared: float = 0.0
+    sessions: OrderedDict[tuple[str, str], _Session] = field(default_factory=OrderedDict[tuple[str, str], _Session])
+    habit: Habit | None = None
+
+    def asks(self, session: tuple[str, str], at_ms: int) -> None:
+        """Note that a session has a model call."""
+        self.habit = None
+        known = self.sessions.pop(session, None)
+        if known is not None:
+            self._paused((at_ms - known.last_ms) / 1000)
+        self.sessions[session] = known or _Session(at_ms)
+        self.sessions[session].last_ms = at_ms
+        self._forget(at_ms)
+
+    def _paused(self, seconds: float) -> None:
+        gap = self.gaps[sum(edge <= seconds for edge in EDGES_S)]
+        gap[0] += max(seconds, 0.0)
+        gap[1] += 1
+        if sum(count for _, count in self.gaps) > FADES:
+            self.gaps = [[total / 2, count / 2] for total, count in self.gaps]
+            self.lengths = Counter({length: -(-count // 2) for length, count in self.lengths.items()})
+
+    def answered(self, session: tuple[str, str], usage: Usage, *, first: bool) -> None:
+        """Note what a model call of a session used."""
+        known = self.sessions.get(session)
+        tokens = usage.total_input_tokens
+        if known is None or not tokens:
+            return
+        if first:
+            self.shared += LATELY * (usage.cache_read_tokens / tokens - self.shared)
+        elif known.tokens:
+            self.grown[0] += max(tokens - known.tokens, 0)
+            self.grown[1] += 1
+        known.calls, known.tokens = known.calls + 1, tokens
+
+    def _forget(self, now_ms: int) -> None:
+        """Count sessions as over that were idle for long, or that are too many."""
+        while self.sessions:
+            name, oldest = next(iter(self.sessions.items()))
+            if len(self.sessions) <= SESSIONS and now_ms - oldest.last_ms < OVER_S * 1000:
+                return
+            del self.sessions[name]
+            self.lengths[min(oldest.calls, LONGEST)] += 1
+
+    def summed(self) -> Habit:
+        """Sum it up; the same until something is noted."""
+        if self.habit is None:
+            gaps = tuple(Gap(total / count, round(count)) for total, count in self.gaps if count >= 1)
+            growth = self.grown[0] / self.grown[1] if self.grown[1] else 0.0
+            self.habit = Habit(gaps, tuple(sorted(self.lengths.items())), growth, self.shared)
+        return self.habit
+
+
+class Habits:
+    """What was measured of the agents of a process."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, _Agent] = {}
+
+    def of(self, agent: str) -> Habit:
+        """Say how an agent's sessions have gone."""
+        found = self._agents.get(agent)
+        return found.summed() if found is not None else Habit()
+
+    def note(self, before: State, entries: Iterable[ev.Entry | Outline]) -> None:
+        """Note what a run wrote. `before`: its state until then."""
+        agent, session = before.agent, (before.tenant, before.session)
+        refreshing, calls = before.refreshing, before.kept_calls
+        for entry in entries:
+            event = entry.event
+            if isinstance(event, ev.RunStarted):
+                agent, session, refreshing = event.agent, (event.tenant, event.session), event.refreshes is not None
+            if refreshing or not agent:
+                continue
+            if isinstance(event, ev.ModelCallStarted) and event.attempt == 1 and not event.batch:
+                self._agents.setdefault(agent, _Agent()).asks(session, entry.at_ms)
+            elif isinstance(event, ev.ModelCallFinished) and event.usage is not None and agent in self._agents:
+                self._agents[agent].answered(session, event.usage, first=calls == 0)
+                calls += 1
+
+    async def read(self, store: Store) -> None:
+        """Note what the latest runs of each tenant wrote, before this process drives any."""
+        for tenant in await store.tenants():
+            rows = sorted(await store.runs(tenant, limit=_READ_RUNS), key=lambda row: row.created_ms)
+            outlines = await store.outlines(tenant, [row.run for row in rows])
+            known: Counter[str] = Counter()
+            for row in rows:
+                written = outlines.get(row.run, ())
+                calls = known[row.session]
+                self.note(State(kept_calls=calls), written)
+                known[row.session] += sum(isinstance(each.event, ev.ModelCallFinished) for each in written)

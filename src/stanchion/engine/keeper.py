@@ -1,0 +1,227 @@
+"""Keep what idle sessions have at their provider's cache, where it costs less than writing it again: a read before its life is over.
+
+Such a read is a run like any other, in a session of its own: journaled, reserved on the same budgets, tried once, and only in time. It
+asks once more for the last request of the session (`RunStarted.refreshes`), for the shortest answer. How often, at most, is arithmetic
+(`context/life.py`). Only the process that drove the session's last run does so, and only while that run is its head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from stanchion.context.life import REFRESH_AT, life_s, refreshes
+from stanchion.core import event as ev
+from stanchion.core.bundle import Caps
+from stanchion.core.caching import cache_rules
+from stanchion.core.errors import JournalError, UnknownEvent
+from stanchion.core.state import State
+from stanchion.engine.bound import BoundAgent
+from stanchion.engine.clock import Clock
+from stanchion.engine.habits import Habits
+from stanchion.journal.share import BATCH
+from stanchion.journal.store import Append, Start, StartSaid, Store
+from stanchion.journal.store import Started as StoreStarted
+
+log = logging.getLogger("stanchion.engine")
+
+MOST = 4_096
+"""Idle sessions that are kept at once. Of more, those that have been idle longest are let go."""
+POLL_S = 20.0
+"""How often the clock is looked at again: it may be another than the machine's."""
+IN_TIME = 0.98
+"""A refresh that could not be made until so much of a life is over is not made: it would write all of it again."""
+
+Begin = Callable[[Start, ev.RunStarted, BoundAgent], Awaitable[StartSaid]]
+_Place = tuple[str, str]
+
+
+class _Idle(msgspec.Struct):
+    """A session whose prefix is kept. Milliseconds."""
+
+    place: _Place
+    """Tenant and session."""
+    first: ev.RunStarted
+    """Of a refresh, but for its names and its end."""
+    left: int
+    life_ms: int
+    asked_ms: int
+    """When the session asked last."""
+    used_ms: int
+    """When that was asked again last."""
+    run: str = ""
+    """The refresh under way."""
+
+
+class Keeper:
+    """The idle sessions of one process."""
+
+    def __init__(
+        self,
+        store: Store,
+        begin: Begin,
+        clock: Clock,
+        habits: Habits,
+        find_agent: Callable[[str], BoundAgent | None],
+        new_id: Callable[[str], str],
+    ) -> None:
+        self._store = store
+        self._begin = begin
+        self._clock = clock
+        self._habits = habits
+        self._find_agent = find_agent
+        self._new_id = new_id
+        self._idle: OrderedDict[_Place, _Idle] = OrderedDict()
+        self._due: list[tuple[int, _Place]] = []
+        self._under_way: dict[str, _Place] = {}
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to look at the clock."""
+        self._task = asyncio.create_task(self._run(), name="stanchion-keeper")
+
+    async def aclose(self) -> None:
+        """Begin no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def refreshed_ms(self, tenant: str, session: str) -> int:
+        """Say when a session that goes on now was refreshed last, and let it go; 0: it was not."""
+        idle = self._idle.pop((tenant, session), None)
+        return idle.used_ms if idle is not None and idle.used_ms > idle.asked_ms else 0
+
+    def ended(self, state: State) -> None:
+        """Take a run's end: its session is idle now, or its refresh is done."""
+        if state.refreshing:
+            self._refreshed(state)
+            return
+        agent = self._find_agent(state.agent)
+        if agent is None or agent.digest != state.bundle or state.dry_run or state.prompted != state.bundle:
+            return
+        route = agent.bundle.routes[state.prompted_route] if state.prompted_route >= 0 else None
+        rules = cache_rules(route.provider, route.model) if route is not None else None
+        if route is None or rules is None or state.kept_by != f"{route.provider}:{route.model}":
+            return
+        left = refreshes(state, route, self._habits.of(state.agent))
+        if left:
+            life_ms = int(life_s(rules, long=state.kept_long) * 1000)
+            place = (state.tenant, state.session)
+            self._keep(_Idle(place, _refresh_of(state), left, life_ms, state.kept_ms, state.kept_ms))
+
+    def _keep(self, idle: _Idle) -> None:
+        self._idle.pop(idle.place, None)
+        self._idle[idle.place] = idle
+        while len(self._idle) > MOST:
+            self._idle.popitem(last=False)
+        heapq.heappush(self._due, (idle.used_ms + int(idle.life_ms * REFRESH_AT), idle.place))
+        self._changed.set()
+
+    def _refreshed(self, state: State) -> None:
+        """Go on with a session whose refresh has ended, if it was made and another is left."""
+        idle = self._idle.get(self._under_way.pop(state.run, ("", "")))
+        if idle is None or idle.run != state.run:
+            return
+        idle.run = ""
+        idle.left -= 1
+        if state.outcome != "done":
+            idle.left = 0
+            return
+        idle.used_ms = state.kept_ms
+        if idle.left > 0:
+            self._keep(idle)
+
+    async def look(self) -> list[str]:
+        """Begin what is due now; give the runs."""
+        begun: list[str] = []
+        while self._due and self._due[0][0] <= self._clock.now_ms():
+            _, place = heapq.heappop(self._due)
+            idle = self._idle.get(place)
+            if idle is None or idle.run or idle.left <= 0:
+                continue
+            if idle.used_ms + int(idle.life_ms * REFRESH_AT) > self._clock.now_ms():
+                continue  # (its next time stands further behind)
+            if run := await self._refresh(idle):
+                begun.append(run)
+        return begun
+
+    async def _refresh(self, idle: _Idle) -> str:
+        """Begin a refresh, if its session is still idle and there is time; give its run, or ""."""
+        until_ms = idle.used_ms + int(idle.life_ms * IN_TIME)
+        agent = self._find_agent(idle.first.agent)
+        if agent is None or self._clock.now_ms() >= until_ms or not await self._is_head(idle):
+            self._idle.pop(idle.place, None)
+            return ""
+        run = self._new_id("run_")
+        first = msgspec.structs.replace(idle.first, run=run, session=self._new_id("refresh_"), deadline_ms=until_ms)
+        idle.run = run
+        self._under_way[run] = idle.place
+        said = await self._begin(_start_of(first), first, agent)
+        if said == StoreStarted(run):
+            return run
+        self._under_way.pop(run, None)
+        self._idle.pop(idle.place, None)
+        return ""
+
+    async def _is_head(self, idle: _Idle) -> bool:
+        """Say whether nothing was said in a session since."""
+        row = await self._store.session(*idle.place)
+        base = idle.first.refreshes
+        return row is not None and not row.live and row.head is not None and base is not None and row.head == base
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            try:
+                await self.look()
+            except (JournalError, UnknownEvent) as error:
+                log.warning("idle sessions were not refreshed: %s", error)
+            except Exception:  # (it saves money, and nothing depends on it)
+                log.exception("idle sessions were not refreshed")
+            await self._until(self._due[0][0] if self._due else 0)
+
+    async def _until(self, due_ms: int) -> None:
+        """Wait for a time, or for another to be set; with nothing to keep, for that alone."""
+        if not due_ms:
+            await self._changed.wait()
+            return
+        left_s = (due_ms - self._clock.now_ms()) / 1000
+        try:
+            async with asyncio.timeout(min(max(left_s, 0.01), POLL_S)):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+
+def _refresh_of(state: State) -> ev.RunStarted:
+    """Make the first event of a refresh, but for its names and its end."""
+    return ev.RunStarted(
+        run="",
+        tenant=state.tenant,
+        session="",
+        agent=state.agent,
+        bundle=state.bundle,
+        user=state.user,
+        caps=Caps(turns=1, budget_wait_s=0.0),
+        ledgers=state.ledgers,
+        refreshes=ev.Base(state.run, state.seq, state.hash.hex()),
+    )
+
+
+def _start_of(first: ev.RunStarted) -> Start:
+    return Start(
+        tenant=first.tenant,
+        run=first.run,
+        session=first.session,
+        agent=first.agent,
+        bundle=first.bundle,
+        user=first.user,
+        priority=BATCH,
+        first=Append(tenant=first.tenant, run=first.run, expected_seq=0, epoch=0),
+    )
