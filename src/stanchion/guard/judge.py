@@ -40,7 +40,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_s: float = 0.0
     quorum: int = 0
     bare: bool = False
-    """These values have no ground: a no is about them, and not only about this call."""
+    """These values have no ground, or a check found them: a no is about them, and not only about this call."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -207,7 +207,7 @@ def _checked(standing: Standing) -> Iterator[Reason]:
         if hit.action in ("block", "ask"):
             paths = (hit.path,) if hit.path else ()
             action = "deny" if hit.action == "block" else "ask"
-            yield Reason(action, f"check:{hit.check}", f"the check {hit.check} found: {hit.reason}", paths)
+            yield Reason(action, f"check:{hit.check}", f"the check {hit.check} found: {hit.reason}", paths, bare=True)
 
 
 def _withheld(arguments: Mapping[str, Any], found: list[Finding]) -> Iterator[Reason]:

@@ -352,7 +352,8 @@ def _read_result(state: State, call: Call, arguments: bytes, spec: ToolSpec) -> 
     number, offset = str(wanted["result"]), int(wanted.get("offset", 0))
     known = [str(place) for place in range(1, len(state.held) + 1)]
     if number not in known:
-        return _result(call, "error", f"There is no long result {number[:64]!r}; there are {len(known)}.")
+        wrong = _tellable(call, f"There is no long result {number[:64]!r}", "There is no such long result")
+        return _result(call, "error", f"{wrong}; there are {len(known)}.")
     text = state.held[int(number) - 1]
     offset = min(max(offset, 0), len(text))
     end = min(offset + spec.max_result_chars, len(text))
