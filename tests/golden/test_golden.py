@@ -9,9 +9,10 @@ from typing import Any, get_args
 import pytest
 
 from stanchion.core import event as ev
+from stanchion.core.charge import charges
 from stanchion.core.fold import carry, fold
 from stanchion.core.state import State
-from stanchion.journal.record import read_entry, verify
+from stanchion.journal.record import read_entry, read_outline, verify
 from tests.golden.make import read, summary
 
 HERE = Path(__file__).parent
@@ -42,6 +43,14 @@ def is_run(version: str, name: str, run: str) -> bool:
 def test_a_golden_journal_folds_as_ever(version: str, name: str) -> None:
     """What happened, what was said, what it cost, what waits."""
     assert summary(folded(version, name)) == told(version)["runs"][name]
+
+
+@pytest.mark.parametrize(("version", "name"), JOURNALS)
+def test_what_a_golden_journal_paid_adds_up(version: str, name: str) -> None:
+    """Without its contents: each cost is one charge, and their sum is what the run cost."""
+    _, records = read(HERE / version / f"{name}.jsonl")
+    found = list(charges((read_outline(record.seq, record.envelope) for record in records), {}))
+    assert sum(charge.cost for charge in found) == folded(version, name).totals.cost
 
 
 @pytest.mark.parametrize(("version", "name"), JOURNALS)

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stanchion.core import event as ev
+from stanchion.core.chain import Outline
+from stanchion.core.charge import charges
 from stanchion.core.fold import evolve, fold
 from stanchion.core.message import ToolResult
 from stanchion.core.policy import Grant
@@ -58,6 +60,15 @@ def test_a_keyless_effect_is_repeated_only_when_it_is_known_not_to_be_done(
                 allowed[event.call] = False
             case _:
                 pass
+
+
+@given(script=scripts, luck=fates, dies=crashes, seed=st.integers(0, 999), cap=caps)
+@settings(max_examples=100)
+def test_charges_add_up_to_what_a_run_cost(script: Any, luck: Any, dies: Any, seed: int, cap: Any) -> None:
+    """Read from the journal alone, whatever failed, was lost or was refused."""
+    play = Play(agent(), script, luck, person=erratic(seed), crashes=dies, caps=cap).play()
+    found = list(charges((Outline(entry.seq, entry.at_ms, entry.event) for entry in play.entries), {}))
+    assert sum(charge.cost for charge in found) == play.state.totals.cost
 
 
 @given(script=scripts, luck=fates, dies=crashes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -284,3 +285,30 @@ def test_times_are_read() -> None:
     }  # fmt: skip
     assert {text: moment_ms(text, now_ms, field="since") for text in said} == said
     assert format_usd(nano("-0.5")) == "-0.50"
+
+
+async def test_a_tenant_s_reports_take_turns() -> None:
+    """Whoever asks often waits for its own answers; another tenant does not."""
+
+    class Watched(MemoryStore):
+        reading: list[str]
+        seen: set[tuple[str, ...]]
+
+        async def outlines(self, tenant: str, runs: Sequence[str]) -> Any:
+            self.reading.append(tenant)
+            await asyncio.sleep(0)  # let the others come as far as they may
+            self.seen.add(tuple(sorted(self.reading)))
+            found = await super().outlines(tenant, runs)
+            self.reading.remove(tenant)
+            return found
+
+    store = Watched()
+    store.reading, store.seen = [], set()
+    agent = Agent(name="desk", model=Model("anthropic:claude-test", price=price_usd(input="1", output="1")))
+    async with await Runtime.open(agent, store=store, clients={"*": ScriptedModel(["Hello."])}) as runtime:
+        for tenant in ("a", "b"):
+            await runtime.wait((await runtime.start("desk", "Hi", tenant=tenant)).run, tenant=tenant, timeout_s=30)
+        reports = await asyncio.gather(*(reckon(runtime, tenant=tenant) for tenant in "aab"))
+    assert [report.looked_at for report in reports] == [1, 1, 1]
+    assert ("a", "b") in store.seen
+    assert not any(both.count("a") > 1 for both in store.seen)

@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import get_args
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -47,13 +48,14 @@ class Costs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def report(
         self, question: CostQuestion, *, tenant: str = "default", most_runs: int = 0, progress: Progress = no_progress
     ) -> CostReport:
         """Reckon the runs of a tenant, or of all ("", for operators); at most so many of the newest (0: all).
 
-        Raises `InputError` that names the field.
+        One after the other for a tenant: a report reads much, and others read as well. Raises `InputError` that names the field.
         """
         now_ms = await self._store.now_ms()
         by = _dimensions(question.by)
@@ -68,8 +70,9 @@ class Costs:
         reckoner = Reckoner(by, since_ms=since_ms, until_ms=until_ms, what_if=what_if)
         period = Period(since_ms, until_ms)
         reading = _Reading(self._store, reckoner, period, most_runs, progress)
-        for owner in [tenant] if tenant else await self._store.tenants():
-            await reading.read(owner, question)
+        async with self._turns.setdefault(tenant, asyncio.Lock()):
+            for owner in [tenant] if tenant else await self._store.tenants():
+                await reading.read(owner, question)
         return report_of(question, period, reckoner, reading.so_far, what_if, today)
 
 
