@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stanchion import Agent, Runtime, tool
+from stanchion.cli.costs import in_order
 from stanchion.cli.main import call
 from stanchion.core.message import ToolResult, Usage
 from stanchion.core.money import format_usd
@@ -100,6 +101,15 @@ def test_json_has_all_of_it(data: str, capsys: pytest.CaptureFixture[str]) -> No
     assert (report["more_groups"], report["looked_at"], report["total"]["runs"]) == (1, 3, 3)
     _, out, _ = said(capsys, "--data", data, "--all-tenants", "--by", "tenant", "--top", "1")
     assert "(1 more)" in out
+
+
+def test_days_are_read_in_order() -> None:
+    """Whatever each cost; other groups stand as they came, the dearest first."""
+    keys = [("b", "2026-11-02"), ("a", "2026-11-03"), ("b", "2026-11-01")]
+    days = [{"key": {"agent": agent, "day": day}} for agent, day in keys]
+    assert [tuple(each["key"].values()) for each in in_order(days, ["agent", "day"])] == [keys[1], keys[2], keys[0]]
+    users = [{"key": {"user": name}} for name in "cab"]
+    assert in_order(users, ["user"]) == users
 
 
 def test_nothing_was_spent(data: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -110,7 +110,7 @@ def _progress() -> Generator[Callable[[int], None]]:
 
 
 def _print(report: Json) -> None:
-    rows = [dict(group) for group in report["groups"]]
+    rows = in_order(report["groups"], report["by"])
     if rows and report["rest"]:
         rows.append({**report["rest"], "key": {report["by"][0]: f"({report['more_groups']:,} more)"}})
     if len(rows) > 1:
@@ -123,6 +123,11 @@ def _print(report: Json) -> None:
         say(f"{newest}; ask on the data itself (--data) for all")
     if report["unreadable"]:
         say(f"left out, for this version cannot read them: {', '.join(report['unreadable'])}")
+
+
+def in_order(groups: Sequence[Row], by: Sequence[str]) -> list[Row]:
+    """Put groups in the order in which they are read: by time where there are days, else the dearest first, as they came."""
+    return sorted(groups, key=lambda group: [group["key"][name] for name in by]) if "day" in by else list(groups)
 
 
 def _columns(report: Json) -> Iterator[Column]:
