@@ -8,7 +8,7 @@ that may or may not have been made is safe to make again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from examples.airline import arithmetic, domain
 from examples.airline.domain import Booking, Refused
@@ -23,8 +23,16 @@ from examples.airline.records import (
 )
 from examples.airline.store import AirlineDb, Desk
 from stanchion import ToolError, tool
+from stanchion.policy import Bound, Destination, ResultField
 
 Record = dict[str, Any]
+Customer = Annotated[str, Destination("customer")]
+Reservation = Annotated[str, Destination("reservation")]
+OURS = {
+    "reservations.*": ResultField("reservation", trusted=True),
+    "payment_methods.@": ResultField("payment", trusted=True),
+}
+"""What of a profile the guard may go by: ids that the airline itself gave."""
 
 
 def _read(db: AirlineDb, look: Callable[[Desk], Any]) -> Any:
@@ -42,13 +50,13 @@ def _apply(db: AirlineDb, key: str, name: str, effect: Callable[[Desk], Any]) ->
         raise ToolError(f"Error: {refusal}") from None
 
 
-@tool(effect="read", timeout_s=10)
+@tool(effect="read", timeout_s=10, result=OURS)
 def get_user_details(user_id: str, *, db: AirlineDb) -> Record:
     """Get a user's profile: name, payment methods, membership, reservations. Example: get_user_details("ada_byron_1815")."""
     return _read(db, lambda desk: domain.user_details(desk, user_id))
 
 
-@tool(effect="read", timeout_s=10)
+@tool(effect="read", timeout_s=10, result={"user_id": ResultField("customer", trusted=True)})
 def get_reservation_details(reservation_id: str, *, db: AirlineDb) -> Record:
     """Get a reservation: flights, passengers, payments, bags, insurance. Example: get_reservation_details("8JX2WO")."""
     return _read(db, lambda desk: domain.reservation_details(desk, reservation_id))
@@ -72,9 +80,9 @@ def search_onestop_flight(origin: str, destination: str, date: str, *, db: Airli
     return _read(db, lambda desk: domain.onestop_flights(desk, origin, destination, date))
 
 
-@tool(effect="irreversible", timeout_s=10)
+@tool(effect="irreversible", timeout_s=10, params={"payment_methods.*.payment_id": Destination("payment")})
 def book_reservation(
-    user_id: str,
+    user_id: Customer,
     origin: str,
     destination: str,
     flight_type: FlightType,
@@ -110,7 +118,7 @@ def book_reservation(
 
 
 @tool(effect="irreversible", timeout_s=10)
-def cancel_reservation(reservation_id: str, *, db: AirlineDb, key: str) -> Record:
+def cancel_reservation(reservation_id: Reservation, *, db: AirlineDb, key: str) -> Record:
     """Cancel a whole reservation and refund its payments. The API does not check whether the policy allows it."""
     return _apply(db, key, "cancel_reservation", lambda desk: domain.cancel(desk, reservation_id))
 
@@ -158,7 +166,7 @@ def update_reservation_passengers(
 
 
 @tool(effect="irreversible", timeout_s=10)
-def send_certificate(user_id: str, amount: Dollars, *, db: AirlineDb, key: str) -> str:
+def send_certificate(user_id: Customer, amount: Annotated[Dollars, Bound("money")], *, db: AirlineDb, key: str) -> str:
     """Send a travel certificate of `amount` dollars to a user, as a compensation."""
     certificate = _apply(db, key, "send_certificate", lambda desk: domain.give_certificate(desk, user_id, amount))
     return f"Certificate {certificate} added to user {user_id} with amount {amount}."
