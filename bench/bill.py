@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from bench.floor import OPENAI, ROWS, SONNET, Row, Task, floor
+from bench.floor import ROWS, SHEETS, Row, Task, floor
 from stanchion.agent import Agent, Limits, Model
 from stanchion.core import event as ev
 from stanchion.core.message import Usage
@@ -31,7 +31,7 @@ RULE = "A parcel that is lost is paid for when the carrier says so, and not befo
 ANSWER = ("I have looked at it and will see to the rest of it at once. " * 40)[: 4 * 500]
 OTHERS_S = 240
 """How often another session of the agent asks something, where others keep the shared beginning warm."""
-TRIAL = "trial"
+TRIAL, TASK = "trial", "task"
 STEP_S = 20.0
 """How far the clocks go at once in a pause."""
 AFTER_S = 7_200.0
@@ -76,7 +76,8 @@ class Desk:
         if view.outcome != "done":
             raise RuntimeError(f"run {started.run} of {session} ended as {view.outcome}: {view.reason}")
         page = await self.runtime.store.read("default", started.run)
-        self.lives += [entry.event.cache for entry in page if isinstance(entry.event, ev.ModelCallStarted)]
+        if session == TASK:
+            self.lives += [entry.event.cache for entry in page if isinstance(entry.event, ev.ModelCallStarted)]
         return next(entry.event for entry in page if isinstance(entry.event, ev.ModelCallFinished))
 
     async def other(self) -> None:
@@ -177,19 +178,18 @@ async def billed(row: Row, model: str, task: Task, identity_bytes: int, folder: 
                 await desk.pause(AFTER_S, warm=row.warm)
                 await desk.forward(NEXT_S)
             before, desk.refreshes = await desk.billed(), []
-            usages, apart = await session(desk, "task", row, task)
+            usages, apart = await session(desk, TASK, row, task)
             apart += await desk.pause(AFTER_S, warm=row.warm) if row.pause_s else 0
             total = await desk.billed() - before - apart
     finally:
         await sim.stop()
-    price = SONNET if model.startswith("anthropic") else OPENAI
     return Bill(
         row.name,
         model,
         total,
-        floor(row, task, price),
+        floor(row, task, model),
         usages,
-        desk.lives[-task.turns :],
+        desk.lives,
         len(desk.refreshes),
         sum(desk.refreshes),
     )
@@ -239,13 +239,15 @@ def share_read(usages: Sequence[Usage]) -> float:
 def main() -> None:
     """Measure what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m bench.bill", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--model", default="anthropic:claude-sonnet-4-6")
+    parser.add_argument("--model", default=next(iter(SHEETS)), choices=list(SHEETS))
+    parser.add_argument("--cache", choices=["auto", "short", "long"], default="auto", help="the life of what is kept")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--last", type=int, default=80_000, metavar="TOKENS", help="input of the last turn")
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS), metavar="ROW")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args()
     rows = [ROWS[name] for name in given.rows]
+    rows = [row if row.cache == "off" else msgspec.structs.replace(row, cache=given.cache) for row in rows]
     bills = asyncio.run(measure(given.model, Task(turns=given.turns, last=given.last), rows))
     print(table(bills))
     if given.json:

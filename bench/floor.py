@@ -1,7 +1,7 @@
 """The least that a task can cost, by arithmetic: what `bench.bill` stands beside. Pure.
 
-A floor knows the pauses beforehand. It is the least over: no cache; the short or the long life; prefixes that lapse in a pause and
-are written again, or are read now and then while nobody asks, so that they live on. With pauses the last request is not written, for
+A floor knows the pauses beforehand. It is the least over: no cache; the short or the long life; and in each pause a prefix that lapses and
+is written again, or is read now and then while nobody asks, so that it lives on. With pauses the last request is not written, for
 nothing comes after it. A prefix is kept wholly for one life: one that was read from the short life and is then marked for the long one is not counted on.
 """
 
@@ -13,10 +13,15 @@ import msgspec
 
 from stanchion.core.money import Price, price_usd
 
-SONNET = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
-OPENAI = price_usd(input="1.75", output="14", cache_read="0.175")
-"""gpt-5.2: what is kept is not billed apart."""
-SHORT_S, LONG_S = 300.0, 3600.0
+SHEETS = {
+    "anthropic:claude-sonnet-4-6": price_usd(
+        input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6"
+    ),
+    "openai:gpt-5.2": price_usd(input="1.75", output="14", cache_read="0.175"),
+    "openai:gpt-5.6": price_usd(input="4", output="20", cache_read="0.40", cache_write="5"),
+}
+"""In dollars per million tokens, written down here again: a floor does not go by what it measures."""
+SHORT_S, LONG_S, RETAINED_S = 300.0, 3600.0, 86_400.0
 LEARNS = 4
 """Sessions by which an agent has learnt its pauses, where there are some."""
 
@@ -70,27 +75,34 @@ def _rows() -> dict[str, Row]:
 ROWS = _rows()
 
 
-def floor(row: Row, task: Task, price: Price) -> int:
+def floor(row: Row, task: Task, model: str) -> int:
     """Give the least that a row can cost, in nano-dollars."""
+    price = SHEETS[model]
     plain = _tokens(task, price.input)
-    if row.cache == "off":
+    marked = model.startswith("anthropic")
+    if row.cache == "off" and marked:
         return _nano(plain + _answers(task, price))
-    lives = ((price.cache_write, SHORT_S), (price.cache_write_long, LONG_S))
-    kept = min(
-        _kept(row, task, price, write, life_s, refresh=refresh) for write, life_s in lives for refresh in (False, True)
-    )
+    kept = min(_kept(row, task, price, write, life_s) for write, life_s in _lives(row, price, marked=marked))
     return _nano(min(plain, kept) + _answers(task, price))
 
 
-def _kept(row: Row, task: Task, price: Price, write: int, life_s: float, *, refresh: bool) -> int:
+def _lives(row: Row, price: Price, *, marked: bool) -> list[tuple[int, float]]:
+    """List what may be chosen: what a write costs, and how long it lives. OpenAI's day is no choice: it is asked for, or not."""
+    if marked:
+        return [(price.cache_write, SHORT_S), (price.cache_write_long, LONG_S)]
+    return [(price.cache_write, RETAINED_S if row.cache == "long" else SHORT_S)]
+
+
+def _kept(row: Row, task: Task, price: Price, write: int, life_s: float) -> int:
     """Price the input where all of it is kept for a life, in nano-dollars a million times."""
     shared = task.first if row.warm else 0
     total = 0
     for turn in range(task.turns):
         found = task.input(turn - 1) if turn else shared
         if row.pauses_before(turn) and row.pause_s > life_s:
-            if refresh:
-                total += math.ceil(row.pause_s / life_s - 1) * found * price.cache_read
+            refreshed = math.ceil(row.pause_s / life_s - 1) * found * price.cache_read
+            if refreshed <= (found - shared) * (write - price.cache_read):
+                total += refreshed
             else:
                 found = shared
         ends = row.pause_s > 0 and turn == task.turns - 1

@@ -114,6 +114,7 @@ def _show(view: Json, where: Where) -> None:
         "cost": f"${view['usd']}",
         "used": f"{counted(usage['turns'], 'turn')}, {counted(usage['tool_calls'], 'tool call')}, "
         f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out",
+        "cache": _cached(view),
         "events": str(view["seq"]),
         "done": ", ".join(view["done"]),
         "in doubt": ", ".join(view["in_doubt"]),
@@ -128,6 +129,17 @@ def _show(view: Json, where: Where) -> None:
         print_text("\n" + "\n".join(waiting_lines(waiting)))
     if view["waiting"]:
         say(f"decide with\n{how_to_decide(view['run'], view['waiting'], there(where))}")
+
+
+def _cached(view: Json) -> str:
+    """Say how much was read of what the provider's cache should have had, and what was not, and why."""
+    usage = view["usage"]
+    sent, read = usage.get("cache_expected_tokens", 0), usage.get("cache_hit_tokens", 0)
+    missed = [
+        f"turn {miss['turn']} read {miss['read']:,} of {miss['sent']:,}: {miss['reason']}"
+        for miss in view.get("cache_misses", ())
+    ]
+    return "; ".join([*([f"{read:,} of {sent:,} tokens read that were sent before"] if sent else []), *missed])
 
 
 @app.command()

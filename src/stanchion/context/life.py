@@ -17,6 +17,7 @@ import msgspec
 
 from stanchion.core.bundle import Route
 from stanchion.core.caching import CacheRules, cache_rules
+from stanchion.core.kept import expected
 from stanchion.core.money import Price
 from stanchion.core.state import State
 
@@ -138,11 +139,6 @@ def refreshes(state: State, route: Route, habit: Habit) -> int:
     return prefix.best(habit, habit.goes_on(state.kept_calls))[0]
 
 
-def life_s(rules: CacheRules, *, long: bool) -> float:
-    """Give how long a prefix lives, in seconds."""
-    return rules.long_s if long else rules.short_s
-
-
 def life(state: State, route: Route, habit: Habit, now_ms: int, tokens: int) -> Life:
     """Say for how long the next request is to be kept: as its session began, while that lives; else what costs least."""
     if route.cache != "auto":
@@ -150,22 +146,6 @@ def life(state: State, route: Route, habit: Habit, now_ms: int, tokens: int) -> 
     rules = cache_rules(route.provider, route.model)
     if rules is None:
         return "short"
-    if _is_kept(state, route, rules, now_ms):
+    if expected(state, route.provider, route.model, now_ms):
         return "long" if state.kept_long else "short"
     return choose(route.price, rules, habit, tokens, state.kept_calls)
-
-
-def _is_kept(state: State, route: Route, rules: CacheRules, now_ms: int) -> bool:
-    """Say whether what the session sent last should still be kept, by the clock."""
-    if not state.kept_tokens or state.kept_by != f"{route.provider}:{route.model}":
-        return False
-    return now_ms - max(state.kept_ms, state.refreshed_ms) < life_s(rules, long=state.kept_long) * 1000
-
-
-def expected(state: State, route: Route, now_ms: int) -> int:
-    """Expect how many tokens of the next request are read from the cache, by what this session sent before. An estimate."""
-    rules = cache_rules(route.provider, route.model) if route.cache != "off" else None
-    if rules is None or state.prompted not in ("", state.bundle) or not _is_kept(state, route, rules, now_ms):
-        return 0
-    read = state.kept_tokens // rules.step * rules.step
-    return read if read >= rules.minimum else 0

@@ -113,6 +113,10 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """For how long the provider is asked to keep it. Earlier journals do not say."""
     cache_expected: int = 0
     """How many of its tokens should be read from the provider's cache: an estimate, by what was sent before, when, and the rules."""
+    cache_sent: int = 0
+    """Tokens of the session's request before it, if that was to be kept."""
+    cache_unkept: Literal["", "reset", "model", "life", "small"] = ""
+    """Why they are not expected: another beginning, another model, the cache's life is over, too short to be kept."""
 
 
 class ModelCallFinished(_Event, frozen=True, tag="model_call_finished"):

@@ -16,6 +16,7 @@ from stanchion.core import checked, sealing
 from stanchion.core import event as ev
 from stanchion.core.block import marked
 from stanchion.core.bundle import BUILT_IN
+from stanchion.core.kept import TOLERANCE
 from stanchion.core.message import (
     REVIEWER,
     Erased,
@@ -32,7 +33,7 @@ from stanchion.core.message import (
 )
 from stanchion.core.path import changed, pick
 from stanchion.core.policy import Grant
-from stanchion.core.state import Call, Denied, ModelCall, Refusal, Seen, State, Trace, Unchecked, decisions_for
+from stanchion.core.state import Call, Denied, Missed, ModelCall, Refusal, Seen, State, Trace, Unchecked, decisions_for
 
 TRACES = 256
 """How many settled calls the loop detection looks back on at most."""
@@ -101,7 +102,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.NoticeAdded():
             return _noticed(state, event)
         case ev.PrefixReset():
-            return _with(state, prompted="", kept_tokens=0) if event.reason == "bundle" else state
+            return _with(state, prompted="") if event.reason == "bundle" else state
         case ev.ModelCallStarted():
             return _model_started(state, event, entry.epoch)
         case ev.ModelCallFinished():
@@ -335,6 +336,9 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         batch=event.batch,
         name=f"{event.provider}:{event.model}",
         cache=event.cache,
+        cache_expected=event.cache_expected,
+        sent_before=event.cache_sent,
+        unkept=event.cache_unkept,
     )
     return _with(
         state,
@@ -358,6 +362,8 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         input_tokens=state.totals.input_tokens + used_in,
         output_tokens=state.totals.output_tokens + used_out,
         cost=state.totals.cost + event.cost,
+        cache_expected=state.totals.cache_expected + (model.cache_expected if model is not None else 0),
+        cache_hit=state.totals.cache_hit + _hit(model, usage),
     )
     said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
     said = () if "output" in state.checked else said  # what was not checked is nobody's answer, not even the best
@@ -383,7 +389,19 @@ def _kept(state: State, model: ModelCall | None, usage: Usage | None) -> State:
         kept_long=model is not None and model.cache == "long",
         kept_calls=state.kept_calls + 1,
         refreshed_ms=0,
+        missed=state.missed + _missed(model, usage),
     )
+
+
+def _hit(model: ModelCall | None, usage: Usage | None) -> int:
+    return min(model.cache_expected, usage.cache_read_tokens) if model is not None and usage is not None else 0
+
+
+def _missed(model: ModelCall | None, usage: Usage | None) -> tuple[Missed, ...]:
+    """Note a call that read less than its session had sent before, and why."""
+    if model is None or usage is None or usage.cache_read_tokens >= model.sent_before * (1 - TOLERANCE):
+        return ()
+    return (Missed(model.turn, model.sent_before, usage.cache_read_tokens, model.unkept or "unknown"),)
 
 
 def _proposed(seq: int, parts: tuple[Part, ...]) -> tuple[Call, ...]:

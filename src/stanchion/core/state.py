@@ -37,6 +37,11 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """Provider and model."""
     cache: str = ""
     """For how long its request is kept: "short", "long" or "off"; "": not said."""
+    cache_expected: int = 0
+    sent_before: int = 0
+    """Tokens of the session's request before it, if that was to be kept."""
+    unkept: str = ""
+    """Why they cannot be read, as in `core.kept.WORDS`."""
     code: str = ""
     """Why the last attempt failed."""
     retryable: bool = False
@@ -189,7 +194,21 @@ class Totals(msgspec.Struct, frozen=True, omit_defaults=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost: int = 0
+    cache_expected: int = 0
+    """Input tokens that should have been read from a cache, as estimated before each call .."""
+    cache_hit: int = 0
+    """.. and how many of them were."""
     malformed_in_row: int = 0
+
+
+class Missed(msgspec.Struct, frozen=True):
+    """A model call that read less from the cache than its session had sent before. Tokens."""
+
+    turn: int
+    sent: int
+    read: int
+    reason: str
+    """As in `core.kept.WORDS`."""
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -246,6 +265,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """For the long life."""
     kept_calls: int = 0
     """How many model calls of the session were answered."""
+    missed: tuple[Missed, ...] = ()
+    """The run's model calls that read less than that."""
     refreshing: bool = False
     """The run asks for the last request of another session once more, and for nothing else."""
     unbounded: str = ""

@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from stanchion.context.life import REFRESH_AT, life_s, refreshes
+from stanchion.context.life import REFRESH_AT, refreshes
 from stanchion.core import event as ev
 from stanchion.core.bundle import Caps
 from stanchion.core.caching import cache_rules
 from stanchion.core.errors import JournalError, UnknownEvent
+from stanchion.core.kept import life_ms
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
@@ -111,9 +112,8 @@ class Keeper:
             return
         left = refreshes(state, route, self._habits.of(state.agent))
         if left:
-            life_ms = int(life_s(rules, long=state.kept_long) * 1000)
-            place = (state.tenant, state.session)
-            self._keep(_Idle(place, _refresh_of(state), left, life_ms, state.kept_ms, state.kept_ms))
+            place, lives_ms = (state.tenant, state.session), life_ms(rules, long=state.kept_long)
+            self._keep(_Idle(place, _refresh_of(state), left, lives_ms, state.kept_ms, state.kept_ms))
 
     def _keep(self, idle: _Idle) -> None:
         self._idle.pop(idle.place, None)

@@ -15,6 +15,7 @@ from stanchion.context import life
 from stanchion.context.assemble import assemble, bound_input_tokens, preamble, prefix_digest, unbounded_parts
 from stanchion.core import event as ev
 from stanchion.core.bundle import EXTRACT, Bundle, Route
+from stanchion.core.kept import predicted
 from stanchion.core.message import RUNTIME, ModelRequest, Part, Text
 from stanchion.core.state import ModelCall, State
 from stanchion.loop import answer, check, limit, step
@@ -286,8 +287,9 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         batch=batch,
         max_output_tokens=allowed.max_output_tokens if batch else 0,
         cache=kept,
-        cache_expected=life.expected(state, chosen, moment.now_ms),
     )
+    if kept != "off":
+        started = predicted(started, state, moment.now_ms)
     if batch:
         handed = HandIn(turn, attempt, route, allowed.reserved)
         return Decision(events=(*_resets(state, route), started), effects=(handed,))

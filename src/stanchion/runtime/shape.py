@@ -9,6 +9,7 @@ import msgspec
 
 from stanchion.core.bundle import Bundle
 from stanchion.core.event import Entry
+from stanchion.core.kept import WORDS
 from stanchion.core.message import Erased, Part, Text
 from stanchion.core.money import format_usd
 from stanchion.core.state import State
@@ -125,6 +126,20 @@ class RunUsage(msgspec.Struct, frozen=True):
     tool_calls: int
     input_tokens: int
     output_tokens: int
+    cache_expected_tokens: int = 0
+    """Input that the session had sent before and the provider's cache should have had, as estimated before each call .."""
+    cache_hit_tokens: int = 0
+    """.. and how much of it was read."""
+
+
+class CacheMiss(msgspec.Struct, frozen=True):
+    """A model call that read less from the cache than its session had sent before. Tokens."""
+
+    turn: int
+    sent: int
+    read: int
+    reason: str
+    """In words."""
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -155,6 +170,7 @@ class RunView(msgspec.Struct, frozen=True):
     updated_ms: int
     queue: Queue | None = None
     """Where it stands, while it has not begun."""
+    cache_misses: list[CacheMiss] = []
 
 
 class VerifiedRun(msgspec.Struct, frozen=True):
@@ -189,7 +205,10 @@ def view_of(row: RunRow, state: State, bundle: Bundle | None, waiting: list[Wait
             tool_calls=state.totals.tool_calls,
             input_tokens=state.totals.input_tokens,
             output_tokens=state.totals.output_tokens,
+            cache_expected_tokens=state.totals.cache_expected,
+            cache_hit_tokens=state.totals.cache_hit,
         ),
+        cache_misses=[CacheMiss(each.turn, each.sent, each.read, WORDS[each.reason]) for each in state.missed],
         waiting=waiting,
         done=[f"{call} {tool}" for call, tool in state.done if tool in effects],
         in_doubt=list(state.doubtful),

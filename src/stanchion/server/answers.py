@@ -99,6 +99,19 @@ class UsageModel(BaseModel):
     tool_calls: int
     input_tokens: int
     output_tokens: int
+    cache_expected_tokens: int = Field(
+        0, description="Input that the session had sent before and the provider's cache should have had: an estimate."
+    )
+    cache_hit_tokens: int = Field(0, description="How much of that was read from the cache.")
+
+
+class CacheMissModel(BaseModel):
+    """A model call that read less from the cache than its session had sent before. Tokens."""
+
+    turn: int
+    sent: int
+    read: int
+    reason: str = Field(description="Why, in words.")
 
 
 class PrecedentModel(BaseModel):
@@ -206,6 +219,9 @@ class RunModel(BaseModel):
     output: Any = Field(description="A structured answer, parsed.")
     parked: str
     queue: QueueModel | None = Field(None, description="Where it stands, while it has not begun.")
+    cache_misses: list[CacheMissModel] = Field(
+        [], description="Calls that read less from the provider's cache than their session had sent."
+    )
 
 
 class OriginModel(BaseModel):

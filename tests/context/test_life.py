@@ -1,0 +1,120 @@
+"""For how long a prefix is kept, and how often it is refreshed: the arithmetic, against a plain sum over sessions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stanchion.context.life import (
+    LEAST_GAPS,
+    MOST_REFRESHES,
+    REFRESH_AT,
+    Gap,
+    Habit,
+    Kept,
+    choose,
+    kept,
+    refreshes,
+)
+from stanchion.core.bundle import Route
+from stanchion.core.caching import CacheRules, cache_rules
+from stanchion.core.money import price_usd
+from stanchion.core.state import State
+
+PRICE = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
+
+
+def rules() -> CacheRules:
+    found = cache_rules("anthropic", "claude-sonnet-4-6")
+    assert found is not None
+    return found
+
+
+def habit(*gaps: tuple[float, int], shared: float = 0.0, sessions: int = 4) -> Habit:
+    """Sessions of 15 calls that grow by 1,429 tokens a turn."""
+    return Habit(tuple(Gap(*gap) for gap in gaps), ((15, sessions),), 1_429.0, shared)
+
+
+@pytest.mark.parametrize(
+    ("how", "life", "often"),
+    [
+        (habit((2, 56)), "short", 0),
+        (habit((2, 52), (360, 4)), "short", 1),
+        (habit((2, 52), (360, 4), shared=1.0), "short", 1),
+        (habit((360, 56)), "long", 0),
+        (habit((2, 52), (4_200, 4)), "long", 1),
+        (habit((2, 52), (4_200, 4), shared=1.0), "short", 0),
+        (habit((4_200, 56)), "long", 1),
+        (habit((4_200, 56), shared=1.0), "long", 1),
+        (habit((100_000, 56)), "short", 0),
+    ],
+)
+def test_what_costs_least(how: Habit, life: str, often: int) -> None:
+    """The cases of the benchmark: no pauses, one of 6 or 70 minutes a session, one before every turn; a day each."""
+    chosen = choose(PRICE, rules(), how, 60_000)
+    assert chosen == life
+    prefix = kept(PRICE, rules(), 70_000, how.shared * 60_000, long=chosen == "long")
+    assert prefix.best(how, how.goes_on(8))[0] == often
+
+
+def test_nothing_is_concluded_from_few_pauses() -> None:
+    """A few long ones at the start are no habit."""
+    few, enough = habit((360, LEAST_GAPS - 1)), habit((360, LEAST_GAPS))
+    assert choose(PRICE, rules(), few, 60_000) == "short"
+    assert choose(PRICE, rules(), enough, 60_000) == "long"
+
+
+def test_a_session_that_is_over_is_not_refreshed() -> None:
+    """After the last call of sessions of one length nothing comes, so nothing is read for it."""
+    how = habit((360, 56))
+    assert how.goes_on(14) == 1.0
+    assert how.goes_on(15) == 0.0
+    assert kept(PRICE, rules(), 80_000, 0, long=False).best(how, how.goes_on(15))[0] == 0
+
+
+@given(
+    tokens=st.integers(2_048, 200_000),
+    shared=st.floats(0, 1),
+    gaps=st.lists(st.tuples(st.floats(0, 50_000), st.integers(1, 50)), min_size=1, max_size=6),
+    goes_on=st.floats(0, 1),
+    often=st.integers(0, MOST_REFRESHES),
+    long=st.booleans(),
+)
+def test_a_pause_costs_what_its_parts_cost(
+    tokens: int, shared: float, gaps: list[tuple[float, int]], goes_on: float, often: int, long: bool
+) -> None:
+    """Played second by second: each refresh in its time, a write of what has lapsed; and the best is none dearer."""
+    how = Habit(tuple(Gap(*gap) for gap in sorted(gaps)))
+    prefix = kept(PRICE, rules(), tokens, shared * tokens, long=long)
+    total = sum(count for _, count in gaps)
+    played = sum(count * played_pause(prefix, seconds, often) for seconds, count in gaps) / total
+    cost = goes_on * played + (1 - goes_on) * often * tokens * prefix.read
+    assert prefix.pause(how, goes_on, often) == pytest.approx(cost, rel=1e-9, abs=1e-3)
+    assert prefix.best(how, goes_on)[1] <= cost * (1 + 1e-9) + 1e-3
+
+
+def played_pause(prefix: Kept, seconds: float, often: int) -> float:
+    """Let a pause pass."""
+    cost, used_s = 0.0, 0.0
+    for _ in range(often):
+        due_s = used_s + prefix.life_s * REFRESH_AT
+        if due_s >= seconds:
+            break
+        cost, used_s = cost + prefix.tokens * prefix.read, due_s
+    lapsed = seconds - used_s > prefix.life_s and not math.isclose(seconds - used_s, prefix.life_s)
+    return cost + (prefix.tokens - prefix.shared) * (prefix.write - prefix.read) * lapsed
+
+
+@pytest.mark.parametrize(
+    "changed", [{"cache": "short"}, {"cache": "off"}, {"thinking_tokens": 2_000}, {"provider": "mine", "model": "own"}]
+)
+def test_only_what_was_left_to_us_is_refreshed(changed: dict[str, object]) -> None:
+    """Not a life that was set, nor thinking by a budget, nor a cache of which nothing is known."""
+    told = {"provider": "anthropic", "model": "claude-sonnet-4-6", "price": PRICE, **changed}
+    state = State(kept_tokens=70_000, kept_calls=8, kept_ms=1)
+    how = habit((2, 52), (360, 4))
+    assert refreshes(state, Route("anthropic", "claude-sonnet-4-6", PRICE), how) == 1
+    assert refreshes(state, Route(**told), how) == 0  # type: ignore[arg-type]
