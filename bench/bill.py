@@ -75,6 +75,8 @@ class Desk:
         view = await self.runtime.wait(started.run, timeout_s=60)
         if view.outcome != "done":
             raise RuntimeError(f"run {started.run} of {session} ended as {view.outcome}: {view.reason}")
+        while self.runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
+            await asyncio.sleep(0)
         page = await self.runtime.store.read("default", started.run)
         if session == TASK:
             self.lives += [entry.event.cache for entry in page if isinstance(entry.event, ev.ModelCallStarted)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -40,7 +41,13 @@ class Desk:
         started = await self.runtime.start("desk", text, session=session)
         view = await self.runtime.wait(started.run, timeout_s=30)
         assert view.outcome == "done", view
+        await self.let_go()
         return started.run
+
+    async def let_go(self) -> None:
+        """Wait until no run is driven."""
+        while self.runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
+            await asyncio.sleep(0)
 
     def forward(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -51,8 +58,7 @@ class Desk:
         for number in range(3):
             for turn in range(9):
                 self.forward(360 if turn == 4 else 1)
-                for run in await self.runtime.refresh_caches():
-                    await self.runtime.wait(run, timeout_s=30)
+                await self.refreshed()
                 await self.ask("hello", f"before-{number}")
             self.forward(100_000)
 
@@ -60,6 +66,7 @@ class Desk:
         begun = await self.runtime.refresh_caches()
         for run in begun:
             await self.runtime.wait(run, timeout_s=30)
+        await self.let_go()
         return begun
 
 

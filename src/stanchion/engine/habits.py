@@ -76,6 +76,7 @@ class _Agent:
         tokens = usage.total_input_tokens
         if known is None or not tokens:
             return
+        self.habit = None
         if first:
             self.shared += LATELY * (usage.cache_read_tokens / tokens - self.shared)
         elif known.tokens:

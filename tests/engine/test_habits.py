@@ -1,0 +1,88 @@
+"""What is measured of an agent's sessions: pauses, length, growth, what others keep; from the store at the start as from runs that are driven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stanchion import Agent, Runtime
+from stanchion.core import event as ev
+from stanchion.core.message import Usage
+from stanchion.core.state import State
+from stanchion.engine.habits import FADES, OVER_S, SESSIONS, Habits
+from stanchion.testing import FakeClock, ScriptedModel
+
+
+def call(
+    habits: Habits, at_s: float, session: str, *, calls: int = 0, tokens: int = 100, read: int = 0, first: bool = False
+) -> None:
+    """Have a session call its model."""
+    before = State(tenant="t", session=session, agent="desk", kept_calls=calls)
+    started = ev.ModelCallStarted(turn=1, attempt=1, route=0, provider="p", model="m", messages=1, prefix="")
+    usage = Usage(tokens - read, cache_read_tokens=read)
+    finished = ev.ModelCallFinished(turn=1, attempt=1, finish="stop", cost=0, usage=usage)
+    entries = [ev.Entry(seq, int(at_s * 1000), 1, event) for seq, event in ((1, started), (2, finished))]
+    habits.note(before, entries)
+
+
+def test_what_is_measured() -> None:
+    """Two sessions of three calls, with pauses of 10 and 400 seconds; the second found half of its first request kept."""
+    habits = Habits()
+    for session, began_s, read in (("s1", 0, 0), ("s2", 100_000, 50)):
+        for turn, at_s in enumerate((0, 10, 410)):
+            call(habits, began_s + at_s, session, calls=turn, tokens=100 + 20 * turn, read=0 if turn else read)
+    call(habits, 300_000, "s3", calls=0, tokens=100)
+    habit = habits.of("desk")
+    assert [(gap.seconds, gap.count) for gap in habit.gaps] == [(10.0, 2), (400.0, 2)]
+    assert habit.lengths == ((3, 2),)
+    assert habit.growth == 20
+    assert habit.shared == pytest.approx(0.2 * 0.5 * 0.8)
+    assert habits.of("another").gaps == ()
+
+
+def test_it_stays_small_and_follows_changes() -> None:
+    """However many sessions and pauses there are; the old ones fade."""
+    habits = Habits()
+    for number in range(SESSIONS + 100):
+        call(habits, 0, f"s{number}")
+    assert sum(count for _, count in habits.of("desk").lengths) == 100
+    for number in range(2 * FADES):
+        call(habits, number, "busy", calls=number)
+    for number in range(FADES // 4):
+        call(habits, 2 * FADES + 400 * number, "busy", calls=number)
+    assert sum(gap.count for gap in habits.of("desk").gaps) <= FADES
+    assert habits.of("desk").gaps[-1].count > FADES // 5
+    call(habits, 2 * FADES + 400 * FADES + OVER_S, "later")
+    assert sum(count for _, count in habits.of("desk").lengths) >= SESSIONS // 2
+
+
+def test_a_refresh_is_no_pause() -> None:
+    """It says nothing of how the session goes."""
+    habits = Habits()
+    call(habits, 0, "s")
+    first = ev.RunStarted(run="r", tenant="t", session="s", agent="desk", bundle="b", refreshes=ev.Base("r0", 1, ""))
+    started = ev.ModelCallStarted(turn=1, attempt=1, route=0, provider="p", model="m", messages=1, prefix="")
+    habits.note(State(), [ev.Entry(1, 5_000, 1, first), ev.Entry(2, 5_000, 1, started)])
+    assert habits.of("desk").gaps == ()
+
+
+async def test_a_process_that_starts_reads_what_there_was(tmp_path: Path) -> None:
+    """The journals say the same as what was noted while they were written."""
+    clock = FakeClock()
+    agent = Agent(name="desk", model="anthropic:claude-sonnet-4-6")
+    runtime = await Runtime.open(agent, data=tmp_path / "t.db", clients={"*": ScriptedModel(["a"] * 9)}, clock=clock)
+    try:
+        for turn in range(9):
+            clock.advance(400 if turn == 5 else 7)
+            started = await runtime.start("desk", "hello", session=f"s{turn % 2}")
+            await runtime.wait(started.run, timeout_s=10)
+        assert runtime._driving is not None
+        await runtime._driving.drain(5.0)  # the last run's end is noted just after it can be seen
+        noted = runtime._driving.worker.habits.of("desk")
+        read = Habits()
+        await read.read(runtime.store)
+        assert read.of("desk") == noted
+        assert sum(gap.count for gap in noted.gaps) == 7
+    finally:
+        await runtime.aclose(grace_s=1.0)
