@@ -20,6 +20,7 @@ WITHIN = 400
 """Seeds within which a mutant must be found. The first that finds it moves with every change of the code."""
 
 AIMED: dict[str, dict[str, object]] = {
+    "first_answer_settles": {"tool_fault": 0.8},
     "key_of_each_attempt": {"tool_fault": 0.6},
     "lost_is_not_in_doubt": {"kills": 0.2, "aim": 0.1, "requests": 5},
     "no_lease_check": {"freezes": 0.2, "aim": 0.1},
