@@ -37,7 +37,7 @@ def test_what_is_measured() -> None:
     assert [(gap.seconds, gap.count) for gap in habit.gaps] == [(10.0, 2), (400.0, 2)]
     assert habit.lengths == ((3, 2),)
     assert habit.growth == 20
-    assert habit.shared == pytest.approx(0.2 * 0.5 * 0.8)
+    assert habit.shared == pytest.approx((0.5 * 0.95) / (1 + 0.95 + 0.95**2))
     assert habits.of("another").gaps == ()
 
 

@@ -18,6 +18,7 @@ LONG = "You are the desk of a shop. " + "Here is a rule that never changes. " * 
 SCRIPT = Script(
     rules=(
         Rule(when=When(after="tool"), reply=Reply(text="It is there.")),
+        Rule(when=When(user="^my own"), reply=Reply(text="Yes.")),
         Rule(when=When(user="look"), reply=Reply(calls=(ReplyCall(name="look"),))),
     )
 )
@@ -159,3 +160,31 @@ async def test_a_refresh_is_made_once_and_its_calls_are_not_run(desk: Desk) -> N
     desk.sim.faults = ()
     assert await desk.refreshed() == []
     assert looked == ["once"]
+
+
+async def test_a_process_that_closes_begins_no_more(desk: Desk) -> None:
+    """What is due then lapses."""
+    await desk.ask("hello", "s1")
+    desk.forward(271)
+    desk.runtime.begin_drain()
+    assert desk.runtime._driving is not None
+    await desk.runtime._driving.drain(1.0)
+    assert [row.session for row in await desk.runtime.store.runs("default", limit=1)] == ["s1"]
+
+
+async def test_many_are_refreshed_in_turn_and_on_their_budget(desk: Desk) -> None:
+    """Forty sessions at once, more than go at a time; a budget that is spent refuses its own, which is then none."""
+    for number in range(40):
+        await desk.ask(f"my own {number} " + "words that nobody else says " * 2_000, f"s{number}")
+    await desk.runtime.set_budget("user:ann", usd="0.50")
+    started = await desk.runtime.start("desk", "my own " + "words of mine " * 3_000, session="anns", user="ann")
+    assert (await desk.runtime.wait(started.run, timeout_s=30)).outcome == "done"
+    await desk.let_go()
+    await desk.runtime.set_budget("user:ann", usd="0.05")
+    desk.forward(271)
+    while await desk.refreshed():
+        pass  # (the keeper itself begins some of them)
+    rows = await desk.runtime.store.runs("default", limit=60)
+    refreshes = [row for row in rows if row.session.startswith("refresh_")]
+    assert [row.outcome for row in refreshes if row.user == "ann"] == []
+    assert [row.outcome for row in refreshes if not row.user] == ["done"] * 40

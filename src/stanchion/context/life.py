@@ -134,8 +134,9 @@ def refreshes(state: State, route: Route, habit: Habit) -> int:
         return 0  # (a budget of thinking must be below the length of the answer, and another budget is another prefix)
     if state.kept_tokens < rules.minimum:
         return 0
-    shared = min(habit.shared * (state.kept_tokens - habit.growth * state.kept_calls), state.kept_tokens)
-    prefix = kept(route.price, rules, state.kept_tokens, max(shared, 0.0), long=state.kept_long)
+    first = state.kept_tokens - habit.growth * (state.kept_calls - 1)
+    shared = habit.shared * max(first, 0.0)
+    prefix = kept(route.price, rules, state.kept_tokens, shared, long=state.kept_long)
     return prefix.best(habit, habit.goes_on(state.kept_calls))[0]
 
 

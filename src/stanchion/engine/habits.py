@@ -7,15 +7,19 @@ by, and nothing else: what was chosen stands in the journal. All tenants of an a
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+
+import msgspec
 
 from stanchion.context.life import Gap, Habit
 from stanchion.core import event as ev
 from stanchion.core.chain import Outline
+from stanchion.core.errors import UnknownEvent
 from stanchion.core.message import Usage
 from stanchion.core.state import State
-from stanchion.journal.store import Store
+from stanchion.journal.store import RunRow, Store
 
 EDGES_S = (1, 5, 15, 60, 120, 240, 300, 375, 450, 600, 900, 1_800, 2_700, 3_600, 4_500, 5_400, 7_200, 10_800, 21_600)
 """Where one kind of pause ends and the next begins: close together around the ends of lives."""
@@ -27,10 +31,10 @@ SESSIONS = 4_096
 """Sessions of an agent that are remembered."""
 LONGEST = 512
 """Sessions with more model calls count as having so many."""
-LATELY = 0.2
-"""How much the latest first request counts in what others keep."""
-_READ_RUNS = 200
-"""Of each tenant, when a process starts."""
+LATELY = 0.05
+"""How much less each first request counts, in what others keep, than the one after it."""
+READ_TENANTS, READ_RUNS, READ_EVENTS = 50, 200, 20_000
+"""What is read when a process starts: so many tenants, runs of each, and events in all."""
 
 
 @dataclass(slots=True)
@@ -48,7 +52,8 @@ class _Agent:
     """For each kind of pause: their seconds in all, and how many."""
     lengths: Counter[int] = field(default_factory=Counter[int])
     grown: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    shared: float = 0.0
+    shared: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    """The parts of first requests that were read, and how many that were, older ones fading."""
     sessions: OrderedDict[tuple[str, str], _Session] = field(default_factory=OrderedDict[tuple[str, str], _Session])
     habit: Habit | None = None
 
@@ -78,7 +83,8 @@ class _Agent:
             return
         self.habit = None
         if first:
-            self.shared += LATELY * (usage.cache_read_tokens / tokens - self.shared)
+            of, count = self.shared
+            self.shared = [of * (1 - LATELY) + usage.cache_read_tokens / tokens, count * (1 - LATELY) + 1]
         elif known.tokens:
             self.grown[0] += max(tokens - known.tokens, 0)
             self.grown[1] += 1
@@ -98,7 +104,8 @@ class _Agent:
         if self.habit is None:
             gaps = tuple(Gap(total / count, round(count)) for total, count in self.gaps if count >= 1)
             growth = self.grown[0] / self.grown[1] if self.grown[1] else 0.0
-            self.habit = Habit(gaps, tuple(sorted(self.lengths.items())), growth, self.shared)
+            shared = self.shared[0] / self.shared[1] if self.shared[1] else 0.0
+            self.habit = Habit(gaps, tuple(sorted(self.lengths.items())), growth, shared)
         return self.habit
 
 
@@ -130,13 +137,23 @@ class Habits:
                 calls += 1
 
     async def read(self, store: Store) -> None:
-        """Note what the latest runs of each tenant wrote, before this process drives any."""
-        for tenant in await store.tenants():
-            rows = sorted(await store.runs(tenant, limit=_READ_RUNS), key=lambda row: row.created_ms)
-            outlines = await store.outlines(tenant, [row.run for row in rows])
-            known: Counter[str] = Counter()
-            for row in rows:
-                written = outlines.get(row.run, ())
-                calls = known[row.session]
-                self.note(State(kept_calls=calls), written)
-                known[row.session] += sum(isinstance(each.event, ev.ModelCallFinished) for each in written)
+        """Note what the latest runs of some tenants wrote, before this process drives any. What cannot be read is left out."""
+        left = READ_EVENTS
+        for tenant in (await store.tenants())[:READ_TENANTS]:
+            latest = await store.runs(tenant, limit=READ_RUNS)
+            rows = [
+                row for row, events in zip(latest, accumulate(row.seq for row in latest), strict=True) if events <= left
+            ]
+            left -= sum(row.seq for row in rows)
+            try:
+                outlines = await store.outlines(tenant, [row.run for row in rows])
+            except (UnknownEvent, msgspec.ValidationError):  # a newer program's
+                continue
+            self._read(sorted(rows, key=lambda row: row.created_ms), outlines)
+
+    def _read(self, rows: Sequence[RunRow], outlines: Mapping[str, Sequence[Outline]]) -> None:
+        calls: Counter[str] = Counter()
+        for row in rows:
+            written = outlines.get(row.run, ())
+            self.note(State(kept_calls=calls[row.session]), written)
+            calls[row.session] += sum(isinstance(each.event, ev.ModelCallFinished) for each in written)

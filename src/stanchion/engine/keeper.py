@@ -33,6 +33,10 @@ log = logging.getLogger("stanchion.engine")
 
 MOST = 4_096
 """Idle sessions that are kept at once. Of more, those that have been idle longest are let go."""
+LOST_MS = 60_000
+"""So long after its deadline a refresh is not waited for any more."""
+AT_ONCE = 32
+"""Refreshes under way at once. The next begins when one has ended."""
 POLL_S = 20.0
 """How often the clock is looked at again: it may be another than the machine's."""
 IN_TIME = 0.98
@@ -79,7 +83,8 @@ class Keeper:
         self._new_id = new_id
         self._idle: OrderedDict[_Place, _Idle] = OrderedDict()
         self._due: list[tuple[int, _Place]] = []
-        self._under_way: dict[str, _Place] = {}
+        self._under_way: dict[str, tuple[_Place, int]] = {}
+        """By run: its session, and until when it is to have ended."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -120,12 +125,16 @@ class Keeper:
         self._idle[idle.place] = idle
         while len(self._idle) > MOST:
             self._idle.popitem(last=False)
-        heapq.heappush(self._due, (idle.used_ms + int(idle.life_ms * REFRESH_AT), idle.place))
+        heapq.heappush(self._due, (_due_ms(idle), idle.place))
+        if len(self._due) > 2 * MOST:  # most of it is of sessions that went on
+            self._due = sorted((_due_ms(each), place) for place, each in self._idle.items() if not each.run)
         self._changed.set()
 
     def _refreshed(self, state: State) -> None:
         """Go on with a session whose refresh has ended, if it was made and another is left."""
-        idle = self._idle.get(self._under_way.pop(state.run, ("", "")))
+        self._changed.set()
+        place, _ = self._under_way.pop(state.run, (("", ""), 0))
+        idle = self._idle.get(place)
         if idle is None or idle.run != state.run:
             return
         idle.run = ""
@@ -140,12 +149,14 @@ class Keeper:
     async def look(self) -> list[str]:
         """Begin what is due now; give the runs."""
         begun: list[str] = []
-        while self._due and self._due[0][0] <= self._clock.now_ms():
+        now_ms = self._clock.now_ms()  # (one that was lost with its lease ends elsewhere)
+        self._under_way = {run: (at, until_ms) for run, (at, until_ms) in self._under_way.items() if until_ms > now_ms}
+        while self._due and self._due[0][0] <= self._clock.now_ms() and len(self._under_way) < AT_ONCE:
             _, place = heapq.heappop(self._due)
             idle = self._idle.get(place)
             if idle is None or idle.run or idle.left <= 0:
                 continue
-            if idle.used_ms + int(idle.life_ms * REFRESH_AT) > self._clock.now_ms():
+            if _due_ms(idle) > self._clock.now_ms():
                 continue  # (its next time stands further behind)
             if run := await self._refresh(idle):
                 begun.append(run)
@@ -161,7 +172,7 @@ class Keeper:
         run = self._new_id("run_")
         first = msgspec.structs.replace(idle.first, run=run, session=self._new_id("refresh_"), deadline_ms=until_ms)
         idle.run = run
-        self._under_way[run] = idle.place
+        self._under_way[run] = (idle.place, until_ms + LOST_MS)
         said = await self._begin(_start_of(first), first, agent)
         if said == StoreStarted(run):
             return run
@@ -184,10 +195,10 @@ class Keeper:
                 log.warning("idle sessions were not refreshed: %s", error)
             except Exception:  # (it saves money, and nothing depends on it)
                 log.exception("idle sessions were not refreshed")
-            await self._until(self._due[0][0] if self._due else 0)
+            await self._until(self._due[0][0] if self._due and len(self._under_way) < AT_ONCE else 0)
 
     async def _until(self, due_ms: int) -> None:
-        """Wait for a time, or for another to be set; with nothing to keep, for that alone."""
+        """Wait for a time, or for another to be set; with nothing to begin, for that alone."""
         if not due_ms:
             await self._changed.wait()
             return
@@ -197,6 +208,10 @@ class Keeper:
                 await self._changed.wait()
         except TimeoutError:
             return
+
+
+def _due_ms(idle: _Idle) -> int:
+    return idle.used_ms + int(idle.life_ms * REFRESH_AT)
 
 
 def _refresh_of(state: State) -> ev.RunStarted:

@@ -124,6 +124,7 @@ class Driving:
 
     async def drain(self, grace_s: float) -> None:
         """Let go of all runs within the grace (seconds)."""
+        await self.keeper.aclose()
         await self.worker.drain(grace_s)
 
     async def aclose(self) -> None:
