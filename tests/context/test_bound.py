@@ -12,8 +12,8 @@ import pytest
 from bench.wire.recorded_request import Unsaid, read
 from stanchion.context.assemble import REMOTE, WIRE_TOKENS, bound_input_tokens, preamble, unbounded_parts
 from stanchion.core.bundle import Bundle, Route, ToolSpec
+from stanchion.core.conversation import add
 from stanchion.core.errors import ModelError
-from stanchion.core.fold import _add
 from stanchion.core.message import Media, Message, ModelRequest, ModelResponse, ToolResult
 from stanchion.core.money import Price
 from stanchion.core.state import State
@@ -65,7 +65,7 @@ def folded(request: ModelRequest) -> tuple[State, Bundle]:
     """The state and bundle that such a request would come from."""
     state = State()
     for message in request.messages:
-        state = _add(state, message.role, message.parts)
+        state = add(state, message.role, message.parts)
     tools = tuple(ToolSpec(t.name, t.description, t.parameters, "read") for t in request.tools)
     identity = "".join(text.text for text in request.system)
     return state, Bundle("a", identity, (Route("p", "m", Price(0, 0, 0, 0, 0)),), tools, output=request.output)
@@ -98,7 +98,7 @@ def test_a_bound_after_an_exact_count_holds_for_the_next_recorded_request(shared
             state = State(exact_tokens=response.usage.total_input_tokens + response.usage.output_tokens, exact_route=0)
             rest = later.messages[len(request.messages) + 1 :]
             for message in rest:
-                state = _add(state, message.role, message.parts)
+                state = add(state, message.role, message.parts)
             bound = bound_input_tokens(state, preamble(Bundle("a", "", ())), 0)
             assert answer.usage.total_input_tokens <= bound, name
             pairs += 1

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from stanchion.core import event as ev
-from stanchion.core.fold import TRACES, carry, fold, shown_result
+from stanchion.core.calls import TRACES, shown_result
+from stanchion.core.fold import carry, fold
 from stanchion.core.message import DEVELOPER, MODEL, USER, Erased, Label, Media, Text, ToolCall, ToolResult, Usage
 from stanchion.core.state import State, decisions_for
 

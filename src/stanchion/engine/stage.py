@@ -9,8 +9,8 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
+from stanchion.core.calls import answers
 from stanchion.core.checked import progress
-from stanchion.core.fold import answers
 from stanchion.core.state import State
 from stanchion.journal.store import Record, Reserve, Settle
 from stanchion.journal.tray import TrayItem
