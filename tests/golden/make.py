@@ -19,6 +19,7 @@ from typing import Any
 from stanchion.core import event as ev
 from stanchion.core.bundle import ApprovalRule, Caps
 from stanchion.core.message import MODEL, USER, Erased, Media, Opaque, Text, Thinking, Usage
+from stanchion.core.policy import Grant, GuardRules, Param
 from stanchion.core.state import State
 from stanchion.journal.store import RawRecord
 from tests.loop.play import (
@@ -47,6 +48,24 @@ TOOLS = (
     tool("wipe", "destructive"),
     tool("transfer", "write", ends_run=True),
 )
+
+
+GUARDED: tuple[ev.Event, ...] = (
+    ev.PolicyApplied(policy="0f" * 16),
+    ev.GrantAdded(
+        grant=Grant(tools=("send",), kind="email", id="g1"), by="ann", parts=(Text("bo@shop.example", USER),)
+    ),
+    ev.GrantAdded(
+        grant=Grant(tools=("look",), params=(Param("n", most="9.5", among=("1", "2")),), until_ms=7), by="ann"
+    ),
+    ev.GrantRevoked(id="g1", by="ann"),
+    ev.PlanDeclared(tools=("send",)),
+    ev.CheckStarted(check="moderation", where="input", of="1", attempt=1, deadline_ms=9, reserved=4, ledgers=("l",)),
+    ev.CheckFailed(check="moderation", where="input", of="1", attempt=1, code="timeout", retryable=True, cost=4),
+    ev.ContentChecked(check="size", where="result", action="flag", call="3.0", cost=2, of="3.0", spans=((1, 2),)),
+    ev.CredentialUsed(call="3.1", attempt=1, name="crm", adapter="oauth", scopes=("read",), expires_ms=8),
+)
+"""What the guard and people say of a run, told from outside; none of it has to make sense here, only to be read for ever."""
 
 
 def runs() -> dict[str, Play]:
@@ -85,6 +104,8 @@ def runs() -> dict[str, Play]:
     parked.epoch += 1
     parked._flights.clear()
     parked.post(ev.RunRevived(by="ann"), ev.BundleChanged(bundle="other"), ev.PrefixReset(reason="bundle")).play()
+    guarded = Play(agent, [[call("look", '{"n":1}'), call("send", '{"n":2}')], "sent"], inject={2: GUARDED}).play()
+    sealed = bundle(*TOOLS, routes=2, guard=GuardRules(quarantine=True))
     money = {"ledgers": ("tenant/day",), "refuse": [Refuse(hard=False), Refuse(hard=True)]}
     circle: list[Any] = [call("look", '{"n":1}')]
     return {
@@ -101,6 +122,9 @@ def runs() -> dict[str, Play]:
             agent, [call("send")], {"send": [Doubt(done=True)]}, inject={2: [ev.CancelRequested(by="ann")]}
         ).play(),
         "escalated": Play(agent, [call("transfer")]).play(),
+        "guarded": guarded,
+        "marked": Play(agent, everything, luck, person=truthful, mark=True).play(),
+        "quarantined": Play(sealed, [call("look", '{"n":1}'), "it is {{r1.x}}"]).play(),
         "dry": Play(agent, [[call("send"), call("look")], "pretended"], dry_run=True).play(),
         "waiting": Play(agent, [call("wipe")]).play(),
     }

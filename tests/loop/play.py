@@ -212,6 +212,8 @@ class Play:
     caps: Caps | None = None
     ledgers: tuple[str, ...] = ()
     dry_run: bool = False
+    mark: bool = False
+    """Untrusted text stands in marked blocks."""
     deadline_s: float = 0
     wrong: Callable[[str], str] = lambda text: ""
     """What is wrong with a final answer."""
@@ -351,6 +353,7 @@ class Play:
             ledgers=self.ledgers,
             dry_run=self.dry_run,
             deadline_ms=self.now_ms + int(self.deadline_s * 1000) if self.deadline_s else 0,
+            mark=self.mark,
             quarantine=self.bundle.guard.quarantine,
             checked=self.view.checked,
             parts=(Text(self.user, USER),),
