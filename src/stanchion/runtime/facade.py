@@ -618,5 +618,5 @@ class Runtime:
         """Destroy the content of a user (or of a session without one) for ever. The chains still verify."""
         done = await self.store.destroy_key(tenant, subject)
         self._loader.clear()
-        return done
         self._reviewing.clear()
+        return done
