@@ -82,8 +82,9 @@ def floor(row: Row, task: Task, model: str) -> int:
     marked = model.startswith("anthropic")
     if row.cache == "off" and marked:
         return _nano(plain + _answers(task, price))
-    kept = min(_kept(row, task, price, write, life_s) for write, life_s in _lives(row, price, marked=marked))
-    return _nano(min(plain, kept) + _answers(task, price))
+    spared = price.input if marked else price.cache_write  # nobody is asked whether to keep what is kept unasked
+    kept = min(_kept(row, task, price, write, life_s, spared) for write, life_s in _lives(row, price, marked=marked))
+    return _nano((min(plain, kept) if marked else kept) + _answers(task, price))
 
 
 def _lives(row: Row, price: Price, *, marked: bool) -> list[tuple[int, float]]:
@@ -93,8 +94,8 @@ def _lives(row: Row, price: Price, *, marked: bool) -> list[tuple[int, float]]:
     return [(price.cache_write, RETAINED_S if row.cache == "long" else SHORT_S)]
 
 
-def _kept(row: Row, task: Task, price: Price, write: int, life_s: float) -> int:
-    """Price the input where all of it is kept for a life, in nano-dollars a million times."""
+def _kept(row: Row, task: Task, price: Price, write: int, life_s: float, last: int) -> int:
+    """Price the input where all of it is kept for a life, in nano-dollars a million times. `last`: what is new in the last request costs."""
     shared = task.first if row.warm else 0
     total = 0
     for turn in range(task.turns):
@@ -106,7 +107,7 @@ def _kept(row: Row, task: Task, price: Price, write: int, life_s: float) -> int:
             else:
                 found = shared
         ends = row.pause_s > 0 and turn == task.turns - 1
-        total += found * price.cache_read + (task.input(turn) - found) * (price.input if ends else write)
+        total += found * price.cache_read + (task.input(turn) - found) * (last if ends else write)
     return total
 
 
