@@ -13,6 +13,7 @@ from stanchion.core.message import (
     DEVELOPER,
     MODEL,
     USER,
+    CacheMark,
     Label,
     Media,
     Message,
@@ -110,7 +111,7 @@ def _anthropic(body: dict[str, Any]) -> ModelRequest:
         stop=tuple(body.pop("stop_sequences", None) or ()),
         thinking_tokens=budget,
         effort=effort,
-        cache_marks=tuple(system_marks + marks),
+        cache_marks=tuple(CacheMark(mark) for mark in system_marks + marks),
         options=body,
     )
 

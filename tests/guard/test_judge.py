@@ -27,8 +27,8 @@ def verdict(
     bundle = Bundle(
         "a", "", (ROUTE,), (ToolSpec("act", "", {}, tier), ToolSpec(READ_RESULT, "", {}, "read")), approvals=rules
     )
-    asked = {"approved": False, "dry_run": False, **options}
-    return judge(bundle, "act", arguments or {"n": 5}, **asked)
+    approved, dry_run = options.get("approved", False), options.get("dry_run", False)
+    return judge(bundle, "act", arguments or {"n": 5}, approved=approved, dry_run=dry_run)
 
 
 @pytest.mark.parametrize("tier", TIERS)

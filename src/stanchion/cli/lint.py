@@ -35,7 +35,7 @@ def lint(
     from stanchion.runtime.linting import differs
     from stanchion.runtime.linting import lint as look
 
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, str | int]] = []
     for file in files:
         try:
             source = Path(file).read_text()

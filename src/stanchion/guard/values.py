@@ -134,7 +134,9 @@ def urls_in(text: str) -> Iterator[tuple[int, int]]:
     """Find where URLs and names of hosts stand."""
     if "." not in text and "://" not in text:
         return
-    spans = (found.span() for first, last in _words_with(text, ".", "://") for found in _URL.finditer(text, first, last))
+    spans = (
+        found.span() for first, last in _words_with(text, ".", "://") for found in _URL.finditer(text, first, last)
+    )
     for start, end in spans:
         if text[max(start - 1, 0)] == "\\" and text[start] in "nrt":
             start += 1  # the escape of a line's end, as models write it

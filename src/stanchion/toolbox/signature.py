@@ -140,7 +140,9 @@ def _needs(annotation: Any, name: str, tool: str) -> Needs:
     if not said:
         raise ConfigError(f'{where}: say which credential it takes: `{name}: Annotated[Credential, Needs("crm")]`')
     scopes = cast("object", said[0].scopes)
-    if not isinstance(scopes, tuple) or not all(isinstance(scope, str) and scope for scope in cast("tuple[object, ...]", scopes)):
+    if not isinstance(scopes, tuple) or not all(
+        isinstance(scope, str) and scope for scope in cast("tuple[object, ...]", scopes)
+    ):
         raise ConfigError(f'{where}: scopes={scopes!r} must be a tuple of words, like scopes=("contacts.read",)')
     return said[0]
 
