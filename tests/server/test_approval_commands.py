@@ -26,7 +26,8 @@ async def test_a_step_is_shown_and_decided_at_once(tmp_path: Path, capsys: pytes
         asks = await waiting(server, run)
         screen = (await terminal(capsys, "decide", run, *where)).splitlines()
         assert screen[0].startswith("send waits for approval (call ")
-        assert screen[1].startswith(f"  why not    '{EVIL}' (to) was not said by the user; it stands in what inbox")
+        first = " ".join(" ".join(screen[1:3]).split())  # a line may be broken: a terminal is as wide as it is
+        assert first.startswith(f"why not '{EVIL}' (to) was not said by the user; it stands in what inbox")
         assert [line for line in screen if line.startswith("pay waits for approval")]
         one = await terminal(capsys, "decide", run, asks[1]["call"], *where)
         assert one.startswith("pay waits for approval")
