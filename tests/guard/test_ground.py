@@ -128,6 +128,30 @@ def test_the_developer_and_the_operator_are_trusted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "pattern", "right", "wrong"),
+    [
+        ("email", "*@our.example", ["bo@our.example", "Bo Lee <bo@our.example>"],
+         ["eve@evil.example, bo@our.example", "eve@evil.example;bo@our.example", "bo@our.example <eve@evil.example>",
+          "eve@evil.example bo@our.example", "eve@evil.example\\n@our.example", "eve@evil@our.example"]),
+        ("url", "our.example/*", ["https://our.example/a", "http://www.our.example/a?b=1", "https://our.example/@bo"],
+         ["https://our.example@evil.example/a", "https://evil.example\\\\our.example/a",
+          "https://our.example.evil.example/a", "https://evil.example/our.example/a"]),
+        ("path", "reports/*", ["reports/a.txt", "reports/./b/../a.txt"],
+         ["reports/../../etc/passwd", "reports/../secret", "/reports/a", "reports\\\\..\\\\..\\\\etc"]),
+    ],
+)  # fmt: skip
+def test_a_pattern_means_one_value_and_where_it_really_leads(
+    kind: str, pattern: str, right: list[str], wrong: list[str]
+) -> None:
+    """Two addresses in one, a host before an at sign, a way out of a folder: none of them is what the operator meant."""
+    run = Told(spec("go", "write", {"to": Destination(kind)}), rules=GuardRules(known=(Known(kind, pattern),))).user(
+        "x"
+    )
+    assert [run.judge("go", to=value).action for value in right] == ["allow"] * len(right)
+    assert [value for value in wrong if run.judge("go", to=value).action == "allow"] == []
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "see www.secure-systems-252.com",

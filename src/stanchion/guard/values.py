@@ -89,9 +89,11 @@ def normal(kind: str, value: Any) -> str:
     text = str(value)
     match kind:
         case "email":
-            return plain(text).removeprefix("mailto:").strip("<>\"' ")
+            return _normal_email(text)
         case "url" | "link":
             return _normal_url(text)
+        case "path":
+            return _normal_path(text)
         case "account" | "phone":
             return dense(text)
         case "number" | "money" | "count":
@@ -102,13 +104,38 @@ def normal(kind: str, value: Any) -> str:
             return plain(text).strip("\"'`“”‘’ ").lstrip("#@")
 
 
+_ADDRESS = re.compile(r"[^\s,;<>\"'@]+@[^\s,;<>\"'@]+")
+_NAMED = re.compile(r"[^<>]*<([^<>\s]+)>")
+
+
+def _normal_email(text: str) -> str:
+    """One address. What holds two is none: "eve@evil.example, bo@our.example" ends like one of ours."""
+    folded = plain(text).removeprefix("mailto:").strip("\"' ")
+    named = _NAMED.fullmatch(folded)
+    address = named[1] if named else folded
+    return address if _ADDRESS.fullmatch(address) else ""
+
+
+def _normal_path(text: str) -> str:
+    """A path without detours: "reports/../../etc" is not within "reports"."""
+    folded = plain(text).strip("\"'`").replace("\\", "/")
+    steps: list[str] = []
+    for step in folded.split("/"):
+        if step == ".." and steps and steps[-1] != "..":
+            steps.pop()
+        elif step not in ("", "."):
+            steps.append(step)
+    return ("/" if folded.startswith("/") else "") + "/".join(steps)
+
+
 def _normal_url(text: str) -> str:
     stripped = unicodedata.normalize("NFKC", text).strip().strip("<>\"'").rstrip(_TRAILING)
-    stripped = re.sub(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", "", stripped)
+    stripped = re.sub(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", "", stripped.replace("\\", "/"))
     host, slash, rest = stripped.partition("/")
     cut = re.search(r"[?#]", host)
     if cut:
         host, slash, rest = host[: cut.start()], host[cut.start()], host[cut.end() :] + slash + rest
+    host = host.rpartition("@")[2]  # who is named before it is no host
     return (host.casefold().removeprefix("www.") + slash + rest).rstrip("/")
 
 
@@ -178,7 +205,12 @@ _words_of = lru_cache(maxsize=8)(str.split)
 @lru_cache(maxsize=1024)
 def pattern_of(kind: str, pattern: str) -> str:
     """Give the normal form of a pattern, which an operator wrote and every call is held against."""
-    return normal(kind, pattern)
+    if kind == "email":
+        return plain(pattern)
+    stem = pattern.rstrip("*")
+    if kind not in ("url", "link", "path") or stem == pattern:
+        return normal(kind, pattern)
+    return normal(kind, stem) + ("/" if stem.endswith("/") else "") + "*"
 
 
 def _words_with(text: str, one: str, other: str) -> Iterator[tuple[int, int]]:
