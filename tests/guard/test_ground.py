@@ -176,6 +176,23 @@ def test_a_destination_inside_content_counts(body: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("account", "grounded"),
+    [
+        ("GB29NWBK60161331926819", True),
+        ("gb29 nwbk 6016 1331 9268 19", True),
+        ("NWBK60161331", False),
+        ("60161331926819", False),
+    ],
+)
+def test_an_account_is_all_of_what_was_said(account: str, grounded: bool) -> None:
+    """However its spaces stand; a piece of it is another account."""
+    verdict = told("pay 9 to GB29-NWBK 6016 1331 9268 19 on May 1st").judge(
+        "pay", account=account, amount=9, on="2026-05-01"
+    )
+    assert (verdict.action == "allow") is grounded
+
+
 def test_content_that_is_only_stored_may_be_free() -> None:
     """A policy may say that nothing goes anywhere by a field."""
     assert told("x").judge("note", text="plain words", tag=f"{ATTACKER} www.evil.com").action == "allow"

@@ -20,7 +20,7 @@ from stanchion.core.policy import ResultField
 from stanchion.core.skill import disclosure
 from stanchion.core.state import Seen, State
 from stanchion.guard.dates import Days
-from stanchion.guard.values import DATES, NUMERIC, dense, emails_in, normal, numbers_in, plain, urls_in
+from stanchion.guard.values import DATES, NUMERIC, accounts_in, dense, emails_in, normal, numbers_in, plain, urls_in
 
 _SPOKEN = frozenset({"user", "reviewer", "developer"})
 _DENSE = frozenset({"account", "phone"})
@@ -57,6 +57,7 @@ class Evidence:
         self.numbers: set[str] = set()
         self.urls: set[str] = set()
         self.emails: set[str] = set()
+        self.accounts: set[str] = set()
         self.days = Days()
         self.typed: dict[str, dict[str, Place]] = {}
         self.read_urls: set[str] = set()
@@ -133,6 +134,7 @@ class Evidence:
         self._dense.append(dense(text))
         self.numbers |= numbers_in(text)
         self.urls |= {normal("url", text[start:end]) for start, end in urls_in(text)}
+        self.accounts |= {dense(text[start:end]) for start, end in accounts_in(text)}
         self.emails |= {normal("email", text[start:end]) for start, end in emails_in(text)}
         self.days.add(folded)
 
@@ -199,7 +201,12 @@ class Evidence:
         if kind == "email":
             return form in self.emails
         if kind in _DENSE and any(map(str.isdigit, form)):
-            return len(form) >= 6 and any(form in text for text in self._dense)
+            if len(form) < 6 or not any(form in text for text in self._dense):
+                return False
+            if any(form in account for account in self.accounts):
+                return form in self.accounts  # a piece of another account is another account
+            whole = re.compile(r"(?<![^\W_])" + r"[\s\-()/]*".join(map(re.escape, form)) + r"(?![^\W_])")
+            return any(whole.search(text) for _, text in self.spoken)
         return any(_stands_in(form, text) for _, text in self.spoken)
 
     def spoken_since(self, messages: int) -> bool:
