@@ -39,8 +39,8 @@ class Granting:
 
     async def list(self, tenant: str, session: SessionRow) -> Sequence[GrantView]:
         """List what is allowed in a session now, the oldest first."""
+        gone = await self._revoked(tenant, session.live)  # first: what is taken in meanwhile stands in the journal then
         state = await self._state(tenant, session)
-        gone = await self._revoked(tenant, session.live)
         grants = {grant.id: grant for grant in state.granted if grant.id not in gone}
         made = await self._made(tenant, session, set(grants)) if grants else {}
         return [_view(grant, *made.get(grant.id, ("", "", 0))) for grant in grants.values()]
