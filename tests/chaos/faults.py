@@ -149,9 +149,7 @@ class Trouble:
             async with asyncio.timeout(AIM_S):
                 await member.burnt.wait()
         except TimeoutError:
-            member.order(point="", at=0, signal=0)
-            await asyncio.sleep(0.1)
-            if not member.burnt.is_set():
+            if not await member.disarm():
                 member.expected = False
                 return 0.0
         return time.time()

@@ -114,6 +114,7 @@ class Member:
         self.up = asyncio.Event()
         self.gone = asyncio.Event()
         self.burnt = asyncio.Event()
+        self.disarmed = asyncio.Event()
         self.starts = 0
         self.code = 0
         """With which the last process ended."""
@@ -154,6 +155,16 @@ class Member:
         if self._process is not None and self._process.stdin is not None and self._process.returncode is None:
             self._process.stdin.write(json.dumps(what).encode() + b"\n")
 
+    async def disarm(self) -> bool:
+        """Take back what was to happen at a point. True: it has happened before that reached the process."""
+        self.disarmed.clear()
+        self.order(point="", at=0, signal=0)
+        said = [asyncio.create_task(event.wait()) for event in (self.burnt, self.disarmed, self.gone)]
+        await asyncio.wait(said, return_when=asyncio.FIRST_COMPLETED)
+        for task in said:
+            task.cancel()
+        return self.burnt.is_set()
+
     async def _keep(self) -> None:
         while not self._closing:
             await self._live()
@@ -193,6 +204,8 @@ class Member:
                 self.worker = said["seat"]
             elif "burnt" in said:
                 self.burnt.set()
+            elif "disarmed" in said:
+                self.disarmed.set()
             else:
                 self.url = said.get("url", "")
                 self.gone.clear()

@@ -7,6 +7,7 @@ read back gapless, as the customer saw it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -107,9 +108,8 @@ async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, te
 
     async def restarts() -> None:
         chance = random.Random(f"{shape.seed}/restarts")
-        while not over.is_set():
-            await asyncio.sleep(chance.uniform(*shape.database_every_s))
-            await trouble.restart()
+        while not await _set_within(over, chance.uniform(*shape.database_every_s)):
+            await trouble.restart()  # never cut short: a database that was stopped must be started
 
     async def watch() -> None:
         told = 0
@@ -128,7 +128,6 @@ async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, te
     living = [asyncio.create_task(customers()) for _ in range(shape.in_flight)]
     try:
         await watch()
-        striking[-1].cancel()
         await asyncio.gather(*striking, return_exceptions=True)
         calm.set()
         await asyncio.gather(*living)
@@ -138,6 +137,13 @@ async def _play(shape: Shape, fleet: Fleet, trouble: Trouble, played: Played, te
     for task in striking:
         if not task.cancelled() and task.exception() is not None:
             played.problems.append(f"the faults ended: {task.exception()!r}")
+
+
+async def _set_within(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for an event, for so long at most. True: it is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), limit_s)
+    return event.is_set()
 
 
 async def _read_back(fleet: Fleet, played: Played) -> dict[str, list[Entry]]:

@@ -2,8 +2,9 @@
 
 `python -m tests.chaos.member` reads a JSON line {"command": [..], "skew_s"} and then becomes `stanchion COMMAND..`. Further lines
 of its standard input say what is to happen to it: {"point", "at", "signal"} sends the process a signal at the n-th passing
-of a point from now on; {"skew_s"} moves its wall clock. It prints {"seat": NAME} when it takes the driver's seat, and
-{"burnt": POINT} before the signal. Points: "claim", "claimed", "append", "appended" (before and after it reached the store).
+of a point from now on; {"skew_s"} moves its wall clock. It prints {"seat": NAME} when it takes the driver's seat, {"burnt": POINT}
+before the signal, and {"disarmed": true} when the signal will not come any more. Points: "claim", "claimed", "append",
+"appended" (before and after it reached the store).
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Fuse:
         """Burn at the n-th passing from now on. An empty point disarms."""
         with self._lock:
             self._point, self._left, self._signal = point, at, signal
+        if not point:
+            tell({"disarmed": True})
 
     def burn(self, point: str) -> None:
         """Pass a point."""
