@@ -21,6 +21,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from stanchion.broker.broker import check_needs, checked_sources
 from stanchion.broker.port import Source
 from stanchion.core.bundle import (
+    STEPS,
     ApprovalRule,
     Bundle,
     Caps,
@@ -280,6 +281,8 @@ class Agent:
     """Folders with a SKILL.md; a relative path begins beside the file in which the agent is made. Read when it is made."""
     model: str | Model
     fallbacks: Sequence[str | Model] = ()
+    steps: Mapping[str, str | Model] = field(default_factory=dict[str, str | Model])
+    """Models for single types of steps, mostly cheaper ones: "extract", "summarise", "judge", "remember"."""
     limits: Limits = Limits()
     approvals: Sequence[Approve] = ()
     guard: GuardRules = field(default_factory=GuardRules)
@@ -322,6 +325,12 @@ class Agent:
         _must_be_list(self.skills, str | Path | Skill | SkillFile, f"{where}: skills")
         object.__setattr__(self, "skills", _read(self.skills, where))
         _must_be(self.model, str | Model, f"{where}: model", "provider:model, or Model(..)")
+        for step, model in _must_be(
+            self.steps, Mapping, f"{where}: steps", "a dict of types of steps and models"
+        ).items():
+            if step not in STEPS:
+                raise ConfigError(f"{where}: steps: {step!r} is none of {', '.join(STEPS)}")
+            _must_be(model, str | Model, f"{where}: steps[{step!r}]", "provider:model, or Model(..)")
         try:
             self.limits.caps()
         except InputError as error:
@@ -329,7 +338,14 @@ class Agent:
 
     def models(self) -> tuple[Model, ...]:
         """List the model and its fallbacks."""
-        return tuple(Model(m) if isinstance(m, str) else m for m in (self.model, *self.fallbacks))
+        return tuple(_model(given) for given in (self.model, *self.fallbacks))
+
+    def every_model(self) -> tuple[Model, ...]:
+        """.. and behind them those of single steps that are none of these."""
+        known = list(self.models())
+        for model in map(_model, self.steps.values()):
+            known += [model] if model not in known else []
+        return tuple(known)
 
     def registry(self) -> Registry:
         """Make a registry of its tools. Raises `ConfigError`."""
@@ -355,6 +371,7 @@ class Agent:
         if self.tool_choice not in ("auto", "required", "none") and self.tool_choice not in known:
             raise ConfigError(f"agent {self.name!r}: tool_choice {self.tool_choice!r} is none of its tools")
         models = [model.name for model in self.models()]
+        every = self.every_model()
         if self.guard.extractor and self.guard.extractor not in models:
             text = f"guard.extractor {self.guard.extractor!r} is none of its models: {', '.join(models)}"
             raise ConfigError(f"agent {self.name!r}: {text}")
@@ -362,6 +379,8 @@ class Agent:
             agent=self.name,
             identity=self.identity,
             routes=tuple(model.route(prices, on_date) for model in self.models()),
+            others=tuple(model.route(prices, on_date) for model in every[len(models) :]),
+            steps={step: every.index(_model(model)) for step, model in self.steps.items()},
             tools=tools,
             caps=_bounded(self.limits.caps()),
             loop=self.loop,
@@ -375,6 +394,10 @@ class Agent:
             redaction=REDACTION,
             framework=framework,
         )
+
+
+def _model(given: str | Model) -> Model:
+    return Model(given) if isinstance(given, str) else given
 
 
 def _must_be(value: V, kind: Any, where: str, what: str) -> V:

@@ -403,3 +403,14 @@ def test_an_extractor_that_is_none_of_the_models() -> None:
     registry = mine.registry()
     with pytest.raises(ConfigError, match=r"guard.extractor 'openai:other' is none of its models: openai:test-model"):
         mine.bundle(registry, load_prices(), "2026-11-20")
+
+
+def test_models_of_single_steps() -> None:
+    """They stand behind the fallbacks, once each; a type of step that there is none of is named."""
+    cheap = "openai:gpt-5-mini"
+    mine = planner(model="openai:gpt-5", steps={"extract": cheap, "summarise": cheap, "judge": "openai:gpt-5"})
+    assert [model.name for model in mine.every_model()] == ["openai:gpt-5", cheap]
+    made = mine.bundle(mine.registry(), load_prices(), "2026-11-20")
+    assert (made.step_route("extract"), made.step_route("judge"), made.route(1).model) == (1, 0, "gpt-5-mini")
+    with pytest.raises(ConfigError, match=r"steps: 'extrct' is none of extract, summarise, judge, remember"):
+        planner(steps={"extrct": "openai:gpt-5-mini"})

@@ -366,6 +366,15 @@ def test_the_model_that_reads_is_the_last_or_the_one_that_is_named() -> None:
         assert [e.model for e in played.events(ev.ToolCallStarted) if e.model] == [model]
 
 
+def test_a_model_of_its_own_may_take_the_values_out() -> None:
+    """The route of the step is asked, which no failing model falls back on."""
+    cheap = msgspec.structs.replace(bundle().routes[0], model="cheap")
+    agent = bundle(*TOOLS, routes=2, guard=RULES, others=(cheap,), steps={"extract": 2})
+    played = play(call("read_mail"), extract(who="id"), tools=SENDER, agent=agent)
+    assert [e.model for e in played.events(ev.ToolCallStarted) if e.model] == ["p:cheap"]
+    assert {e.model for e in played.events(ev.ModelCallStarted)} == {"m0"}
+
+
 def test_without_quarantine_nothing_is_filled() -> None:
     """Braces are braces to an agent that has no such mode."""
     played = Play(

@@ -74,7 +74,7 @@ def missing_keys(agents: Sequence[Agent], environment: Mapping[str, str]) -> lis
     """List (agent, model, variable) of the models whose provider has neither a key nor an address of one's own."""
     found: list[tuple[str, str, str]] = []
     for agent in agents:
-        for model in agent.models():
+        for model in agent.every_model():
             provider = model.provider
             name = prefix_of(provider)
             said = any(environment.get(f"{name}_{what}", "").strip() for what in ("API_KEY", "BASE_URL"))
@@ -91,7 +91,7 @@ def prefix_of(provider: str) -> str:
 def simulated_environment(agents: Sequence[Agent], base_url: str) -> dict[str, str]:
     """The environment, with the provider of every model at the simulator's address."""
     environment = dict(os.environ)
-    for provider in {model.provider for agent in agents for model in agent.models()}:
+    for provider in {model.provider for agent in agents for model in agent.every_model()}:
         name = prefix_of(provider)
         environment[f"{name}_BASE_URL"] = base_url if provider == "anthropic" else f"{base_url}/v1"
         environment[f"{name}_API_KEY"] = "simulated"

@@ -29,6 +29,9 @@ EXTRACT = "extract"
 """The built-in tool by which a planner has typed values taken out of text that it is not shown."""
 USE_SKILL = "use_skill"
 """The built-in tool by which a model opens a skill."""
+STEPS = ("extract", "summarise", "judge", "remember")
+"""The types of steps that a model of their own may do: take values out of sealed text, summarise a history, grade an answer, note what is
+worth remembering."""
 BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL})
 
 
@@ -169,6 +172,10 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """Name -> the most that its tools may be given of it, as scopes."""
     skills: tuple[Skill, ...] = ()
     """By name."""
+    others: tuple[Route, ...] = ()
+    """Models for single types of steps. None falls back on them."""
+    steps: Mapping[str, int] = {}
+    """Type of step -> the number of its route."""
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
@@ -176,6 +183,19 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """Version of the rules by which secrets are taken out of what comes in."""
     framework: str = ""
     """Version of Stanchion that made it."""
+
+    @property
+    def every_route(self) -> tuple[Route, ...]:
+        """All routes, by number: those that are tried in order, then those of single steps."""
+        return self.routes + self.others
+
+    def route(self, number: int) -> Route:
+        """Find a route by its number."""
+        return self.routes[number] if number < len(self.routes) else self.others[number - len(self.routes)]
+
+    def step_route(self, step: str) -> int:
+        """Number of the route of a type of step; the agent's own model where none is named."""
+        return self.steps.get(step, 0)
 
     def tool(self, name: str) -> ToolSpec | None:
         """Find a tool by name."""

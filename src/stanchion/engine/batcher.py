@@ -249,7 +249,7 @@ class Batcher:
                 item, _failed(call, "garbled", "no answer") if outcome.error is None else _refused(call, outcome.error)
             )
             return
-        finished = _finished(call, outcome, bundle.routes[started.route], held="output" in state.checked)
+        finished = _finished(call, outcome, bundle.route(started.route), held="output" in state.checked)
         await self._post(item, finished)
         if finished.cost > call.reserved:
             await self._post(item, ev.BudgetOverrun(turn=call.turn, reserved=call.reserved, cost=finished.cost))

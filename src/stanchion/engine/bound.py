@@ -40,7 +40,7 @@ class BoundAgent:
 
     def account(self, route: int) -> str:
         """Name what a route's limits are counted under."""
-        return self.accounts[route] if route < len(self.accounts) else self.bundle.routes[route].provider
+        return self.accounts[route] if route < len(self.accounts) else self.bundle.route(route).provider
 
 
 class _Check:

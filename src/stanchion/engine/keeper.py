@@ -111,7 +111,7 @@ class Keeper:
         agent = self._find_agent(state.agent)
         if agent is None or agent.digest != state.bundle or state.dry_run or state.prompted != state.bundle:
             return
-        route = agent.bundle.routes[state.prompted_route] if state.prompted_route >= 0 else None
+        route = agent.bundle.route(state.prompted_route) if state.prompted_route >= 0 else None
         rules = cache_rules(route.provider, route.model) if route is not None else None
         if route is None or rules is None or state.kept_by != f"{route.provider}:{route.model}":
             return

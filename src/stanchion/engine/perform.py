@@ -68,7 +68,7 @@ class Performer:
 
     async def call_model(self, effect: CallModel, ticket: Ticket | None = None) -> list[ev.Event]:
         """Make an attempt at a model call. `ticket`: its permits, where a limit is shared."""
-        route = self._agent.bundle.routes[effect.route]
+        route = self._agent.bundle.route(effect.route)
         try:
             if not await self._leaves(ticket, effect.deadline_ms):
                 late = ModelError(_NO_PERMIT, code="rate_limited", retryable=True, sent=False)
@@ -135,7 +135,7 @@ class Performer:
             used = Usage() if _is_unbilled(error) else error.usage
             gate.close(ticket, used, unsent=not error.sent)
         if error.code == "rate_limited" and error.retry_after_s:
-            model = self._agent.bundle.routes[route].model
+            model = self._agent.bundle.route(route).model
             await gate.pause(self._agent.account(route), model, min(error.retry_after_s, MAX_PAUSE_S))
 
     async def check_text(self, effect: CheckText) -> list[ev.Event]:
@@ -159,7 +159,7 @@ class Performer:
         if isinstance(effect, CheckText):
             return self._check_failed(effect, ModelError(text, code="cancelled", retryable=True))
         if isinstance(effect, CallModel):
-            route = self._agent.bundle.routes[effect.route]
+            route = self._agent.bundle.route(effect.route)
             return [self._model_failed(effect, route, ModelError(text, code="cancelled", retryable=True))]
         failure = Failure("cancelled", text, in_doubt=effect.doubtful, retryable=True)
         return self._minting.told(effect, [self._tool_failed(effect, failure)])
@@ -170,7 +170,7 @@ class Performer:
             text = f"{effect.check} did not stop at its deadline"
             return self._check_failed(effect, ModelError(text, code="timeout_total", retryable=True))
         if isinstance(effect, CallModel):
-            route = self._agent.bundle.routes[effect.route]
+            route = self._agent.bundle.route(effect.route)
             text = "the model client did not stop at its deadline"
             return [self._model_failed(effect, route, ModelError(text, code="timeout_total", retryable=True))]
         text = f"{effect.tool} did not stop at its deadline"
@@ -183,7 +183,7 @@ class Performer:
         if isinstance(effect, CheckText):
             return self._check_failed(effect, ModelError(text, code="garbled", retryable=False))
         if isinstance(effect, CallModel):
-            route = self._agent.bundle.routes[effect.route]
+            route = self._agent.bundle.route(effect.route)
             return [self._model_failed(effect, route, ModelError(text, code="garbled", retryable=False))]
         failure = Failure("tool_crashed", self._minting.clean(text), in_doubt=effect.doubtful)
         return self._minting.told(effect, [self._tool_failed(effect, failure)])
@@ -243,7 +243,7 @@ class Performer:
 
     async def _extract(self, effect: CallTool, ask: Ask, ticket: Ticket | None, began: float) -> list[ev.Event]:
         """Ask a model for values of a text. As of a model call its bill is settled, and its permits."""
-        route = self._agent.bundle.routes[ask.route]
+        route = self._agent.bundle.route(ask.route)
         left_s = (effect.deadline_ms - self._clock.now_ms()) / 1000
         try:
             response = await extract.extracted(effect, ask, self._agent.clients[ask.route], route, left_s)

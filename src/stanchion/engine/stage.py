@@ -55,7 +55,7 @@ class Stage:
 
     def hand_in(self, state: State, bundle: Bundle) -> tuple[TrayItem, ...]:
         """List the run's model calls that go into a batch: whoever makes it up finds them where their intent is."""
-        lanes = {(e.turn, e.attempt): bundle.routes[e.route].provider for e in self.effects if isinstance(e, HandIn)}
+        lanes = {(e.turn, e.attempt): bundle.route(e.route).provider for e in self.effects if isinstance(e, HandIn)}
         return tuple(
             TrayItem(state.tenant, state.run, entry.seq, lanes[entry.event.turn, entry.event.attempt])
             for entry in (self.entries if lanes else ())

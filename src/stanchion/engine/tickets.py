@@ -88,7 +88,7 @@ class Tickets:
     def _ask(self, gate: Gate, effect: CallModel | CallTool, size: tuple[int, int]) -> Ticket | None:
         tenant, rank, wake = self._tenant, self._rank, self._wake
         if (asked := _asked(effect)) is not None:
-            account, model = self._agent.account(asked.route), self._agent.bundle.routes[asked.route].model
+            account, model = self._agent.account(asked.route), self._agent.bundle.route(asked.route).model
             return gate.model(account, model, size, tenant=tenant, rank=rank, wake=wake)
         if not isinstance(effect, CallTool):
             return None

@@ -173,7 +173,7 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
         return _finish(state, view, "halted", meter.limit)
     route = min(state.route, len(view.bundle.routes) - 1)
     tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
-    if warned := limit.warnings(state, view.bundle.routes[route], tokens, moment.now_ms):
+    if warned := limit.warnings(state, view.bundle.route(route), tokens, moment.now_ms):
         return Decision(events=tuple(warned))
     return _call_model(state, view, moment, route=route, turn=state.totals.turns + 1, attempt=1)
 
@@ -263,7 +263,7 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     if decision := _refused(state, view, moment):
         return decision
     tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
-    kept, chosen = _kept_for(state, view, moment, view.bundle.routes[route])
+    kept, chosen = _kept_for(state, view, moment, view.bundle.route(route))
     batch = attempt == 1 and _may_wait(state, view, moment, route)
     allowed = limit.allow_call(state, chosen, tokens, batch=batch)
     if allowed.limit:
@@ -320,7 +320,7 @@ def _may_wait(state: State, view: View, moment: Moment, route: int) -> bool:
 
 def batched_request(state: State, bundle: Bundle, started: ev.ModelCallStarted) -> ModelRequest:
     """Assemble the request of a call that was handed in, from the state as of its `ModelCallStarted`."""
-    route = bundle.routes[started.route]
+    route = bundle.route(started.route)
     if started.cache:
         route = msgspec.structs.replace(route, cache=started.cache)
     request = assemble(state, bundle, preamble(bundle, mark=state.mark), route)

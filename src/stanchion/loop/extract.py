@@ -42,7 +42,9 @@ def problem(state: State, arguments: bytes) -> str:
 
 
 def route_of(bundle: Bundle) -> int:
-    """Which route takes the values out: the one that the rules name, or the last."""
+    """Which route takes the values out: that of the step, or the one that the rules name, or the last."""
+    if "extract" in bundle.steps:
+        return bundle.steps["extract"]
     named = bundle.guard.extractor
     routes = [f"{route.provider}:{route.model}" for route in bundle.routes]
     return routes.index(named) if named in routes else len(routes) - 1
@@ -58,7 +60,7 @@ def attempt(state: State, call: Call, spec: ToolSpec, checked: bytes, bundle: Bu
         return reason
     number = route_of(bundle)
     route = msgspec.structs.replace(
-        bundle.routes[number], max_output_tokens=min(bundle.routes[number].max_output_tokens, MAX_OUTPUT_TOKENS)
+        bundle.route(number), max_output_tokens=min(bundle.route(number).max_output_tokens, MAX_OUTPUT_TOKENS)
     )
     request = _request(state, call, asked, sealed, route)
     tokens = len(msgspec.json.encode(request)) + WIRE_TOKENS

@@ -159,15 +159,16 @@ class _Route(msgspec.Struct):
 
 class _Routes(msgspec.Struct):
     routes: tuple[_Route, ...]
+    others: tuple[_Route, ...] = ()
 
 
 def _price_list(body: bytes | None) -> tuple[tuple[str, Price], ...]:
     """Read from a bundle what its routes cost; nothing where it is gone, or of a form that is not known here."""
     try:
-        routes = msgspec.json.decode(body or b"", type=_Routes).routes
+        said = msgspec.json.decode(body or b"", type=_Routes)
     except (msgspec.MsgspecError, InputError):
         return ()
-    return tuple((f"{route.provider}:{route.model}", route.price) for route in routes)
+    return tuple((f"{route.provider}:{route.model}", route.price) for route in (*said.routes, *said.others))
 
 
 # --- what is asked ------------------------------------------------------------------------------------------------------

@@ -107,19 +107,19 @@ def _bind(
     checks = pure_checks(agent.checks)
     if not drive:
         return replace(bind(bundle, registry, (), check, checks=checks), broker=Broker(agent.credentials))
-    replaced = [_replaced(f"{route.provider}:{route.model}", route.provider, clients) for route in bundle.routes]
+    replaced = [_replaced(f"{route.provider}:{route.model}", route.provider, clients) for route in bundle.every_route]
     ends = [
         None if client else resolve_endpoint(route.provider, environment)
-        for route, client in zip(bundle.routes, replaced, strict=True)
+        for route, client in zip(bundle.every_route, replaced, strict=True)
     ]
     found: list[ModelClient] = []
-    for route, client, end in zip(bundle.routes, replaced, ends, strict=True):
+    for route, client, end in zip(bundle.every_route, replaced, ends, strict=True):
         found += [client] if client else [open_client(route.provider, end)] if end else []
     accounts = [
         account(route.provider, end) if end else family(route.provider)
-        for route, end in zip(bundle.routes, ends, strict=True)
+        for route, end in zip(bundle.every_route, ends, strict=True)
     ]
-    batchable = (n for n, route in enumerate(bundle.routes) if replaced[n] is None and has_batches(route.provider))
+    batchable = (n for n, route in enumerate(bundle.every_route) if replaced[n] is None and has_batches(route.provider))
     bound = bind(bundle, registry, found, check, frozenset(batchable), checks)
     asked = {plug.name: plug for plug in (opened(given, environment) for given in agent.checks if is_classifier(given))}
     return replace(bound, classifiers=asked, accounts=accounts, broker=Broker(agent.credentials))
@@ -131,5 +131,5 @@ def _replaced(model: str, provider: str, clients: Mapping[str, ModelClient]) -> 
 
 def batch_clients(agents: Iterable[BoundAgent], environment: Mapping[str, str]) -> dict[str, BatchClient]:
     """Make clients of the batch APIs that these agents' routes have, by provider."""
-    providers = {agent.bundle.routes[n].provider for agent in agents for n in agent.view.batchable}
+    providers = {agent.bundle.route(n).provider for agent in agents for n in agent.view.batchable}
     return {name: open_batches(name, resolve_endpoint(name, environment)) for name in sorted(providers)}
