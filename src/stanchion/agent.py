@@ -30,6 +30,7 @@ from stanchion.core.bundle import (
     RetryPolicy,
     Route,
     Timeouts,
+    ToolSearch,
     ToolSpec,
 )
 from stanchion.core.errors import ConfigError, InputError
@@ -43,6 +44,7 @@ from stanchion.model.providers import split_model
 from stanchion.plugin import bound_rules
 from stanchion.toolbox.registry import Registry
 from stanchion.toolbox.rules import GROUNDS, checked_rules
+from stanchion.toolbox.search import check_choice, checked_search
 from stanchion.toolbox.skill import SkillFile, check_skills, read_skills
 
 N = TypeVar("N", int, float)
@@ -279,6 +281,8 @@ class Agent:
     tools: Sequence[object] = ()
     skills: Sequence[str | Path | Skill | SkillFile] = ()
     """Folders with a SKILL.md; a relative path begins beside the file in which the agent is made. Read when it is made."""
+    search: ToolSearch | None = None
+    """Which of its tools stand in every prompt; the model finds the others with `find_tools`. None: all of them stand there."""
     model: str | Model
     fallbacks: Sequence[str | Model] = ()
     steps: Mapping[str, str | Model] = field(default_factory=dict[str, str | Model])
@@ -310,6 +314,7 @@ class Agent:
         _must_be(self.limits, Limits, f"{where}: limits", 'Limits(..), as in Limits(usd="0.50", turns=15)')
         _must_be(self.loop, LoopRules, f"{where}: loop", "LoopRules(..)")
         _must_be(self.guard, GuardRules, f"{where}: guard", "GuardRules(..)")
+        _must_be(self.search, ToolSearch | None, f"{where}: search", "ToolSearch(..)")
         _must_be(self.deps, Mapping, f"{where}: deps", "a dict of types and what is given for them")
         checked_sources(self.name, self.credentials)
         _must_be(self.tool_choice, str, f"{where}: tool_choice", '"auto", "required", "none" or the name of a tool')
@@ -355,6 +360,7 @@ class Agent:
             freeze=self.guard.freeze,
             quarantine=self.guard.quarantine,
             skills=bool(self.skills),
+            search=self.search is not None,
         )
 
     def skill_files(self) -> tuple[SkillFile, ...]:
@@ -368,8 +374,8 @@ class Agent:
         check_needs(self.name, known, self.credentials)
         skills = tuple(read.skill for read in self.skill_files())
         check_skills(self.name, skills, known)
-        if self.tool_choice not in ("auto", "required", "none") and self.tool_choice not in known:
-            raise ConfigError(f"agent {self.name!r}: tool_choice {self.tool_choice!r} is none of its tools")
+        search = checked_search(self.name, self.search, known)
+        check_choice(self.name, self.tool_choice, known, search)
         models = [model.name for model in self.models()]
         every = self.every_model()
         if self.guard.extractor and self.guard.extractor not in models:
@@ -388,6 +394,7 @@ class Agent:
             guard=bound_rules(self.name, checked_rules(self.name, self.guard, known), self.checks, known),
             credentials={name: source.scopes for name, source in self.credentials.items()},
             skills=skills,
+            search=search,
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,

@@ -15,6 +15,8 @@ import msgspec
 
 from stanchion.cli.desk import Json
 from stanchion.cli.output import clean, dim, is_terminal, one_line, size, took, usd
+from stanchion.core.dispatch import unwrapped
+from stanchion.core.message import MODEL, ToolCall
 
 NOTHING: tuple[Any, ...] = ("", 0, -1, None, [], {})
 MONEY = ("cost", "reserved", "needed", "left")
@@ -29,6 +31,13 @@ class Call(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.name}({arguments_text(self.arguments)})"
+
+
+def _call(part: Json) -> Call:
+    """Read a proposed call; one that was made by `call_tool` is one of the tool that it names."""
+    written = ToolCall("", part.get("name", ""), part.get("arguments", "{}"), MODEL)
+    said = unwrapped(written) or written
+    return Call(said.name, said.arguments)
 
 
 def arguments_text(arguments: str | Mapping[str, Any]) -> str:
@@ -55,7 +64,7 @@ class Calls:
         if event["type"] == "model_call_finished":
             proposed = [part for part in parts if part.get("type") == "tool_call"]
             for index, part in enumerate(proposed):
-                call = Call(part.get("name", ""), part.get("arguments", "{}"))
+                call = _call(part)
                 self._known[f"{event['seq']}.{index}"] = call
         elif event["type"] == "call_decided" and event["decision"] == "edit" and parts:
             self._known[event["call"]] = Call(self[event["call"]].name, parts[0].get("text", "{}"))
@@ -215,7 +224,7 @@ def _json(value: Any) -> str:
 def _part(part: Json) -> str:
     match part.get("type"):
         case "tool_call":
-            return str(Call(part.get("name", ""), part.get("arguments", "{}")))
+            return str(_call(part))
         case "text" | "thinking" | "tool_result":
             return str(part.get("text", ""))
         case kind:

@@ -1,6 +1,6 @@
 """Assemble the request of the next model call, and bound what it can be billed as. Nothing here awaits.
 
-The prompt is identity, skills (a line each), tools, conversation, in this order, and each request's parts begin with all of the one before
+The prompt is identity, skills (a line each), tools (those that are shown), conversation, in this order, and each request's parts begin with all of the one before
 (invariant I8), because the conversation in the state only grows at its end.
 """
 
@@ -71,7 +71,7 @@ def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
         system = (*system, Text(EXPLANATION, RUNTIME))
     if bundle.guard.quarantine:
         system = (*system, Text(QUARANTINED, RUNTIME))
-    tools = tuple(ToolSchema(t.name, t.description, t.parameters, t.strict) for t in bundle.tools)
+    tools = tuple(ToolSchema(t.name, t.description, t.parameters, t.strict) for t in bundle.shown)
     encoded = msgspec.json.encode((system, tools, bundle.output), order="deterministic")
     return Preamble(system, tools, hashlib.sha256(encoded).digest(), len(encoded))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -32,7 +33,11 @@ USE_SKILL = "use_skill"
 STEPS = ("extract", "summarise", "judge", "remember")
 """The types of steps that a model of their own may do: take values out of sealed text, summarise a history, grade an answer, note what is
 worth remembering."""
-BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL})
+FIND_TOOLS = "find_tools"
+"""The built-in tool by which a model looks for tools that it is not shown."""
+CALL_TOOL = "call_tool"
+"""The built-in form of a call of a tool that is not shown. To all but the provider it is a call of that tool."""
+BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL, FIND_TOOLS, CALL_TOOL})
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,6 +88,8 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Path of a value of the result -> what it is."""
     needs: Mapping[str, Needs] = {}
     """Parameter -> the credential that the runtime fills in. The model sees none of it."""
+    group: str = ""
+    """Where it belongs in a catalogue, from the widest to the narrowest ("billing/refunds")."""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -156,7 +163,18 @@ class ApprovalRule(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many people must say yes; 0: one."""
 
 
-class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
+class ToolSearch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which tools stand in every prompt; the others are found by `find_tools`."""
+
+    shown: tuple[str, ...] = ()
+    """Names of tools. The built-in ones are shown beside them."""
+    results: int = 5
+    """How many tools one search gives at most."""
+    max_chars: int = 8_000
+    """Of one search's answer: about 2,000 tokens. The best tool is given whole, however long it is."""
+
+
+class Bundle(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """Everything that shapes what an agent does, content-hashed."""
 
     agent: str
@@ -176,6 +194,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """Models for single types of steps. None falls back on them."""
     steps: Mapping[str, int] = {}
     """Type of step -> the number of its route."""
+    search: ToolSearch | None = None
+    """None: all tools are shown."""
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
@@ -199,7 +219,20 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def tool(self, name: str) -> ToolSpec | None:
         """Find a tool by name."""
-        return next((spec for spec in self.tools if spec.name == name), None)
+        return self.by_name.get(name)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, ToolSpec]:
+        """The tools by their names."""
+        return {spec.name: spec for spec in reversed(self.tools)}
+
+    @cached_property
+    def shown(self) -> tuple[ToolSpec, ...]:
+        """The tools that stand in every prompt, in their order."""
+        if self.search is None:
+            return self.tools
+        names = BUILT_IN.union(self.search.shown)
+        return tuple(spec for spec in self.tools if spec.name in names)
 
 
 _encoder = msgspec.json.Encoder(order="deterministic")

@@ -10,8 +10,9 @@ import msgspec
 from stanchion.core import event as ev
 from stanchion.core import sealing
 from stanchion.core.block import marked
-from stanchion.core.bundle import BUILT_IN
+from stanchion.core.bundle import BUILT_IN, CALL_TOOL
 from stanchion.core.conversation import add, flush
+from stanchion.core.dispatch import unwrapped
 from stanchion.core.message import REVIEWER, Erased, Part, Text, ToolCall, ToolResult, text_of
 from stanchion.core.path import changed, pick
 from stanchion.core.state import Call, Denied, Seen, State, Trace, decisions_for
@@ -23,12 +24,16 @@ OURS = ("lost", "cancelled")
 _with = msgspec.structs.replace
 
 
-def proposed(seq: int, parts: tuple[Part, ...]) -> tuple[Call, ...]:
-    """Make the calls of a response. One that was erased keeps its place, and so the others keep their names."""
+def proposed(seq: int, parts: tuple[Part, ...], *, dispatch: bool = False) -> tuple[Call, ...]:
+    """Make the calls of a response. One that was erased keeps its place, and so the others keep their names.
+
+    `dispatch`: a call of `call_tool` is one of the tool that it names.
+    """
     calls: list[Call] = []
     for part in parts:
         if isinstance(part, ToolCall):
-            calls.append(Call(f"{seq}.{len(calls)}", part))
+            inner = unwrapped(part) if dispatch else None
+            calls.append(Call(f"{seq}.{len(calls)}", inner or part, dispatched=inner is not None))
         elif isinstance(part, Erased) and part.kind == "tool_call":
             calls.append(Call(f"{seq}.{len(calls)}", ToolCall("", "", "", part.label), erased=True))
     return tuple(calls)
@@ -272,10 +277,12 @@ def settle_step(state: State) -> State:
 
 
 def _as_said(call: Call) -> Part:
-    """Give a settled call's result; that of a call whose proposal was erased cannot be told of which it is."""
+    """Give a settled call's result, under the name that the model called; of a call that was erased nobody can tell it."""
     if call.result is None:
         raise AssertionError("a step is settled when each of its calls has its result")
-    return Erased("tool_result", call.result.label) if call.erased else call.result
+    if call.erased:
+        return Erased("tool_result", call.result.label)
+    return _with(call.result, name=CALL_TOOL) if call.dispatched else call.result
 
 
 def _edited(call: Call) -> Text:

@@ -117,6 +117,8 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """Tokens of the session's request before it, if that was to be kept."""
     cache_unkept: Literal["", "reset", "model", "life", "small"] = ""
     """Why they are not expected: another beginning, another model, the cache's life is over, too short to be kept."""
+    dispatch: bool = False
+    """The request showed `call_tool`: a call of it in the answer is a call of the tool that it names."""
 
 
 class ModelCallFinished(_Event, frozen=True, tag="model_call_finished"):

@@ -275,6 +275,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         cache_expected=event.cache_expected,
         sent_before=event.cache_sent,
         unkept=event.cache_unkept,
+        dispatch=event.dispatch,
     )
     return _with(
         state,
@@ -303,7 +304,8 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
     )
     said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
     said = () if "output" in state.checked else said  # what was not checked is nobody's answer, not even the best
-    calls = tuple(sealing.fill_call(state, call) for call in proposed(state.seq, event.parts))
+    dispatch = model is not None and model.dispatch
+    calls = tuple(sealing.fill_call(state, call) for call in proposed(state.seq, event.parts, dispatch=dispatch))
     finish = "stop" if event.finish == "tool_calls" and not calls else event.finish
     kept = sum(len(message.parts) for message in state.messages)
     state = _kept(_with(state, kept_parts=kept, kept_by=model.name if model is not None else ""), model, usage)

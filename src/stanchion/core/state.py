@@ -42,6 +42,8 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of the session's request before it, if that was to be kept."""
     unkept: str = ""
     """Why they cannot be read, as in `core.kept.WORDS`."""
+    dispatch: bool = False
+    """Its request showed `call_tool`."""
     code: str = ""
     """Why the last attempt failed."""
     retryable: bool = False
@@ -56,6 +58,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """As proposed; its arguments are replaced when a person edits them."""
     erased: bool = False
     """The proposal's content is gone, so that `part` says nothing."""
+    dispatched: bool = False
+    """It was made by `call_tool`; `part` is of the tool itself."""
     phase: Phase = "proposed"
     revision: int = 0
     tool: str = ""

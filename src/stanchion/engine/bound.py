@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stanchion.broker.broker import Broker
@@ -73,10 +73,16 @@ def bind(
     return BoundAgent(bundle, digest_of(bundle), seen, registry, clients)
 
 
-def misfits(old: Bundle, new: Bundle) -> str:
-    """Say why a run of the old bundle cannot go on under the new one, or "": same tools by name, schema and tier."""
+def misfits(old: Bundle, new: Bundle, called: Container[str] = ()) -> str:
+    """Say why a run of the old bundle cannot go on under the new one, or "": same tools by name, schema and tier.
+
+    Of tools that are found by search only those that are `called` now count: of another the model is told when it calls it.
+    """
     now: Mapping[str, ToolSpec] = {spec.name: spec for spec in new.tools}
+    shown = {spec.name for spec in old.shown}
     for spec in old.tools:
+        if spec.name not in shown and spec.name not in called:
+            continue
         other = now.get(spec.name)
         if other is None:
             return f"the tool {spec.name!r} is gone"

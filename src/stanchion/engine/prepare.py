@@ -124,7 +124,8 @@ class Preparer:
         old = await self._store.bundle(claim.tenant, current)
         if old is None:
             return None
-        why = misfits(msgspec.json.decode(old, type=Bundle), agent.bundle)
+        called = {call.tool or call.part.name for call in state.calls}
+        why = misfits(msgspec.json.decode(old, type=Bundle), agent.bundle, called)
         if not why:
             return ev.BundleChanged(bundle=agent.digest)
         text = f"the agent {name!r} changed so that this run cannot go on: {why}. Bring the old one back, or cancel the run."

@@ -40,7 +40,7 @@ class Evidence:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._specs = {spec.name: spec for spec in bundle.tools}
+        self._specs = bundle.by_name
         self._reset()
 
     def _reset(self) -> None:

@@ -27,6 +27,13 @@ def covered(grants: tuple[Grant, ...] | None, tool: str, arguments: Mapping[str,
     return "; ".join(reasons) or f"no grant covers {tool}"
 
 
+def speaks_of(grants: tuple[Grant, ...] | None, tool: str) -> bool:
+    """Whether calls of a tool may be granted at all. `None`: everything is."""
+    if grants is None:
+        return True
+    return any(fnmatchcase(tool, pattern) for grant in grants if not grant.kind for pattern in grant.tools)
+
+
 def lasting(grants: tuple[Grant, ...] | None, tool: str) -> bool:
     """Whether calls of a tool are granted whatever their arguments, without end."""
     if grants is None:

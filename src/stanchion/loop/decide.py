@@ -135,16 +135,20 @@ def _wind_down(state: State, view: View, outcome: str, reason: str) -> Decision:
 def _finish(
     state: State, view: View, outcome: str, reason: str = "", parts: tuple[Part, ...] | None = None
 ) -> Decision:
-    effects = {spec.name for spec in view.bundle.tools if spec.effect != "read"}
     finished = ev.RunFinished(
         outcome=outcome,  # type: ignore[arg-type]
         reason=reason,
         cost=state.totals.cost,
-        done=tuple(call for call, tool in state.done if tool in effects),
+        done=tuple(call for call, tool in state.done if _has_effect(view.bundle, tool)),
         in_doubt=state.doubtful,
         parts=answer.fill(state, view.bundle, state.best) if parts is None else parts,
     )
     return Decision(events=(finished,))
+
+
+def _has_effect(bundle: Bundle, tool: str) -> bool:
+    spec = bundle.tool(tool)
+    return spec is not None and spec.effect != "read"
 
 
 def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decision:
@@ -287,6 +291,7 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         batch=batch,
         max_output_tokens=allowed.max_output_tokens if batch else 0,
         cache=kept,
+        dispatch=view.bundle.search is not None,
     )
     if kept != "off":
         started = predicted(started, state, moment.now_ms)

@@ -28,8 +28,7 @@ _TOLD = {
 def detect(state: State, bundle: Bundle) -> ev.LoopDetected | None:
     """Find a loop that the last step was part of."""
     rules = bundle.loop
-    repeatable = {spec.name for spec in bundle.tools if spec.repeatable}
-    counted = [trace for trace in state.traces if trace.tool not in repeatable]
+    counted = [trace for trace in state.traces if not _is_repeatable(bundle, trace.tool)]
     made = [(trace.call, trace.result) for trace in counted]
     last = sum(1 for _ in takewhile(lambda trace: trace.turn == state.totals.turns, reversed(counted)))
     if last and (count := _same_call(made, last, rules)):
@@ -41,6 +40,11 @@ def detect(state: State, bundle: Bundle) -> ev.LoopDetected | None:
     if count := _storm(state, rules):
         return _told("storm", count)
     return None
+
+
+def _is_repeatable(bundle: Bundle, tool: str) -> bool:
+    spec = bundle.tool(tool)
+    return spec is not None and spec.repeatable
 
 
 def _told(kind: Literal["same_call", "window", "failures", "storm"], count: int) -> ev.LoopDetected:

@@ -9,6 +9,7 @@ import msgspec
 from stanchion.context.assemble import Preamble, preamble
 from stanchion.context.life import Habit
 from stanchion.core.bundle import Bundle, RetryPolicy
+from stanchion.core.catalogue import Catalogue
 from stanchion.core.event import Event
 from stanchion.core.message import Label, ModelRequest
 from stanchion.core.policy import Where
@@ -166,6 +167,8 @@ class View(msgspec.Struct, frozen=True):
     """.. where untrusted text stands in marked blocks. A session keeps how it began (I8)."""
     evidence: Evidence
     """The memo of what the run was told by whom; of one run, so that it grows with it."""
+    catalogue: Catalogue
+    """The tools, to be searched."""
     batchable: frozenset[int] = frozenset()
     """The routes that have a batch API here."""
     policies: Policies | None = None
@@ -194,7 +197,9 @@ def view(
 ) -> View:
     """Make the view of a bundle."""
     marked = preamble(bundle, mark=True)
-    return View(bundle, preamble(bundle), check, marked, Evidence(bundle), batchable, policies, checks)
+    return View(
+        bundle, preamble(bundle), check, marked, Evidence(bundle), Catalogue(bundle), batchable, policies, checks
+    )
 
 
 def for_one_run(seen: View) -> View:

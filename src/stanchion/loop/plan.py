@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stanchion.core.bundle import Bundle
+from stanchion.core.bundle import FIND_TOOLS, Bundle
 from stanchion.core.state import State
 from stanchion.guard.evidence import Evidence
 
@@ -21,9 +21,12 @@ def declared(state: State, bundle: Bundle, evidence: Evidence, arguments: bytes)
             "Not taken: text of others was read in this session, and a plan must come before that. "
             "Go on: a person is asked about each effect that was not announced."
         )
-    effects = [spec.name for spec in bundle.tools if spec.effect != "read"]
+    effects = {spec.name for spec in bundle.tools if spec.effect != "read"}
     if unknown := [name for name in wanted if bundle.tool(name) is None]:
-        return f"Not taken: there is no tool {unknown[0][:64]!r}. Tools with an effect: {', '.join(effects) or 'none'}."
+        shown = [spec.name for spec in bundle.shown if spec.name in effects]
+        other = "" if len(shown) == len(effects) else f"; others are found with {FIND_TOOLS}"
+        said = f"{', '.join(shown) or 'none'}{other}"
+        return f"Not taken: there is no tool {unknown[0][:64]!r}. Tools with an effect: {said}."
     return tuple(sorted({name for name in wanted if name in effects}))
 
 

@@ -16,13 +16,22 @@ from typing import Literal, assert_never
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import DECLARE_PLAN, EXTRACT, READ_RESULT, USE_SKILL, Bundle, ToolSpec
+from stanchion.core.bundle import (
+    CALL_TOOL,
+    DECLARE_PLAN,
+    EXTRACT,
+    FIND_TOOLS,
+    READ_RESULT,
+    USE_SKILL,
+    Bundle,
+    ToolSpec,
+)
 from stanchion.core.message import REVIEWER, RUNTIME, Label, Text, ToolResult
 from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.grant import covered
 from stanchion.guard.judge import Verdict, call_digest, judge
 from stanchion.guard.standing import standing
-from stanchion.loop import check, extract, plan, skill
+from stanchion.loop import check, extract, find, plan, skill
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -115,8 +124,7 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
         return [_result(call, "invalid", problem)]
     spec = view.bundle.tool(name)
     if spec is None:
-        known = ", ".join(tool.name for tool in view.bundle.tools) or "none"
-        return [_result(call, "invalid", f"There is no tool named {name[:64]!r}. The tools are: {known}.")]
+        return [_result(call, "invalid", find.unknown(name, view))]
     if over := _over(state, index):
         text = f"Not done: this run may make no more tool calls ({over})."
         judged = _judged(call, "deny", f"limit:{over}", name, "")
@@ -161,6 +169,13 @@ def _built_in(state: State, call: Call, checked: bytes, spec: ToolSpec, view: Vi
     if spec.name == USE_SKILL:
         answer = skill.opened(state, call, view.bundle, checked)
         return [allowed, _result(call, "error" if answer.error else "ok", answer.text, answer.label)]
+    if spec.name == FIND_TOOLS:
+        if call.filled:  # a text that is not shown would choose what is
+            return [_result(call, "invalid", f"{FIND_TOOLS} takes no references: say what you look for.")]
+        told = find.found(state, call, view, checked)
+        return [allowed, _result(call, "ok", told.text, told.label)]
+    if spec.name == CALL_TOOL:  # one that could be taken for a call of a tool is one already
+        return [_result(call, "invalid", f"{CALL_TOOL} calls another tool: say its name, and its arguments.")]
     if spec.name == EXTRACT:
         problem = extract.problem(state, checked)
         return [_result(call, "invalid", problem)] if problem else [allowed]

@@ -14,9 +14,10 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, ToolSpec
+from stanchion.core.calls import proposed
 from stanchion.core.errors import NotFound
 from stanchion.core.fold import fold
-from stanchion.core.message import Text, Thinking, ToolCall, text_of
+from stanchion.core.message import Text, Thinking, text_of
 from stanchion.core.path import leaves
 from stanchion.core.state import Call, State, decisions_for
 from stanchion.guard.explain import Origin, Row
@@ -269,22 +270,25 @@ class _Decided(msgspec.Struct, frozen=True):
 
 def _decided(run: str, entries: Sequence[ev.Entry]) -> Iterator[_Decided]:
     """List what people decided in a run, the newest first."""
-    proposed: dict[str, str] = {}
+    arguments: dict[str, str] = {}
+    dispatch = False
     judged: dict[str, ev.ToolCallJudged] = {}
     found: list[_Decided] = []
     for entry in entries:
         event = entry.event
         match event:
+            case ev.ModelCallStarted():
+                dispatch = event.dispatch
             case ev.ModelCallFinished():
-                calls = [part for part in event.parts if isinstance(part, ToolCall)]
-                proposed |= {f"{entry.seq}.{place}": part.arguments for place, part in enumerate(calls)}
+                calls = proposed(entry.seq, event.parts, dispatch=dispatch)
+                arguments |= {call.id: call.part.arguments for call in calls}
             case ev.ToolCallJudged():
                 judged[event.call] = event
             case ev.CallDecided() if event.call in judged and event.decision in ("approve", "edit", "reject"):
                 last = judged[event.call]
                 why = text_of(event.parts[-1:]) if event.note else ""
                 past = Precedent(run, event.call, last.tool, event.decision, event.by, entry.at_ms, why, "call")
-                found.append(_Decided(past, proposed.get(event.call, ""), last.digest))
+                found.append(_Decided(past, arguments.get(event.call, ""), last.digest))
             case _:
                 pass
     yield from reversed(found)

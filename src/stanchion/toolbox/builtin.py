@@ -4,22 +4,26 @@ read_result     read on in a result that was too long to be shown whole
 declare_plan    announce effects before text of others is read            (GuardRules.freeze)
 extract         have typed values taken out of text that is not shown     (GuardRules.quarantine)
 use_skill       read the instructions for a task                          (Agent.skills)
+find_tools      look for tools that are not shown                         (Agent.search)
+call_tool       call one of them; the loop never sees a call of it        (Agent.search)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stanchion.core.bundle import DECLARE_PLAN, EXTRACT, READ_RESULT, USE_SKILL, ToolSpec
+from stanchion.core.bundle import CALL_TOOL, DECLARE_PLAN, EXTRACT, FIND_TOOLS, READ_RESULT, USE_SKILL, ToolSpec
 from stanchion.core.quarantine import MAX_FIELDS, FieldType
 from stanchion.toolbox.arguments import Arguments
 from stanchion.toolbox.signature import EMPTY, Parameter
 
 EXTRACT_TIMEOUT_S = 120.0
+_GROUPS_CHARS = 600
+"""Of the groups that are named in the prompt."""
 
 
 class AskedField(BaseModel):
@@ -39,8 +43,10 @@ class BuiltIn:
     arguments: Arguments
 
 
-def built_in(*, freeze: bool, quarantine: bool, skills: bool = False) -> Mapping[str, BuiltIn]:
-    """Make the tools that an agent has beside its own."""
+def built_in(
+    *, freeze: bool, quarantine: bool, skills: bool = False, search: bool = False, groups: Sequence[str] = ()
+) -> Mapping[str, BuiltIn]:
+    """Make the tools that an agent has beside its own. `groups`: the groups of those, for `search` to name."""
     made = [_read_result()]
     if freeze:
         made.append(_declare_plan())
@@ -48,6 +54,8 @@ def built_in(*, freeze: bool, quarantine: bool, skills: bool = False) -> Mapping
         made.append(_extract())
     if skills:
         made.append(_use_skill())
+    if search:
+        made += [_find_tools(groups), _call_tool()]
     return {one.spec.name: one for one in made}
 
 
@@ -94,6 +102,43 @@ def _use_skill() -> BuiltIn:
     )
     described = "Read the instructions of a skill that is listed, before you do what it is about."
     return BuiltIn(ToolSpec(USE_SKILL, described, arguments.schema, "read"), arguments)
+
+
+def _find_tools(groups: Sequence[str]) -> BuiltIn:
+    """How many tools there are is not said, nor which: one that comes or goes changes no byte of the prompt."""
+    named = 'What is to be done, and to what, in a few words ("refund a card payment"); or the name of a tool, or of a group.'
+    arguments = Arguments(
+        FIND_TOOLS,
+        (Parameter("query", Annotated[str, Field(description=named, max_length=1_000)], EMPTY, "argument"),),
+        {},
+        strict_mode=False,
+    )
+    widest = list(dict.fromkeys(group.partition("/")[0] for group in groups if group))
+    said = ", ".join(sorted(widest))
+    if len(said) > _GROUPS_CHARS:
+        said = said[: said.rindex(",", 0, _GROUPS_CHARS)] + ", .."
+    described = (
+        f"Find tools by what they do: you have more than those that you are listed. Gives the best with their parameters; call one "
+        f"with {CALL_TOOL}. Look here before you say that you cannot do something."
+    )
+    described += f" Groups, of which the name alone gives a list: {said}." if said else ""
+    return BuiltIn(ToolSpec(FIND_TOOLS, described, arguments.schema, "read"), arguments)
+
+
+def _call_tool() -> BuiltIn:
+    named = f"The tool's name, as {FIND_TOOLS} gave it."
+    fits = "What the tool takes: an object that fits its parameters."
+    arguments = Arguments(
+        CALL_TOOL,
+        (
+            Parameter("name", Annotated[str, Field(description=named)], EMPTY, "argument"),
+            Parameter("arguments", Annotated[dict[str, Any], Field(description=fits)], {}, "argument"),
+        ),
+        {},
+        strict_mode=False,
+    )
+    described = f"Call a tool that {FIND_TOOLS} gave you."
+    return BuiltIn(ToolSpec(CALL_TOOL, described, arguments.schema, "read"), arguments)
 
 
 def _extract() -> BuiltIn:

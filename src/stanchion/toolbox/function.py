@@ -198,6 +198,7 @@ class Tool(Generic[P, R]):
             params=self._params,
             result=self._result,
             needs={found.name: found.annotation for found in self._signature.parameters if found.kind == "credential"},
+            group=options.group,
         )
 
     def _routine(self, function: Callable[..., Any], signature: Signature, types: Collection[type]) -> Routine:
@@ -289,6 +290,7 @@ def tool(
     breaker: Breaker | None = None,
     params: Mapping[str, Role] | None = None,
     result: Mapping[str, ResultField] | None = None,
+    group: str = "",
 ) -> Callable[[Callable[P, R]], Tool[P, R]]:
     """Make a tool of a function: `@tool(effect="read")`.
 
@@ -303,6 +305,8 @@ def tool(
 
     `params` and `result` say what values mean to the guard, by their paths, where the types do not: `{"to.*":
     Destination("email")}`, `{"*.id": ResultField("file", trusted=True)}`.
+
+    `group` is its place in a catalogue of many ("billing/refunds"), for agents that search their tools.
     """
 
     def decorate(function: Callable[P, R]) -> Tool[P, R]:
@@ -323,6 +327,7 @@ def tool(
             concurrency=concurrency,
             rate=rate,
             breaker=breaker,
+            group=group,
         )
         made = _make(function, options, _names_of_caller(), reconcile, dry_run)
         made.mean(params or {}, result or {})

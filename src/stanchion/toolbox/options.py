@@ -11,6 +11,7 @@ from stanchion.core.errors import ConfigError
 
 EFFECTS: tuple[str, ...] = get_args(EffectTier)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_GROUP = re.compile(r"[a-zA-Z0-9_. -]{1,64}(/[a-zA-Z0-9_. -]{1,64}){0,7}")
 _MAX_TIMEOUT_S = 86_400.0
 _MAX_COUNT = 1_000_000_000
 
@@ -50,6 +51,7 @@ class Options:
     max_concurrency: int
     limits: ToolLimits | None = None
     """Shared by all workers; None: there are none."""
+    group: str = ""
 
 
 def read_options(
@@ -67,6 +69,7 @@ def read_options(
     concurrency: int = 0,
     rate: str = "",
     breaker: Breaker | None = None,
+    group: str = "",
 ) -> Options:
     """Check what was said; raises `ConfigError` naming the tool, the option and what it may be."""
     if not _NAME.fullmatch(name):
@@ -80,6 +83,11 @@ def read_options(
         raise ConfigError(
             f"tool {name!r}: timeout_s={seconds!r} must be a number of seconds, above 0 and at most a day"
         )
+    if not isinstance(group, str) or (group and not _GROUP.fullmatch(group)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(
+            f'tool {name!r}: group={group!r} must be words of letters, digits, "_", "." and "-", at most 8 of them with "/" between '
+            'as in "billing/refunds"'
+        )
     return Options(
         name=name,
         effect=effect,
@@ -92,6 +100,7 @@ def read_options(
         version=version,
         max_concurrency=_whole(name, "max_concurrency", max_concurrency, least=0),
         limits=_limits(name, concurrency, rate, breaker),
+        group=group,
     )
 
 

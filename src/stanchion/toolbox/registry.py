@@ -38,8 +38,11 @@ class Registry:
         freeze: bool = False,
         quarantine: bool = False,
         skills: bool = False,
+        search: bool = False,
     ) -> None:
-        """`freeze`, `quarantine`: as in the agent's `GuardRules`, for what it has beside its own tools. `skills`: it has some."""
+        """`freeze`, `quarantine`: as in the agent's `GuardRules`, for what it has beside its own tools. `skills`: it has some.
+        `search`: some of its tools are not shown, and found.
+        """
         self._deps = Dependencies(deps or {})
         self._threads = Threads(threads)
         self._stack = AsyncExitStack()
@@ -47,7 +50,8 @@ class Registry:
         self._bound: dict[str, Bound] = {}
         for given in tools:
             self._add(_as_tool(given))
-        self._built_in = built_in(freeze=freeze, quarantine=quarantine, skills=skills)
+        groups = [bound.spec.group for bound in self._bound.values()]
+        self._built_in = built_in(freeze=freeze, quarantine=quarantine, skills=skills, search=search, groups=groups)
         made = (one.spec for one in self._built_in.values())
         self.specs: tuple[ToolSpec, ...] = (*(bound.spec for bound in self._bound.values()), *made)
         """In the order given, the built-in last."""
