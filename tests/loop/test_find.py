@@ -91,7 +91,7 @@ def test_what_is_found_stands_at_the_tail_as_the_developer_s_words() -> None:
     ]
     assert [(e.action, e.rule, e.tool) for e in played.events(ev.ToolCallJudged)] == [("allow", "built_in", FIND_TOOLS)]
     assert played.attempts == []
-    assert LABEL == Label("developer", FIND_TOOLS, trust="trusted")
+    assert Label("developer", FIND_TOOLS, trust="trusted") == LABEL
 
 
 def test_each_request_begins_with_the_one_before() -> None:
@@ -142,8 +142,10 @@ def test_a_group_is_listed() -> None:
     """A wider one by the groups in it; a tool by its name and the first sentence of what it does."""
     assert texts(play(finds("travel"), finds("Travel/Air/"))) == [
         "travel:\n- travel/air/ (3 tools)\n- travel/hotel/ (1 tools)\nSearch for a name to see its parameters.",
-        "travel/air:\n- cancel_booking: Cancel a booked flight.\n- move_booking: Put a booked flight on another day.\n"
-        "- list_seats: List the free seats.\nSearch for a name to see its parameters.",
+        (
+            "travel/air:\n- cancel_booking: Cancel a booked flight.\n- move_booking: Put a booked flight on another day.\n"
+            "- list_seats: List the free seats.\nSearch for a name to see its parameters."
+        ),
     ]
 
 
@@ -305,7 +307,8 @@ def test_only_a_request_that_showed_it_dispatches() -> None:
     )
     assert not any(e.dispatch for e in entries if isinstance(e, ev.ModelCallStarted))
     assert all(e.dispatch for e in play(finds("x")).events(ev.ModelCallStarted))
-    assert [e.parts[0].name for e in entries if isinstance(e, ev.ToolCallFinished)] == [CALL_TOOL]
+    finished = [e.parts[0] for e in entries if isinstance(e, ev.ToolCallFinished)]
+    assert [part.name for part in finished if isinstance(part, ToolResult)] == [CALL_TOOL]
 
 
 # --- whatever happens, it is the same run --------------------------------------------------------------------------------
@@ -349,12 +352,8 @@ def done(played: Play) -> list[ev.Event]:
 
 def heard(messages: tuple[Message, ...]) -> list[Any]:
     """The conversation without the calls, and without the names that results answer to."""
-    return [
-        msgspec.structs.replace(part, name="") if isinstance(part, ToolResult) else part
-        for message in messages
-        for part in message.parts
-        if not isinstance(part, ToolCall)
-    ]
+    parts = [part for message in messages for part in message.parts if not isinstance(part, ToolCall)]
+    return [msgspec.structs.replace(part, name="") if isinstance(part, ToolResult) else part for part in parts]
 
 
 @given(script=scripts, luck=fates, dies=crashes, seed=st.integers(0, 999))
