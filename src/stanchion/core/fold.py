@@ -30,6 +30,7 @@ from stanchion.core.conversation import add, flush, say
 from stanchion.core.kept import TOLERANCE
 from stanchion.core.message import Part, Text, Usage, text_of
 from stanchion.core.policy import Grant
+from stanchion.core.progress import result_bytes, said_bytes
 from stanchion.core.state import Missed, ModelCall, Refusal, State, Unchecked
 
 _with = msgspec.structs.replace
@@ -90,7 +91,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.RunStarted():
             return _run_started(state, event)
         case ev.MessageAdded():
-            return _say_checked(state, event.parts)
+            return _say_checked(_told(state, event.parts), event.parts)
         case ev.NoticeAdded():
             return _noticed(state, event)
         case ev.PrefixReset():
@@ -118,7 +119,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.ToolCallReconciled():
             return reconciled(state, event)
         case ev.ToolCallFinished():
-            return tool_finished(state, event)
+            answered = state.totals.result_bytes + result_bytes(event)
+            return tool_finished(_with(state, totals=_with(state.totals, result_bytes=answered)), event)
         case ev.BudgetRefused():
             since = state.refused.since_ms if state.refused else entry.at_ms
             return _with(state, refused=Refusal(event.ledger, event.hard, event.needed, event.left, since))
@@ -187,8 +189,14 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         state = _with(state, exact_tokens=0)
     if event.refreshes is not None:
         return _asked_before(state)
-    state = _with(state, refreshed_ms=event.refreshed_ms)
+    state = _with(_told(state, parts), refreshed_ms=event.refreshed_ms)
     return _say_checked(state, parts)
+
+
+def _told(state: State, parts: tuple[Part, ...]) -> State:
+    """Count what is said to the run."""
+    said = state.totals.input_bytes + said_bytes(parts)
+    return _with(state, totals=_with(state.totals, input_bytes=said))
 
 
 def _asked_before(state: State) -> State:
@@ -301,6 +309,7 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         cost=state.totals.cost + event.cost,
         cache_expected=state.totals.cache_expected + (model.cache_expected if model is not None else 0),
         cache_hit=state.totals.cache_hit + _hit(model, usage),
+        last_tokens=used_in if usage else state.totals.last_tokens,
     )
     said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
     said = () if "output" in state.checked else said  # what was not checked is nobody's answer, not even the best

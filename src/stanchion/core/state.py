@@ -203,6 +203,12 @@ class Totals(msgspec.Struct, frozen=True, omit_defaults=True):
     cache_hit: int = 0
     """.. and how many of them were."""
     malformed_in_row: int = 0
+    last_tokens: int = 0
+    """Input of the last request, as its provider counted it."""
+    result_bytes: int = 0
+    """What tools answered, as far as it is shown; of what was erased it is not known."""
+    input_bytes: int = 0
+    """Of the texts that were said to it."""
 
 
 class Missed(msgspec.Struct, frozen=True):
