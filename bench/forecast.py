@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from bench.floor import SHEETS
 from examples.airline.agent import make_agent
 from examples.airline.recordings import Conversation, read_conversations
 from stanchion.context.assemble import preamble
@@ -29,8 +30,6 @@ from stanchion.core.money import NANO_PER_USD, cost
 from stanchion.core.prices import load_prices
 from stanchion.core.progress import Course, Progress
 from stanchion.sim.tokens import count_text
-
-from .floor import SHEETS
 
 PRICE = SHEETS["anthropic:claude-sonnet-4-6"]
 TURNS = (0, 1, 2, 3, 5)
@@ -77,7 +76,9 @@ def _billed(messages: Iterable[dict[str, Any]], prefix: int, group: str) -> Cour
             steps.append(Progress(turns, paid, last, tools, results, said))
             calls = message.get("tool_calls") or ()
             answer = count_text(text) + sum(count_text(json.dumps(_asked(call))) for call in calls)
-            usage = Usage(input_tokens=0, cache_read_tokens=kept, cache_write_tokens=context - kept, output_tokens=answer)
+            usage = Usage(
+                input_tokens=0, cache_read_tokens=kept, cache_write_tokens=context - kept, output_tokens=answer
+            )
             paid += cost(PRICE, usage)
             turns, last, tools = turns + 1, context, tools + len(calls)
             kept, context = context, context + answer

@@ -109,7 +109,9 @@ def fit(courses: Sequence[Course], turns: int) -> Fitted | None:
         return None
     data = _Data(rows)
     plain = data.tried("")
-    best = min((data.tried(name) for name in _FEATURES if data.varies(name)), key=lambda tried: tried.error, default=plain)
+    best = min(
+        (data.tried(name) for name in _FEATURES if data.varies(name)), key=lambda tried: tried.error, default=plain
+    )
     chosen = best if best.error < (1 - BETTER) * plain.error else plain
     xs = data.known(chosen.feature)
     return Fitted(
