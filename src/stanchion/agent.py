@@ -61,6 +61,7 @@ class Limits:
 
     `usd` is dollars, best as a string ("0.50"). `wall_s` is seconds without the time spent waiting for people. An agent
     that says nothing of `turns`, `tool_calls_per_turn` and `budget_wait_s` has 50, 32 and 30; a request only ever narrows.
+    `stop_early`: a run that by past ones cannot be expected to end within `usd` is told so, and stopped two turns later.
     """
 
     usd: Amount | None = None
@@ -72,6 +73,7 @@ class Limits:
     wall_s: float | None = None
     warn_at: float = 0.8
     budget_wait_s: float | None = None
+    stop_early: bool = False
 
     def caps(self, name: str = "limits") -> Caps:
         """Read the limits. Raises `InputError` that names the field."""
@@ -88,6 +90,7 @@ class Limits:
             budget_wait_s=_ANY_S
             if self.budget_wait_s is None
             else _seconds(self.budget_wait_s, f"{name}.budget_wait_s"),
+            stop_early=_flag(self.stop_early, f"{name}.stop_early"),
             **counts,
         )
 
@@ -98,6 +101,12 @@ def _count(value: int | None, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"must be a whole number, not {value!r}", field=name)
     return _positive(value, name)
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"must be True or False, not {value!r}", field=name)
+    return value
 
 
 def _positive(value: N, name: str) -> N:
@@ -145,6 +154,7 @@ def narrow(caps: Caps, asked: Caps) -> Caps:
         wall_s=least(caps.wall_s, asked.wall_s),
         warn_at=caps.warn_at,
         budget_wait_s=min(caps.budget_wait_s, asked.budget_wait_s),
+        stop_early=caps.stop_early or asked.stop_early,
     )
 
 

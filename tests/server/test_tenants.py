@@ -74,6 +74,9 @@ PLACES: dict[tuple[str, str], Place] = {
     ("GET", "/v1/costs"): Place(
         "tenant", queries=("", "session={id}", "user={id}", "by=session,user", "by=tenant,run", "agent=support&by=day")
     ),
+    ("GET", "/v1/forecast"): Place(
+        "tenant", queries=("agent=support", "agent=support&turns=3", "agent={id}", "agent=support&input_bytes=9")
+    ),
     ("POST", "/v1/runs"): Place(
         "tenant", tuple({"agent": "support", "input": "Hi", name: "{id}"} for name in ("session", "user")), makes=True
     ),

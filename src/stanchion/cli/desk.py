@@ -126,6 +126,7 @@ class Desk(Protocol):
     async def costs(
         self, question: Mapping[str, Any], *, all_tenants: bool = False, progress: Callable[[int], None]
     ) -> Json: ...
+    async def forecast(self, question: Mapping[str, Any]) -> Json: ...
     async def shares(self) -> Sequence[Json]: ...
     async def set_share(self, scope: str, changes: Mapping[str, int | None], *, every: bool) -> Json: ...
     async def workers(self) -> Sequence[Json]: ...
@@ -307,6 +308,11 @@ class FileDesk:
 
         tenant = "" if all_tenants else self._tenant
         return plain(await self._runtime.costs.report(CostQuestion(**question), tenant=tenant, progress=progress))
+
+    async def forecast(self, question: Mapping[str, Any]) -> Json:
+        from stanchion.runtime import ForecastQuestion
+
+        return plain(await self._runtime.forecasting.before(ForecastQuestion(**question), tenant=self._tenant))
 
     async def shares(self) -> Sequence[Json]:
         return [share_json(row) for row in await self._runtime.shares.list()]

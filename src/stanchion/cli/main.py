@@ -16,6 +16,7 @@ from stanchion.cli import (
     decide,
     dlq,
     doctor,
+    forecast,
     grants,
     keys,
     lint,
@@ -86,6 +87,7 @@ app.add_typer(shares.workers)
 app.add_typer(policy.app)
 app.add_typer(skills.app)
 app.command()(costs.costs)
+app.command()(forecast.forecast)
 app.command()(prices.prices)
 app.command()(version.version)
 

@@ -223,6 +223,9 @@ class Remote:
         query = said | {"by": ",".join(question["by"])}
         return await self._call("GET", "/v1/costs", query=query)
 
+    async def forecast(self, question: Mapping[str, Any]) -> Json:
+        return await self._call("GET", "/v1/forecast", query={n: str(value) for n, value in question.items() if value})
+
     async def quotas(self) -> Json:
         return await self._call("GET", "/v1/quotas")
 

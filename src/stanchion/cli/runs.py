@@ -100,7 +100,7 @@ def show(
 def _show(view: Json, where: Where) -> None:
     from stanchion.cli.approval import waiting_lines
     from stanchion.cli.run import there
-    from stanchion.cli.show import counted, how_to_decide, state_of
+    from stanchion.cli.show import counted, forecast_text, how_to_decide, state_of
 
     usage = view["usage"]
     lines = {
@@ -112,6 +112,7 @@ def _show(view: Json, where: Where) -> None:
         "started": when(view["created_ms"]),
         "moved": when(view["updated_ms"]),
         "cost": f"${view['usd']}",
+        "expected": forecast_text(view.get("forecast")),
         "used": f"{counted(usage['turns'], 'turn')}, {counted(usage['tool_calls'], 'tool call')}, "
         f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out",
         "cache": _cached(view),

@@ -252,7 +252,18 @@ def summary(view: Json, *, simulated: bool = False) -> str:
         f"${view['usd']}" + (" (simulated, nothing was paid)" if simulated else ""),
         f"run {view['run']}",
     ]
+    if view.get("forecast"):
+        pieces.insert(-1, f"expected {forecast_text(view['forecast'])}")
     return " · ".join(pieces)
+
+
+def forecast_text(forecast: Json | None) -> str:
+    """Say what a run will have cost: the middle, and the range with what it holds."""
+    if not forecast:
+        return ""
+    held = f"{100 * forecast['coverage']:.0f} % within" if forecast["runs"] else "assumed, between"
+    by = f" by {forecast['runs']} past runs" if forecast["runs"] else ""
+    return f"${forecast['usd']} ({held} ${forecast['low_usd']} and ${forecast['high_usd']}{by})"
 
 
 def counted(count: int, what: str) -> str:

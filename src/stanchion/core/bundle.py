@@ -144,6 +144,8 @@ class Caps(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of a limit at which the model is told, once."""
     budget_wait_s: float = 30.0
     """How long to wait for money that other runs have reserved and may give back."""
+    stop_early: bool = False
+    """A run that is not to be expected to end within `nano_usd` is told so, and stopped soon, with what it has."""
 
 
 class ApprovalRule(msgspec.Struct, frozen=True, omit_defaults=True):

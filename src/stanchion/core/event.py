@@ -358,6 +358,7 @@ class LimitWarned(_Event, frozen=True, tag="limit_warned"):
     """A limit is near; the model is told at the tail. `parts` is what it is told."""
 
     limit: str
+    """"forecast": by past runs, `used` is the least that the run is to be expected to cost, and `max` what it may."""
     used: int
     max: int
 

@@ -127,7 +127,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.BudgetOverrun():
             return _with(state, overrun=True)
         case ev.LimitWarned():
-            return say(_with(state, warned=(*state.warned, event.limit)), event.parts)
+            foreseen = state.totals.turns if event.limit == "forecast" else state.foreseen_turn
+            return say(_with(state, warned=(*state.warned, event.limit), foreseen_turn=foreseen), event.parts)
         case ev.LoopDetected():
             told = _with(state, looped=(*state.looped, event.kind), looped_turn=state.totals.turns)
             return say(told, event.parts)

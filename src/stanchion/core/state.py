@@ -297,6 +297,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     totals: Totals = Totals()
     traces: tuple[Trace, ...] = ()
     warned: tuple[str, ...] = ()
+    foreseen_turn: int = 0
+    """The turn after which it was told that its money will not be enough."""
     looped: tuple[str, ...] = ()
     """Kinds of loops the model was told of."""
     looped_turn: int = 0

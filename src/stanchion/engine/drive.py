@@ -13,19 +13,23 @@ stop, change nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Sequence
 
 import msgspec
 
+from stanchion.context.forecast import Forecast
 from stanchion.core import event as ev
 from stanchion.core.errors import JournalError, StaleAppend, StoreFull, UnreadInbox
 from stanchion.core.fold import evolve
+from stanchion.core.progress import progress_of
 from stanchion.core.state import State
 from stanchion.engine.announce import announcements
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
+from stanchion.engine.courses import Courses
 from stanchion.engine.gate import Gate
 from stanchion.engine.habits import Habits
 from stanchion.engine.live import Live
@@ -79,8 +83,10 @@ class Drive:
         rank: int = 0,
         in_force: InForce | None = None,
         habits: Habits | None = None,
+        courses: Courses | None = None,
     ) -> None:
         self._habits = habits or Habits()
+        self._courses = courses
         self.state = state
         self.draining = False
         self.puzzled = False
@@ -213,6 +219,7 @@ class Drive:
             self._inbox_unread = False
             self._take_in(stage, await self._store.inbox(self.state.tenant, self.state.run))
         stage.given = len(stage.entries)
+        await self._learn()
         decision = self.decide_into(stage)
         self._refused = False
         over = self._let_go(decision)
@@ -244,7 +251,8 @@ class Drive:
             tickets = self._tickets
             self._apply_policies(stage)
             habit = self._habits.of(self._agent.bundle.agent)
-            moment = Moment(self._clock.now_ms(), self._epoch, tickets.blocked, tickets.model_blocked, habit)
+            now_ms, forecast = self._clock.now_ms(), self._forecast()
+            moment = Moment(now_ms, self._epoch, tickets.blocked, tickets.model_blocked, habit, forecast)
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)
@@ -261,6 +269,19 @@ class Drive:
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
+
+    async def _learn(self) -> None:
+        """Learn what past runs tell of this one, where it is stopped by that. Without it, it goes on."""
+        state = self.state
+        if self._courses is not None and state.caps.stop_early and state.totals.turns and not state.ended:
+            with contextlib.suppress(JournalError):
+                await self._courses.learn(state.tenant, state.agent, state.totals.turns)
+
+    def _forecast(self) -> Forecast | None:
+        state = self.state
+        if self._courses is None or not state.caps.stop_early or not state.totals.turns:
+            return None
+        return self._courses.forecast(state.tenant, state.agent, progress_of(state))
 
     def _apply_policies(self, stage: Stage) -> None:
         """Judge by the policies of this moment, and have the journal say which they are."""

@@ -16,6 +16,7 @@ from stanchion.core.state import State
 from stanchion.engine.announce import parked_by_claim
 from stanchion.engine.bound import BoundAgent, bind, misfits
 from stanchion.engine.clock import Clock
+from stanchion.engine.courses import Courses
 from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
 from stanchion.engine.habits import Habits
@@ -48,8 +49,10 @@ class Preparer:
         max_attempts: int,
         policing: Policing | None = None,
         habits: Habits | None = None,
+        courses: Courses | None = None,
     ) -> None:
         self._habits = habits
+        self._courses = courses
         self._store = store
         self._loader = loader
         self._cipher = cipher
@@ -189,6 +192,7 @@ class Preparer:
             rank=-priority,
             in_force=in_force,
             habits=self._habits,
+            courses=self._courses,
         )
 
 

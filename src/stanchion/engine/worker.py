@@ -19,6 +19,7 @@ from stanchion.core.errors import CommitUnknown, JournalError, StaleAppend, Unkn
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
+from stanchion.engine.courses import Courses
 from stanchion.engine.drive import Drive
 from stanchion.engine.gate import Gate
 from stanchion.engine.habits import Habits
@@ -102,10 +103,11 @@ class Worker:
         gate: Gate | None = None,
         engine: Engine | None = None,
         policing: Policing | None = None,
+        courses: Courses | None = None,
     ) -> None:
         """`served`: names and bundle digests of the agents that are found here. `gate`: the limits that are shared.
 
-        `engine`: None for the one that needs nothing but the store. `policing`: policies beside the built-in rules.
+        `courses`: what past runs tell of those that are stopped early. `engine`: None for the one that needs nothing but the store. `policing`: policies beside the built-in rules.
         """
         self._engine = engine or RowsEngine(store, clock, sweep_s=settings.sweep_s)
         self._gate = gate
@@ -132,6 +134,7 @@ class Worker:
             max_attempts=settings.max_attempts,
             policing=policing,
             habits=self.habits,
+            courses=courses,
         )
         self._find_agent = find_agent
         self._live = live

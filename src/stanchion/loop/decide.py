@@ -175,6 +175,10 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
         return decision
     if meter := limit.reached(state, moment.now_ms):
         return _finish(state, view, "halted", meter.limit)
+    if limit.foreseen_over(state, moment.forecast):
+        return _finish(state, view, "halted", "forecast")
+    if told := limit.foreseen(state, moment.forecast):
+        return Decision(events=(told,))
     route = min(state.route, len(view.bundle.routes) - 1)
     tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
     if warned := limit.warnings(state, view.bundle.route(route), tokens, moment.now_ms):

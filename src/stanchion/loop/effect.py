@@ -7,6 +7,7 @@ from typing import Literal, Protocol, assert_never
 import msgspec
 
 from stanchion.context.assemble import Preamble, preamble
+from stanchion.context.forecast import Forecast
 from stanchion.context.life import Habit
 from stanchion.core.bundle import Bundle, RetryPolicy
 from stanchion.core.catalogue import Catalogue
@@ -31,6 +32,8 @@ class Moment(msgspec.Struct, frozen=True):
     """Nor may a model call that goes out at once."""
     habit: Habit = Habit()
     """How the agent's sessions have gone until now: what a cache's life is chosen by."""
+    forecast: Forecast | None = None
+    """What the run will have cost when it comes to its end, by past runs; None: it is not asked, or not known."""
 
 
 class CallModel(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from stanchion.context.forecast import COVERAGE, Forecast
 from stanchion.core import event as ev
 from stanchion.core.bundle import Route
 from stanchion.core.message import RUNTIME, Text
@@ -23,6 +24,8 @@ _UNITS = {
     "wall_s": "seconds",
     "deadline": "seconds until the deadline",
 }
+GRACE_TURNS = 2
+"""So many more turns a run has that was told that its money will not be enough."""
 LEAST_OUTPUT_TOKENS = 256
 """Below so many output tokens an answer is not worth its input."""
 
@@ -102,6 +105,34 @@ def warnings(state: State, route: Route, bound_tokens: int, now_ms: int) -> list
         )
     )
     return [ev.LimitWarned(limit=m.limit, used=m.used, max=m.max, parts=(Text(_warning(m), RUNTIME),)) for m in near]
+
+
+def foreseen(state: State, forecast: Forecast | None) -> ev.LimitWarned | None:
+    """Tell the model, once, that the run is not to be expected to end within its money."""
+    caps, totals = state.caps, state.totals
+    if forecast is None or not _beyond(state, forecast) or "forecast" in state.warned:
+        return None
+    each = max(totals.cost // max(totals.turns, 1), 1)
+    text = (
+        f"[runtime] Nineteen of twenty runs like this one cost more than ${format_usd(forecast.low)}, and this one may cost "
+        f"${format_usd(caps.nano_usd)}, of which ${format_usd(totals.cost)} are used: enough for about "
+        f"{max(caps.nano_usd - totals.cost, 0) // each} more turns. Come to an end now: say what was done and what is left. "
+        f"After {GRACE_TURNS} more turns the run stops, and your last answer stands."
+    )
+    return ev.LimitWarned(limit="forecast", used=forecast.low, max=caps.nano_usd, parts=(Text(text, RUNTIME),))
+
+
+def foreseen_over(state: State, forecast: Forecast | None) -> bool:
+    """Whether a run that was told so has had its last turns, and it is still so."""
+    had_them = "forecast" in state.warned and state.totals.turns - state.foreseen_turn >= GRACE_TURNS
+    return had_them and forecast is not None and _beyond(state, forecast)
+
+
+def _beyond(state: State, forecast: Forecast) -> bool:
+    """Whether the low end of the range, which one run of twenty stays below, is above what a run may cost."""
+    caps = state.caps
+    enough = caps.stop_early and caps.nano_usd > 0 and forecast.coverage >= COVERAGE
+    return enough and forecast.low > caps.nano_usd
 
 
 def _least_output(route: Route) -> int:

@@ -9,10 +9,12 @@ from stanchion.runtime.deciding import Decision
 from stanchion.runtime.facade import Runtime
 from stanchion.runtime.files import load_agents
 from stanchion.runtime.following import Draining
+from stanchion.runtime.forecasting import ForecastQuestion
 from stanchion.runtime.keys import Reviewer, reviewer_of
 from stanchion.runtime.scheduling import ScheduleView
 from stanchion.runtime.shape import (
     Approval,
+    ForecastView,
     GrantView,
     Precedent,
     RunView,
@@ -35,6 +37,8 @@ __all__ = [
     "DeliveryView",
     "Draining",
     "EndpointView",
+    "ForecastQuestion",
+    "ForecastView",
     "GrantView",
     "LiveDelta",
     "Precedent",

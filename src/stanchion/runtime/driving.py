@@ -20,6 +20,7 @@ from stanchion.core.errors import ConfigError, Conflict
 from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
+from stanchion.engine.courses import Courses
 from stanchion.engine.deliver import Deliverer, WebhookSettings
 from stanchion.engine.gate import Gate
 from stanchion.engine.keeper import Keeper
@@ -81,6 +82,7 @@ class Driving:
         settings: DriveSettings,
         *,
         shared: bool,
+        courses: Courses | None = None,
     ) -> None:
         self._store = store
         self._agents = agents
@@ -102,6 +104,7 @@ class Driving:
             gate=self._gate,
             engine=settings.engine(store, clock) if settings.engine else None,
             policing=settings.policing,
+            courses=courses,
         )
         self.keeper = Keeper(store, self.worker.start, clock, self.worker.habits, agents.get, new_id)
         self.worker.ended = self.keeper.ended

@@ -3,7 +3,7 @@
 With `drive=False` it looks and posts only, and may stand beside a process that drives the same store. If it knows
 agents it accepts their runs too, and leaves them to whoever drives. What is more than a few lines is done next door:
 `opening`, `driving`, `starting`, `following`, `deciding`, `proof`, `moving`. What is no run's has a desk of its own:
-`schedules`, `webhooks`, `shares`, `quotas`, `keys`, `costs`.
+`schedules`, `webhooks`, `shares`, `quotas`, `keys`, `costs`, `forecasting`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from stanchion.core.money import Amount, parse_usd
 from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock, SystemClock
+from stanchion.engine.courses import Courses
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import Live, LiveDelta
 from stanchion.engine.load import Loader
@@ -50,6 +51,7 @@ from stanchion.runtime.deciding import MOST_DECISIONS, Decision, Desk
 from stanchion.runtime.driving import DriveSettings, Driving
 from stanchion.runtime.explaining import Explaining, Explanation
 from stanchion.runtime.following import Draining, Follower, row_of
+from stanchion.runtime.forecasting import Forecasting
 from stanchion.runtime.granting import Granting
 from stanchion.runtime.keys import Keys, Reviewer
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
@@ -107,6 +109,8 @@ class Runtime:
         self.quotas = Limiting(store)
         self.keys = Keys(store, clock)
         self.costs = Costs(store)
+        self._courses = Courses(store, clock)
+        self.forecasting = Forecasting(store, self._courses, agents)
         self.connections = Connecting(
             store, agents.values(), clock, environment or {}, partial(self.secrets.add, minted=True)
         )
@@ -201,7 +205,7 @@ class Runtime:
     async def _drive(self, settings: DriveSettings) -> None:
         """Take the driver's seat and begin. Raises `ConfigError`."""
         parts = (self.store, self._bound, self._clock, self._live, self._loader)
-        self._driving = Driving(*parts, settings, shared=self._shared)
+        self._driving = Driving(*parts, settings, shared=self._shared, courses=self._courses)
         self._starter = Starter(self.store, self._driving.worker, self._clock, self._expires_s)
         await self._driving.open(self._start_scheduled, self.schedules)
         self._relay.drives()
@@ -364,7 +368,8 @@ class Runtime:
         state = fold(entries)
         bundle = await self._bundle(tenant, state.bundle or row.bundle)
         waiting = await self._reviewing.waiting(row, state, entries, bundle)
-        return msgspec.structs.replace(view_of(row, state, bundle, waiting), queue=await self._queue_of(row))
+        queue, forecast = await self._queue_of(row), await self.forecasting.during(state, bundle)
+        return msgspec.structs.replace(view_of(row, state, bundle, waiting), queue=queue, forecast=forecast)
 
     async def approvals(
         self,

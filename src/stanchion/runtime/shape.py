@@ -142,6 +142,23 @@ class CacheMiss(msgspec.Struct, frozen=True):
     """In words."""
 
 
+class ForecastView(msgspec.Struct, frozen=True):
+    """What a run will have cost when it comes to its end. Amounts are US dollars."""
+
+    usd: str
+    """Half of the runs like it cost less."""
+    low_usd: str
+    high_usd: str
+    coverage: float
+    """The part of runs that end within the range, as far as past runs tell; 0: it is a range of assumptions."""
+    runs: int
+    """Past runs that it goes by; 0: it goes by the shape."""
+    after_turns: int
+    """How far the run was."""
+    note: str
+    """In words: by what it goes, or what was assumed."""
+
+
 class RunView(msgspec.Struct, frozen=True):
     """A run as it stands."""
 
@@ -171,6 +188,8 @@ class RunView(msgspec.Struct, frozen=True):
     queue: Queue | None = None
     """Where it stands, while it has not begun."""
     cache_misses: list[CacheMiss] = []
+    forecast: ForecastView | None = None
+    """What it will have cost at its end. None: it has ended, or nothing can be said."""
 
 
 class VerifiedRun(msgspec.Struct, frozen=True):

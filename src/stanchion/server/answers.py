@@ -197,6 +197,18 @@ class GrantsModel(BaseModel):
     grants: list[GrantItem]
 
 
+class ForecastModel(BaseModel):
+    """What a run will have cost when it comes to its end."""
+
+    usd: str = Field(description="Half of the runs like it cost less.")
+    low_usd: str
+    high_usd: str
+    coverage: float = Field(description="The part of runs that end within the range; 0: it is a range of assumptions.")
+    runs: int = Field(description="Past runs of the agent that it goes by; 0: it goes by the shape of a run.")
+    after_turns: int = Field(description="How far the run was.")
+    note: str = Field(description="In words: by what it goes, or what was assumed.")
+
+
 class RunModel(BaseModel):
     """A run as it stands."""
 
@@ -221,6 +233,9 @@ class RunModel(BaseModel):
     queue: QueueModel | None = Field(None, description="Where it stands, while it has not begun.")
     cache_misses: list[CacheMissModel] = Field(
         [], description="Calls that read less from the provider's cache than their session had sent."
+    )
+    forecast: ForecastModel | None = Field(
+        None, description="What it will have cost at its end; null: it has ended, or nothing can be said."
     )
 
 

@@ -27,6 +27,19 @@ class CostsQuery(Query):
     top: int = Field(20, ge=1, le=1000, description="So many groups, the dearest first; the rest is one sum.")
 
 
+class ForecastQuery(Query):
+    """Of what run."""
+
+    agent: str = Field(max_length=200)
+    input_bytes: int = Field(0, ge=0, le=100_000_000, description="Length of the input, as UTF-8.")
+    turns: int = Field(0, ge=0, le=1_000, description="A shape in place of past runs: so many model calls, ..")
+    prefix_tokens: int = Field(0, ge=0, le=10_000_000, description=".. of which the first is so long, ..")
+    growth_tokens: int = Field(
+        0, ge=0, le=10_000_000, description=".. and each so much longer than the one before it, .."
+    )
+    output_tokens: int = Field(0, ge=0, le=10_000_000, description=".. and answers so long.")
+
+
 class CostSumModel(BaseModel):
     """What some charges come to. Amounts are exact to the nano-dollar."""
 

@@ -125,6 +125,10 @@ class LimitsBody(Body):
     input_tokens: Count | None = None
     output_tokens: Count | None = None
     wall_s: Seconds | None = Field(None, description="Seconds from the start, without the waiting for people.")
+    stop_early: bool = Field(
+        False,
+        description="By what past runs cost it cannot be expected to end within `usd`: it is told, and soon stopped.",
+    )
 
 
 class SetShare(Body):

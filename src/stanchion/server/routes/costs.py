@@ -1,4 +1,4 @@
-"""What a tenant's runs cost, by what one likes, and what they would have cost otherwise."""
+"""What a tenant's runs cost, by what one likes, what they would have cost otherwise, and what the next one will."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from fastapi import Query as QueryOf
 from starlette.responses import Response
 
-from stanchion.runtime import CostQuestion
-from stanchion.server.costs import CostsModel, CostsQuery
+from stanchion.runtime import CostQuestion, ForecastQuestion
+from stanchion.server.answers import ForecastModel
+from stanchion.server.costs import CostsModel, CostsQuery, ForecastQuery
 from stanchion.server.edge import EdgeOf, TenantOf, reply
 
 router = APIRouter(tags=["costs"])
@@ -27,3 +28,12 @@ async def get_costs(edge: EdgeOf, tenant: TenantOf, query: Annotated[CostsQuery,
     """
     asked: dict[str, Any] = query.model_dump() | {"by": tuple(name.strip() for name in query.by.split(","))}
     return reply(await edge.runtime.costs.report(CostQuestion(**asked), tenant=tenant, most_runs=MOST_RUNS))
+
+
+@router.get("/forecast", response_model=ForecastModel)
+async def get_forecast(edge: EdgeOf, tenant: TenantOf, query: Annotated[ForecastQuery, QueryOf()]) -> Response:
+    """Say what a run of an agent will cost: by its past runs, or by a shape where there are few of them or one is given.
+
+    Of a run that is under way `GET /v1/runs/{run}` says it.
+    """
+    return reply(await edge.runtime.forecasting.before(ForecastQuestion(**query.model_dump()), tenant=tenant))
