@@ -14,6 +14,7 @@ from stanchion.core.progress import course_of, progress_of
 from stanchion.journal.record import kind_of, pack
 from tests.loop.play import Play
 from tests.loop.random_runs import agent, crashes, fates, scripts
+from tests.loop.test_random_runs import erratic
 
 
 def outlined(entry: ev.Entry) -> Outline:
@@ -26,8 +27,6 @@ def outlined(entry: ev.Entry) -> Outline:
 @settings(max_examples=100)
 def test_a_course_is_what_the_state_said_before_each_turn(script: Any, luck: Any, dies: Any, seed: int) -> None:
     """Whatever failed, was lost, or waited for a person."""
-    from tests.loop.test_random_runs import erratic
-
     play = Play(agent(), script, luck, person=erratic(seed), crashes=dies).play()
     course = course_of(map(outlined, play.entries))
     came_to_its_end = play.state.outcome in ("done", "escalated") and play.state.totals.turns > 0
