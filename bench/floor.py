@@ -18,10 +18,12 @@ SHEETS = {
         input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6"
     ),
     "openai:gpt-5.2": price_usd(input="1.75", output="14", cache_read="0.175"),
-    "openai:gpt-5.6": price_usd(input="4", output="20", cache_read="0.40", cache_write="5"),
+    "openai:gpt-5.6": price_usd(input="4", output="20", cache_read="0.40", cache_write="5", cache_write_long="10"),
 }
 """In dollars per million tokens, written down here again: a floor does not go by what it measures."""
 SHORT_S, LONG_S, RETAINED_S = 300.0, 3600.0, 86_400.0
+BREAKPOINT_S, BREAKPOINT_LONG_S = 1_800.0, 43_200.0
+"""OpenAI's lives where writes are priced."""
 LEARNS = 4
 """Sessions by which an agent has learnt its pauses, where there are some."""
 
@@ -79,18 +81,20 @@ def floor(row: Row, task: Task, model: str) -> int:
     """Give the least that a row can cost, in nano-dollars."""
     price = SHEETS[model]
     plain = _tokens(task, price.input)
-    marked = model.startswith("anthropic")
-    if row.cache == "off" and marked:
+    asked = price.cache_write != price.input  # where writes cost nothing nobody is asked whether to keep
+    if row.cache == "off" and asked:
         return _nano(plain + _answers(task, price))
-    spared = price.input if marked else price.cache_write  # nobody is asked whether to keep what is kept unasked
-    kept = min(_kept(row, task, price, write, life_s, spared) for write, life_s in _lives(row, price, marked=marked))
-    return _nano((min(plain, kept) if marked else kept) + _answers(task, price))
+    kept = min(_kept(row, task, price, write, life_s, price.input) for write, life_s in _lives(row, model))
+    return _nano(min(plain, kept) + _answers(task, price))
 
 
-def _lives(row: Row, price: Price, *, marked: bool) -> list[tuple[int, float]]:
-    """List what may be chosen: what a write costs, and how long it lives. OpenAI's day is no choice: it is asked for, or not."""
-    if marked:
+def _lives(row: Row, model: str) -> list[tuple[int, float]]:
+    """List what may be chosen: what a write costs, and how long it lives. OpenAI's free day is no choice: it is asked for, or not."""
+    price = SHEETS[model]
+    if model.startswith("anthropic"):
         return [(price.cache_write, SHORT_S), (price.cache_write_long, LONG_S)]
+    if price.cache_write != price.input:
+        return [(price.cache_write, BREAKPOINT_S), (price.cache_write_long, BREAKPOINT_LONG_S)]
     return [(price.cache_write, RETAINED_S if row.cache == "long" else SHORT_S)]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from stanchion.context.assemble import assemble, preamble, prefix_digest
+from stanchion.context.assemble import CACHE_KEYS, assemble, preamble, prefix_digest
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle, Caps
-from stanchion.core.message import DEVELOPER, MODEL, USER, Label, Message, Text, Thinking
+from stanchion.core.block import EXPLANATION
+from stanchion.core.bundle import Bundle, Caps, Route
+from stanchion.core.message import DEVELOPER, MODEL, USER, Label, Message, ModelRequest, Text, Thinking
 from stanchion.core.state import State
 from tests.loop.play import Play, bundle, call, tool
 
@@ -67,3 +68,41 @@ def test_no_model_is_shown_the_reasoning_of_another() -> None:
     own, other = (assemble(state, agent, preamble(agent), route) for route in agent.routes)
     assert own.messages == state.messages
     assert other.messages[1].parts == (said,)
+
+
+def _breakpoints(cache: str, **options: object) -> tuple[ModelRequest, ModelRequest]:
+    """Two sessions' requests to a model whose cache writes are priced."""
+    agent = bundle(tool("look"))
+    route = Route("openai", "gpt-5.6", agent.routes[0].price, cache=cache, options=options)  # type: ignore[arg-type]
+    one, other = (State(messages=(Message("user", (Text("q", USER),)),), session=name) for name in ("s1", "s2"))
+    return assemble(one, agent, preamble(agent), route), assemble(other, agent, preamble(agent), route)
+
+
+def test_where_writes_are_priced_openai_is_told_what_to_keep_and_where() -> None:
+    """The beginning is marked, the end is kept unasked; sessions share few keys; a life and nothing kept are asked for."""
+    kept, _ = _breakpoints("short")
+    assert kept.cache_marks[0].message == -1
+    assert set(kept.options) == {"prompt_cache_key"}
+    keys = {_key(f"s{n}") for n in range(500)}
+    assert 2 <= len(keys) <= CACHE_KEYS
+    assert _key("s1") == _key("s1")
+    long, _ = _breakpoints("long")
+    assert long.options["prompt_cache_options"] == {"ttl": "12h"}
+    off, _ = _breakpoints("off")
+    assert off.cache_marks == ()
+    assert off.options["prompt_cache_options"] == {"mode": "explicit"}
+    assert _breakpoints("short", prompt_cache_key="mine")[0].options["prompt_cache_key"] == "mine"
+
+
+def _key(session: str) -> object:
+    agent = bundle(tool("look"))
+    route = Route("openai", "gpt-5.6", agent.routes[0].price)
+    state = State(messages=(Message("user", (Text("q", USER),)),), session=session)
+    return assemble(state, agent, preamble(agent), route).options["prompt_cache_key"]
+
+
+def test_who_has_no_tools_is_not_told_of_their_results() -> None:
+    """Only results are put into marked blocks, so that only who has tools is told what the blocks are."""
+    assert preamble(bundle(tool("look")), mark=True).system[-1].text == EXPLANATION
+    bare = msgspec.structs.replace(bundle(), tools=())
+    assert preamble(bare, mark=True) == preamble(bare, mark=False)

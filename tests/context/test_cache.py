@@ -22,8 +22,13 @@ from stanchion.core.message import (
 )
 from stanchion.core.money import cost, price_usd
 from stanchion.model.anthropic import Anthropic
+from stanchion.model.openai_chat import OpenAIChat
+from stanchion.model.openai_responses import OpenAIResponses
+from stanchion.model.wire import Wire
 from stanchion.sim.cache import PrefixCache
 from stanchion.sim.read_anthropic import read as read_messages
+from stanchion.sim.read_chat import read as read_chat
+from stanchion.sim.read_responses import read as read_responses
 
 SONNET = "claude-sonnet-4-6"
 PRICE = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
@@ -102,3 +107,27 @@ def test_the_floor_of_a_support_task() -> None:
         without += cost(PRICE, msgspec.structs.replace(Usage(output_tokens=500), input_tokens=usage.total_input_tokens))
     assert with_cache / 1e9 == pytest.approx(0.7035, rel=0.001)
     assert without / 1e9 == pytest.approx(3.26, rel=0.001)
+
+
+@pytest.mark.parametrize("wire", [OpenAIResponses(), OpenAIChat("max_completion_tokens")], ids=lambda wire: wire.name)
+def test_where_the_end_is_kept_unasked_only_the_beginning_is_marked(wire: Wire) -> None:
+    """Each request of a conversation reads all of the one before, and another session's first what all begin with."""
+    rules = cache_rules("openai", "gpt-5.6")
+    assert rules is not None
+    cache, sent = PrefixCache(), 0
+    reader = read_responses if wire.name == "openai_responses" else read_chat
+    for turn in range(4):
+        messages = conversation(turn, 3, 4_000)
+        marks = plan(messages, 0, rules, preamble=True)
+        request = ModelRequest("gpt-5.6", messages, 100, system=(Text("s" * 40_000, DEVELOPER),), cache_marks=marks)
+        asked = reader(wire.encode(request))
+        used = cache.use("k", asked.pieces, rules, float(turn))
+        assert (used.read, used.plain) == (sent, 0)
+        sent = used.read + used.written
+    other = (Message("user", (Text("another question", USER),)),)
+    request = ModelRequest(
+        "gpt-5.6", other, 100, system=(Text("s" * 40_000, DEVELOPER),), cache_marks=plan(other, 0, rules, preamble=True)
+    )
+    assert cache.use("k", reader(wire.encode(request)).pieces, rules, 5.0).read == 10_000
+    older = msgspec.structs.replace(request, model="gpt-5.2")
+    assert b"prompt_cache_breakpoint" not in wire.encode(older), "which refuses it"

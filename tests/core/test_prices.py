@@ -11,12 +11,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from genai_prices import Usage as GenaiUsage
 from genai_prices import data_snapshot, types
 
 from stanchion.core.message import Usage
-from stanchion.core.money import cost, format_usd, price_usd
+from stanchion.core.money import Price, cost, format_usd, price_usd
 from stanchion.core.prices import ModelRow, Prices, find_price, load_prices
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,14 @@ def is_fine(model: types.ModelInfo) -> bool:
     return re.search(r"Decimal\('[0-9]*\.[0-9]{10}", repr(model.prices)) is not None
 
 
+def without_long_writes(price: Price) -> Price:
+    """Take back what the data does not say: OpenAI's writes for 12 hours cost 2.5 times the input, in every tier."""
+    for at in (price, *price.tiers):
+        assert at.cache_write_long * 2 == at.input * 5
+    tiers = tuple(msgspec.structs.replace(tier, cache_write_long=tier.cache_write) for tier in price.tiers)
+    return msgspec.structs.replace(price, cache_write_long=price.cache_write, tiers=tiers)
+
+
 def genai_nano_usd(provider: types.Provider, model: types.ModelInfo, usage: Usage, day: str) -> int:
     """Calculate a bill with genai-prices, rounded up: the dearest of the day's hours where they differ."""
     midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
@@ -97,6 +106,8 @@ def test_every_price_is_that_of_the_data_it_was_made_from(prices: Prices) -> Non
                 if price is None:
                     assert not row.dated, (provider.id, name, day)
                     continue
+                if provider.id in ("openai", "azure") and price.cache_write != price.input:
+                    price = without_long_writes(price)
                 for usage in USAGES:
                     off = cost(price, usage) - genai_nano_usd(provider, model, usage, day)
                     compared += 1

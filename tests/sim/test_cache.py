@@ -14,6 +14,7 @@ from stanchion.sim.tokens import Piece
 
 MARKED = CacheRules("anthropic", "marked", 1_000, marks=4, lookback=20)
 AUTOMATIC = CacheRules("openai", "automatic", 1_024, step=128, long_s=86_400)
+BREAKPOINTS = CacheRules("openai-breakpoints", "breakpoints", 1_024, marks=3, short_s=1_800, long_s=43_200)
 SONNET = "claude-sonnet-4-6"
 
 
@@ -128,3 +129,98 @@ async def test_the_bill_is_in_money_and_the_clock_can_be_put_forward() -> None:
     nano = 2 * 3_000 * 3_750 + 3_000 * 300 + 3 * first["input_tokens"] * 3_000 + out * 15_000
     assert bill["total"]["nano_usd"] == nano
     assert bill["usd"] == f"{nano / 1e9:.9f}".rstrip("0")
+
+
+def test_only_what_ends_at_a_breakpoint_is_read() -> None:
+    """OpenAI from gpt-5.6 on: the end of a request is kept unasked, a shorter prefix only where a breakpoint ended it."""
+    cache = PrefixCache()
+    assert cache.use("k", pieces(2_000, 100), BREAKPOINTS, 0) == Found(0, 0, 2_100)
+    assert cache.use("k", pieces(2_000, 100, 50, 60), BREAKPOINTS, 1) == Found(0, 2_100, 110), (
+        "all that was sent before"
+    )
+    assert cache.use("k", pieces(2_000, 101), BREAKPOINTS, 2) == Found(0, 0, 2_101), "the beginning alone was not kept"
+    cache.use("k", pieces(2_000, 102, marks={0: "explicit"}), BREAKPOINTS, 3)
+    assert cache.use("k", pieces(2_000, 103), BREAKPOINTS, 4) == Found(0, 2_000, 103), "now it is"
+
+
+def test_without_an_end_only_breakpoints_are_kept() -> None:
+    """Mode explicit; and with none at all nothing is read either, though it is there."""
+    cache = PrefixCache()
+    assert cache.use("k", pieces(2_000, 100, marks={0: "explicit"}), BREAKPOINTS, 0, end=False) == Found(100, 0, 2_000)
+    assert cache.use("k", pieces(2_000, 100), BREAKPOINTS, 1, end=False) == Found(2_100)
+    five = pieces(2_000, 100, 100, 100, 100, marks=dict.fromkeys(range(5), "explicit"))
+    other = PrefixCache()
+    other.use("k", five, BREAKPOINTS, 0, end=False)
+    assert other.use("k", five[:1], BREAKPOINTS, 1).read == 0, "the latest four are written, not the fifth"
+    assert other.use("k", five[:2], BREAKPOINTS, 2).read == 2_100
+
+
+def test_the_long_life_of_breakpoints_is_written_apart() -> None:
+    """Thirty minutes, or twelve hours where they are asked for."""
+    cache = PrefixCache()
+    assert cache.use("k", pieces(2_000), BREAKPOINTS, 0) == Found(0, 0, 2_000)
+    assert cache.use("k", pieces(2_000), BREAKPOINTS, 1_799).read == 2_000
+    assert cache.use("k", pieces(2_000), BREAKPOINTS, 1_799 + 1_801, long=True) == Found(0, 0, 0, 2_000)
+    assert cache.use("k", pieces(2_000), BREAKPOINTS, 43_000).read == 2_000
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("gpt-5.2", "automatic"), ("gpt-5-2025-08-07", "automatic"), ("gpt-5.5-pro", "automatic"), ("gpt-5.6", "breakpoints"),
+        ("gpt-5.6-terra", "breakpoints"), ("gpt-5.10", "breakpoints"), ("gpt-6-astra", "breakpoints"), ("o3", "automatic"),
+        ("gpt-4o", "automatic"),
+    ],
+)  # fmt: skip
+def test_which_of_openais_models_take_breakpoints(model: str, kind: str) -> None:
+    """From gpt-5.6 on, however the name goes on."""
+    rules = cache_rules("openai", model)
+    assert rules is not None
+    assert rules.kind == kind
+    other = cache_rules("openrouter", model)
+    assert other is None or other.kind == "automatic", "a seller of the same models is not known to take them"
+
+
+BREAK = {"prompt_cache_breakpoint": {"mode": "explicit"}}
+
+
+async def _asked(http: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    async with http.post(path, json=body, headers={"authorization": "Bearer k"}) as response:
+        return response.status, await response.json()
+
+
+async def test_breakpoints_over_http_on_both_wires() -> None:
+    """A content part carries one; what is written for 12 hours is billed as such; an older model refuses it by name."""
+    server = SimServer(SimSettings(prices_on="2026-12-01"))
+    await server.start()
+    long = "stable " * 2_000
+    try:
+        async with aiohttp.ClientSession() as http:
+            part = {"type": "input_text", "text": long, **BREAK}
+            system = {"role": "developer", "content": [part]}
+            first = {"model": "gpt-5.6", "input": [system, {"role": "user", "content": "a"}]}
+            status, found = await _asked(http, f"{server.base_url}/v1/responses", first)
+            assert (status, found["usage"]["input_tokens_details"]) == (
+                200,
+                {"cached_tokens": 0, "cache_write_tokens": 3_501},
+            )
+            second = {"model": "gpt-5.6", "input": [system, {"role": "user", "content": "b"}]}
+            _, found = await _asked(http, f"{server.base_url}/v1/responses", second)
+            assert found["usage"]["input_tokens_details"] == {"cached_tokens": 3_500, "cache_write_tokens": 1}
+            chat = {
+                "model": "gpt-5.6", "prompt_cache_options": {"ttl": "12h"},
+                "messages": [
+                    {"role": "system", "content": [{"type": "text", "text": long, **BREAK}]}, {"role": "user", "content": "a"},
+                ],
+            }  # fmt: skip
+            _, found = await _asked(http, f"{server.base_url}/v1/chat/completions", chat)
+            assert found["usage"]["prompt_tokens_details"]["cache_write_tokens"] == 3_501
+            async with http.get(f"{server.base_url}/bill") as response:
+                total = (await response.json())["total"]
+            assert (total["cache_write_tokens"], total["cache_write_long_tokens"]) == (3_502, 3_501)
+            for older in (first | {"model": "gpt-5.2"}, {"model": "gpt-5.2", "input": "a", "prompt_cache_options": {}}):
+                status, found = await _asked(http, f"{server.base_url}/v1/responses", older)
+                assert status == 400
+                assert "prompt_cache" in found["error"]["message"]
+    finally:
+        await server.stop()

@@ -7,6 +7,7 @@ The prompt is identity, skills (a line each), tools (those that are shown), conv
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ import msgspec
 from stanchion.context.cache import plan
 from stanchion.core.block import EXPLANATION
 from stanchion.core.bundle import Bundle, Route
-from stanchion.core.caching import cache_rules
+from stanchion.core.caching import LONG_TTL, cache_rules
 from stanchion.core.message import (
     DEVELOPER,
     RUNTIME,
@@ -34,6 +35,9 @@ from stanchion.core.state import State
 
 WIRE_TOKENS = 2_000
 """What a provider may add to a request that is not in its bytes: the hidden prompt of tool use, framing."""
+
+CACHE_KEYS = 16
+"""Over so many keys an agent's sessions are spread: few enough that others keep each one's beginning, enough for 240 requests a minute."""
 
 REMOTE = frozenset(
     {
@@ -63,11 +67,11 @@ class Preamble(msgspec.Struct, frozen=True):
 
 
 def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
-    """Make a bundle's part of every request. `mark`: untrusted text stands in marked blocks, which are explained."""
+    """Make a bundle's part of every request. `mark`: untrusted results stand in marked blocks, which are explained to who has tools."""
     system = (Text(bundle.identity, DEVELOPER),) if bundle.identity else ()
     if bundle.skills:
         system = (*system, Text(index(bundle.skills), DEVELOPER))
-    if mark:
+    if mark and bundle.tools:
         system = (*system, Text(EXPLANATION, RUNTIME))
     if bundle.guard.quarantine:
         system = (*system, Text(QUARANTINED, RUNTIME))
@@ -80,6 +84,7 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> Mod
     """Make the request that goes on from a state."""
     name = f"{route.provider}:{route.model}"
     messages = _readable_by(name, state)
+    marks = _marks(messages, state.kept_parts if state.kept_by == name else 0, bundle, shown, route)
     return ModelRequest(
         model=route.model,
         messages=messages,
@@ -93,27 +98,41 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> Mod
         top_p=route.top_p,
         thinking_tokens=route.thinking_tokens,
         effort=route.effort,
-        options=_retained(route),
-        cache_marks=_marks(messages, state.kept_parts if state.kept_by == name else 0, bundle, shown, route),
+        options=_retained(route, marks, f"{shown.digest.hex()[:24]}-{_shard(state.session)}"),
+        cache_marks=marks,
     )
 
 
 def _marks(
     messages: tuple[Message, ...], kept: int, bundle: Bundle, shown: Preamble, route: Route
 ) -> tuple[CacheMark, ...]:
-    """Plan the cache marks. What one request alone would read is not kept: a first question to an agent without tools."""
+    """Plan the cache marks. What one request alone would read is not kept: a first question whose answer is to be of a form, without tools."""
     rules = cache_rules(route.provider, route.model) if route.cache != "off" else None
-    goes_on = bool(bundle.tools) or len(messages) > 1
+    goes_on = bool(bundle.tools) or len(messages) > 1 or bundle.output is None
     marks = plan(messages, kept, rules, preamble=bool(shown.system or shown.tools), long=route.cache == "long")
     return marks if goes_on else tuple(mark for mark in marks if mark.message < 0)
 
 
-def _retained(route: Route) -> Mapping[str, Any]:
-    """Ask for the long life where no marks do. Source: OpenAI, "Prompt caching": extended retention costs nothing apart."""
+def _retained(route: Route, marks: tuple[CacheMark, ...], key: str) -> Mapping[str, Any]:
+    """Say by options what marks do not: OpenAI's lives, that a request's end is not to be kept, and which requests begin alike.
+
+    Source: OpenAI, "Prompt caching": a key brings requests to where their prefix is, and is to carry about 15 a minute.
+    """
     rules = cache_rules(route.provider, route.model)
-    if route.cache != "long" or rules is None or rules.kind != "automatic":
+    if rules is None or rules.kind == "marked":
         return route.options
-    return {"prompt_cache_retention": "24h", **route.options}
+    if rules.kind == "automatic":
+        return {"prompt_cache_retention": "24h", **route.options} if route.cache == "long" else route.options
+    ends = any(mark.message >= 0 for mark in marks)
+    asked = {} if ends else {"mode": "explicit"}
+    if route.cache == "long":
+        asked["ttl"] = LONG_TTL
+    return {"prompt_cache_key": key, **({"prompt_cache_options": asked} if asked else {}), **route.options}
+
+
+def _shard(session: str) -> int:
+    """Spread an agent's sessions over a few keys; a session keeps its own."""
+    return zlib.crc32(session.encode()) % CACHE_KEYS
 
 
 def _readable_by(model: str, state: State) -> tuple[Message, ...]:

@@ -2,7 +2,8 @@
 
 With *marked* caches a request says what to keep. A request marks its end, for the next one begins with all of it (invariant I8); and
 the end of tools and identity, which other sessions of the agent begin with as well. The provider finds what it keeps within so many
-blocks before a mark: where a turn added more, one mark more stands in between. *Automatic* caches need none of it.
+blocks before a mark: where a turn added more, one mark more stands in between. With *breakpoints* the end is kept unasked, and only the
+end of tools and identity is marked. *Automatic* caches need none of it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ def plan(
     `sent`: how many parts the request before it had, whose end is kept. `preamble`: there are tools or an identity. `long`: what all
     sessions begin with, and what this one has so far, is kept for the long life.
     """
-    if rules is None or rules.kind != "marked" or not messages:
+    if rules is None or rules.kind == "automatic" or not messages:
         return ()
     marks = [CacheMark(-1, long=long)] if preamble else []
     new = sum(len(message.parts) for message in messages) - sent
-    if sent > 0 and new >= rules.lookback:
+    if sent > 0 and rules.lookback and new >= rules.lookback:
         message, part = _place(messages, sent + rules.lookback - 2)
         marks.append(CacheMark(message, part, long=long))
     marks.append(CacheMark(len(messages) - 1, long=long))

@@ -103,7 +103,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 def choose(price: Price, rules: CacheRules, habit: Habit, tokens: int, calls: int = 0) -> Literal["short", "long"]:
     """Choose the life of a prefix of so many tokens that is written now, in a session that had so many model calls."""
-    if rules.kind != "marked" or not habit.measured:
+    if rules.kind == "automatic" or not habit.measured:
         return "short"
     costs = [_session(price, rules, habit, tokens, calls, long=long) for long in (False, True)]
     return "long" if costs[1] < costs[0] else "short"
@@ -121,7 +121,7 @@ def _session(price: Price, rules: CacheRules, habit: Habit, tokens: int, calls: 
 
 def kept(price: Price, rules: CacheRules, tokens: float, shared: float, *, long: bool) -> Kept:
     """Make a prefix of a life."""
-    if rules.kind != "marked":
+    if rules.kind == "automatic":
         return Kept(tokens, shared, rules.short_s, max(price.cache_write, price.input), price.cache_read)
     write, life_s = (price.cache_write_long, rules.long_s) if long else (price.cache_write, rules.short_s)
     return Kept(tokens, shared, life_s, write, price.cache_read)

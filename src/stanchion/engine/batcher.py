@@ -15,11 +15,13 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Route
+from stanchion.core.caching import LONG_TTL, cache_rules, metered
 from stanchion.core.errors import BrokenChain, Conflict, JournalError, ModelError, NotFound, UnknownEvent
 from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Text
@@ -303,17 +305,25 @@ def _finished(call: ModelCall, outcome: BatchOutcome, route: Route, *, held: boo
     response = outcome.response
     if response is None:
         raise AssertionError("only an answer finishes a call")
+    usage = response.usage and metered(response.usage, _asked(route, call))
     return ev.ModelCallFinished(
         turn=call.turn,
         attempt=call.attempt,
         finish=response.finish,
-        cost=call.reserved if response.usage is None else in_batch(cost(route.price, response.usage)),
-        usage=response.usage,
+        cost=call.reserved if usage is None else in_batch(cost(route.price, usage)),
+        usage=usage,
         model=response.model if response.model != route.model else "",
         response=response.id,
         held=held,
         parts=named(response.parts, route),
     )
+
+
+def _asked(route: Route, call: ModelCall) -> dict[str, Any]:
+    """Give the option by which a call asked for the long life, where it did so by one."""
+    rules = cache_rules(route.provider, route.model)
+    long = call.cache == "long" and rules is not None and rules.kind == "breakpoints"
+    return {"prompt_cache_options": {"ttl": LONG_TTL}} if long else {}
 
 
 def _refused(call: ModelCall, error: ModelError) -> ev.ModelCallFailed:

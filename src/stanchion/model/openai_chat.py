@@ -1,7 +1,8 @@
 """OpenAI Chat Completions, as OpenAI and the compatible servers speak it: a request encoded, and the wire as a whole.
 
-Reasoning goes back in the field it came in; parts of other wires that only their provider can read are left out. Cache
-marks are ignored: this wire caches prefixes by itself. Source: OpenAI API reference, "Chat Completions".
+Reasoning goes back in the field it came in; parts of other wires that only their provider can read are left out. This wire caches prefixes by
+itself; of cache marks only the one after the system message is said, to models that take breakpoints. Source: OpenAI API
+reference, "Chat Completions"; "Prompt caching".
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from stanchion.core.message import (
 )
 from stanchion.model.client import Endpoint
 from stanchion.model.failure import unsupported
+from stanchion.model.openai_breakpoint import BREAKPOINT, breaks_after_system
 from stanchion.model.openai_chat_decode import WIRE, ChatDecoder
 from stanchion.model.wire import merge_options
 
@@ -51,7 +53,7 @@ class OpenAIChat:
         body: dict[str, Any] = {"model": request.model}
         if request.tools:
             body["tools"] = [_tool(schema) for schema in request.tools]
-        body["messages"] = messages = _system(request.system)
+        body["messages"] = messages = _system(request.system, kept=breaks_after_system(request))
         for message in request.messages:
             messages.extend(_messages(message))
         _settings(body, request)
@@ -96,10 +98,11 @@ def _tool(schema: ToolSchema) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _system(system: Sequence[Text]) -> list[dict[str, Any]]:
-    """One system message: several compatible servers take no second one."""
+def _system(system: Sequence[Text], *, kept: bool = False) -> list[dict[str, Any]]:
+    """One system message: several compatible servers take no second one. `kept`: with a cache breakpoint at its end."""
     text = "\n\n".join(part.text for part in system if part.text)
-    return [{"role": "system", "content": text}] if text else []
+    content = [{"type": "text", "text": text, **BREAKPOINT}] if kept else text
+    return [{"role": "system", "content": content}] if text else []
 
 
 def _messages(message: Message) -> list[dict[str, Any]]:

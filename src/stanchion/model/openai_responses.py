@@ -1,8 +1,9 @@
 """OpenAI Responses: a request encoded, and the wire as a whole.
 
 A run must not depend on what a provider keeps: `store` is false, and reasoning comes and goes encrypted
-(`include: reasoning.encrypted_content`). Items go back as they came. Cache marks are ignored: this wire caches prefixes
-by itself. Source: OpenAI API reference, "Responses", "Reasoning", "Structured outputs".
+(`include: reasoning.encrypted_content`). Items go back as they came. This wire caches prefixes by itself; of cache marks only the one
+after the instructions is said, to models that take breakpoints. These may not stand on `instructions`, so that they go as the
+developer message that they are rendered as. Source: OpenAI API reference, "Responses", "Reasoning", "Structured outputs", "Prompt caching".
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from stanchion.core.message import (
 )
 from stanchion.model.client import Endpoint
 from stanchion.model.failure import unsupported
+from stanchion.model.openai_breakpoint import BREAKPOINT, breaks_after_system
 from stanchion.model.openai_responses_decode import WIRE, ResponsesDecoder
 from stanchion.model.wire import merge_options
 
@@ -51,9 +53,15 @@ class OpenAIResponses:
         body: dict[str, Any] = {"model": request.model}
         if request.tools:
             body["tools"] = [_tool(schema) for schema in request.tools]
+        items = [item for message in request.messages for item in _items(message)]
         if instructions := "\n\n".join(text.text for text in request.system if text.text):
-            body["instructions"] = instructions
-        body["input"] = [item for message in request.messages for item in _items(message)]
+            if breaks_after_system(request):
+                items.insert(
+                    0, {"role": "developer", "content": [{"type": "input_text", "text": instructions, **BREAKPOINT}]}
+                )
+            else:
+                body["instructions"] = instructions
+        body["input"] = items
         body["store"] = False
         body["include"] = [ENCRYPTED]
         _settings(body, request)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from stanchion.core.caching import metered
 from stanchion.core.errors import ModelError
 from stanchion.core.message import Delta, ModelRequest, ModelResponse, Part, Usage
 from stanchion.model.client import Endpoint, OnDeltas, Timeouts
@@ -155,7 +156,7 @@ class WireClient:
                     await self._stream(answer, decoder, on_deltas)
             if on_deltas is not None and (deltas := decoder.take_deltas()):
                 on_deltas(deltas)
-            return decoder.response()
+            return _metered(decoder.response(), request.options)
         except ModelError as error:
             error.args = (self._without_secrets(str(error).encode()).decode(),)
             raise _with_partial(error, decoder) from error.__cause__
@@ -175,6 +176,14 @@ class WireClient:
 
     async def aclose(self) -> None:
         await self._lease.aclose()
+
+
+def _metered(response: ModelResponse, options: Mapping[str, Any]) -> ModelResponse:
+    """Count what was written to a cache by the life that the request asked for."""
+    if response.usage is None:
+        return response
+    usage = metered(response.usage, options)
+    return response if usage is response.usage else msgspec.structs.replace(response, usage=usage)
 
 
 def without(secrets: Sequence[bytes], said: bytes) -> bytes:

@@ -3,7 +3,9 @@
 A request is a row of pieces; a prefix is named by a hash over the pieces up to it, of one key and model. *Marked* (Anthropic): a
 request looks at each of its breakpoints and up to 20 blocks before it for a prefix that an earlier request had marked; the longest is
 read, and what lies between it and the last breakpoint is written. *Automatic* (OpenAI): the longest prefix of whole pieces that was
-ever sent is read, in steps of 128 tokens. What is read lives again as long as it was meant to.
+ever sent is read, in steps of 128 tokens. With *breakpoints* (OpenAI from gpt-5.6 on) the end of a request is kept and what its
+breakpoints end, at most four in all, the latest; the longest prefix that was kept so is read, however far back. What is read lives again
+as long as it was meant to.
 """
 
 from __future__ import annotations
@@ -50,12 +52,18 @@ class PrefixCache:
         *,
         long: bool = False,
         writes: bool = True,
+        end: bool = True,
     ) -> Found:
-        """Take a request: read what is kept, keep what it asks for. `long`: an automatic cache's longer life is asked for."""
+        """Take a request: read what is kept, keep what it asks for.
+
+        `long`: the longer life is asked for, of all that is kept. `end`: the end of a request is kept beside its breakpoints.
+        """
         sums, names = _prefixes(owner, pieces)
         total = sums[-1] if sums else 0
         if rules.kind == "marked":
             return self._marked(pieces, sums, names, rules, now_s)
+        if rules.kind == "breakpoints":
+            return self._at_breakpoints(pieces, sums, names, rules, now_s, long=long, end=end)
         hit = max(
             (n for n, name in enumerate(names) if sums[n] >= rules.minimum and self._touch(name, now_s)), default=-1
         )
@@ -92,6 +100,32 @@ class PrefixCache:
             upto = max(upto, sums[mark])
             self._keep(names[mark], rules.long_s if is_long else rules.short_s, now_s)
         return Found(total - upto, read, written, written_long)
+
+    def _at_breakpoints(
+        self,
+        pieces: Sequence[Piece],
+        sums: list[int],
+        names: list[bytes],
+        rules: CacheRules,
+        now_s: float,
+        *,
+        long: bool,
+        end: bool,
+    ) -> Found:
+        breaks = [n for n, piece in enumerate(pieces) if piece.cache_ttl][-rules.marks - (not end) :]
+        breaks = sorted({*breaks, len(pieces) - 1}) if end and pieces else breaks
+        breaks = [n for n in breaks if sums[n] >= rules.minimum]
+        total = sums[-1] if sums else 0
+        if not breaks:
+            return Found(total)
+        hit = max(
+            (n for n, name in enumerate(names) if sums[n] >= rules.minimum and self._touch(name, now_s)), default=-1
+        )
+        read = sums[hit] if hit >= 0 else 0
+        for n in breaks:
+            self._keep(names[n], rules.long_s if long else rules.short_s, now_s)
+        written = max(sums[breaks[-1]] - read, 0)
+        return Found(total - read - written, read, 0 if long else written, written if long else 0)
 
     def _touch(self, name: bytes, now_s: float) -> bool:
         kept = self._kept.get(name)

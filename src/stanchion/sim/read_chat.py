@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from stanchion.sim.body import Field, openai_refusal, read_body, word_set
+from stanchion.sim.breakpoints import breakpoint_of, check_breakpoints, without_breakpoint
 from stanchion.sim.exchange import Ask, AskedCall, AskedTool, Refusal, Turn, digest_of
 from stanchion.sim.tokens import Piece, json_piece, media_piece, text_piece
 
@@ -36,6 +37,7 @@ def read(body: bytes) -> Ask:
     tools = _tools(top)
     pieces = [json_piece("tool", "tool", t.object()) for t in _list(top, "tools")]
     system, turns = _messages(top.get("messages"), pieces)
+    check_breakpoints(top, model, pieces)
     stream = top.has("stream") and top.get("stream").boolean()
     return Ask(
         wire="openai_chat",
@@ -52,6 +54,7 @@ def read(body: bytes) -> Ask:
         stop=_stop(top),
         output_schema=_output_schema(top),
         names=tuple(top.get(n).text() for n in ("safety_identifier", "user") if top.has(n)),
+        body=top.object(),
         digest=digest_of(PATH, body),
     )
 
@@ -274,9 +277,9 @@ def _content(message: Field, role: str, pieces: list[Piece], allowed: tuple[str,
         name = part.get("type").one_of(*allowed)
         if name in ("text", "refusal"):
             texts.append(part.get(name).text())
-            pieces.append(text_piece(kind, role, texts[-1]))
+            pieces.append(text_piece(kind, role, texts[-1], breakpoint_of(part)))
         else:
-            pieces.append(media_piece(role, part.object()))
+            pieces.append(media_piece(role, without_breakpoint(part), breakpoint_of(part)))
     return "\n".join(texts)
 
 

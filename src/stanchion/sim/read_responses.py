@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from stanchion.sim.body import Field, openai_refusal, read_body, word_set
+from stanchion.sim.breakpoints import breakpoint_of, check_breakpoints, without_breakpoint
 from stanchion.sim.exchange import Ask, AskedCall, AskedTool, Refusal, Turn, digest_of
 from stanchion.sim.read_chat import check_strict, read_function
 from stanchion.sim.tokens import Piece, json_piece, media_piece, text_piece
@@ -40,6 +41,7 @@ def read(body: bytes) -> Ask:
         system.append(top.get("instructions").text())
         pieces.append(text_piece("system", "system", system[0]))
     turns = _input(top, system, pieces)
+    check_breakpoints(top, top.get("model").some_text(), pieces)
     reasoning = top.get("reasoning") if top.has("reasoning") else None
     return Ask(
         wire="openai_responses",
@@ -202,9 +204,9 @@ def _content(item: Field, role: str, pieces: list[Piece], allowed: tuple[str, ..
         name = part.get("type").one_of(*allowed)
         if name in ("input_text", "output_text", "refusal"):
             texts.append(part.get("refusal" if name == "refusal" else "text").text())
-            pieces.append(text_piece(kind, role, texts[-1]))
+            pieces.append(text_piece(kind, role, texts[-1], breakpoint_of(part)))
         else:
-            pieces.append(media_piece(role, part.object()))
+            pieces.append(media_piece(role, without_breakpoint(part), breakpoint_of(part)))
     return "\n".join(texts)
 
 

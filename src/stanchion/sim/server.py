@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from stanchion.core.caching import cache_rules
+from stanchion.core.caching import LONG_TTL, cache_rules
 from stanchion.core.errors import InputError, StanchionError
 from stanchion.sim.batches import Batches, Reply
 from stanchion.sim.bill import Bill, Line, Sheet
@@ -219,14 +219,18 @@ class SimServer:
         if rules is None:
             return Found(ask.input_tokens)
         owner = f"{key}\0{ask.model}\0{ask.wire}"
+        asked: dict[str, Any] = ask.body.get("prompt_cache_options") or {}
         price = self._prices.of(ask.wire, ask.model)
         return self.cache.use(
             owner,
             ask.pieces,
             rules,
             asyncio.get_running_loop().time() + self._ahead_s,
-            long=ask.body.get("prompt_cache_retention") == "24h",
+            long=asked.get("ttl") == LONG_TTL
+            if rules.kind == "breakpoints"
+            else ask.body.get("prompt_cache_retention") == "24h",
             writes=price is not None and price.cache_write != price.input,
+            end=asked.get("mode") != "explicit",
         )
 
     def _pacing(self, played: Played) -> Pacing:

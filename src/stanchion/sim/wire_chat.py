@@ -127,14 +127,15 @@ def _envelope(answer: Answer, kind: str) -> dict[str, Any]:
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    total_input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    written = usage.cache_write_tokens + usage.cache_write_long_tokens
+    total_input = usage.input_tokens + usage.cache_read_tokens + written
     return {
         "prompt_tokens": total_input,
         "completion_tokens": usage.output_tokens,
         "total_tokens": total_input + usage.output_tokens,
         "prompt_tokens_details": {
             "cached_tokens": usage.cache_read_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
+            "cache_write_tokens": written,
             "audio_tokens": 0,
         },
         "completion_tokens_details": {

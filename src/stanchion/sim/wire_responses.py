@@ -231,8 +231,9 @@ def _output(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    total_input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    details = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    written = usage.cache_write_tokens + usage.cache_write_long_tokens
+    total_input = usage.input_tokens + usage.cache_read_tokens + written
+    details = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": written}
     return {
         "input_tokens": total_input,
         "input_tokens_details": details,

@@ -1,0 +1,8 @@
+"""Bills as Markdown."""
+
+from pathlib import Path
+
+COMMITTED = Path(__file__).parent / "bill.json"
+
+
+def publish(found): ...

@@ -1,0 +1,52 @@
+# pyright: basic, reportMissingImports=false
+"""Conversations in the OpenAI Agents SDK, with its session store in memory.
+
+Anthropic: through its LiteLLM extension, with LiteLLM's `cache_control_injection_points` on the system prompt and the last message
+(openai.github.io/openai-agents-python/models/litellm, docs.litellm.ai/docs/tutorials/prompt_caching). OpenAI: its own Responses
+model with `prompt_cache_key`, `prompt_cache_retention` or `prompt_cache_options`
+(openai.github.io/openai-agents-python/ref/model_settings); breakpoints on instructions are not among its settings.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from agents import Agent, ModelSettings, RunConfig, Runner, SQLiteSession, set_tracing_disabled
+from agents.extensions.models.litellm_model import LitellmModel
+from chat import MAX_OUTPUT_TOKENS, Chat
+from line import main
+
+
+class OpenAIAgents(Chat):
+    """A session for each conversation."""
+
+    def begin(self, identity: str, cache: str) -> None:
+        """Make the agent."""
+        set_tracing_disabled(True)
+        settings: Any = {"max_tokens": MAX_OUTPUT_TOKENS}
+        model: Any = self.model
+        if self.provider == "anthropic":
+            model = LitellmModel(
+                f"anthropic/{self.model}", base_url=os.environ["ANTHROPIC_BASE_URL"], api_key="sim-key"
+            )
+            if cache != "off":
+                control = {"type": "ephemeral", "ttl": "1h"} if cache == "long" else {"type": "ephemeral"}
+                points: list[dict[str, Any]] = [{"role": "system"}, {"index": -1}]
+                injected = [{"location": "message", "control": control, **point} for point in points]
+                settings["extra_args"] = {"cache_control_injection_points": injected}
+        else:
+            settings |= {"extra_args": {"prompt_cache_key": "desk"}, **self.openai_options(cache)}
+        self.agent = Agent(name="desk", instructions=identity, model=model, model_settings=ModelSettings(**settings))
+        self.sessions: dict[str, SQLiteSession] = {}
+
+    async def say(self, session: str, text: str) -> str:
+        """Run in a session."""
+        kept = self.sessions.setdefault(session, SQLiteSession(session))
+        config = RunConfig(tracing_disabled=True)
+        found = await Runner.run(self.agent, text, session=kept, run_config=config)
+        return str(found.final_output)
+
+
+if __name__ == "__main__":
+    main(OpenAIAgents)

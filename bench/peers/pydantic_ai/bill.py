@@ -1,0 +1,56 @@
+# pyright: basic, reportMissingImports=false
+"""Conversations in Pydantic AI: the message history is handed on, the caching is set as its pages describe.
+
+Anthropic: `anthropic_cache_instructions`, `anthropic_cache_tool_definitions` and `anthropic_cache` (which marks the end of each
+request), "5m" or "1h" (ai.pydantic.dev/models/anthropic/#prompt-caching). OpenAI: `openai_prompt_cache_key` and
+`openai_prompt_cache_retention`; for models with breakpoints `openai_cache_instructions` and `openai_prompt_cache_options`
+(ai.pydantic.dev/models/openai/#prompt-caching).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chat import MAX_OUTPUT_TOKENS, Chat
+from line import main
+from pydantic_ai import Agent
+from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.models.openai import OpenAIResponsesModel
+
+
+class PydanticAI(Chat):
+    """A list of messages for each session."""
+
+    def begin(self, identity: str, cache: str) -> None:
+        """Make the agent."""
+        settings: Any = {"max_tokens": MAX_OUTPUT_TOKENS}
+        if self.provider == "anthropic":
+            model: Any = AnthropicModel(self.model)
+            if cache != "off":
+                names = ("anthropic_cache", "anthropic_cache_instructions", "anthropic_cache_tool_definitions")
+                settings |= dict.fromkeys(names, "1h" if cache == "long" else "5m")
+        else:
+            model = OpenAIResponsesModel(self.model)
+            settings["openai_prompt_cache_key"] = "desk"
+            if self.breakpoints and cache == "off":
+                settings["openai_prompt_cache_options"] = {"mode": "explicit"}
+            elif self.breakpoints:
+                ttl = "12h" if cache == "long" else "30m"
+                settings |= {
+                    "openai_cache_instructions": True,
+                    "openai_prompt_cache_options": {"mode": "implicit", "ttl": ttl},
+                }
+            elif cache == "long":
+                settings["openai_prompt_cache_retention"] = "24h"
+        self.agent = Agent(model, instructions=identity, model_settings=settings)
+        self.histories: dict[str, Any] = {}
+
+    async def say(self, session: str, text: str) -> str:
+        """Run with what was said before."""
+        found = await self.agent.run(text, message_history=self.histories.get(session))
+        self.histories[session] = found.all_messages()
+        return found.output
+
+
+if __name__ == "__main__":
+    main(PydanticAI)

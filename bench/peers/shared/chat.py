@@ -1,0 +1,54 @@
+"""An agent without tools that has conversations, for comparing bills: the same in every framework, its model's caching as the framework documents it.
+
+    {"do": "begin", "identity": "..", "cache": "short"}   make the agent; "off", "short" or "long" is how it is told to cache
+    {"do": "say", "session": "..", "text": ".."}          a user's text in a session; answers with the length of the model's answer
+
+A conversation is kept in memory, as the framework keeps it. Standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from line import Subject
+
+MAX_OUTPUT_TOKENS = 1_000
+
+
+class Chat(Subject):
+    """One framework's agent. A subclass fills in `begin` and `say`."""
+
+    provider = model = ""
+
+    async def open(self) -> None:
+        """Take the model's name apart; the agent is made when its identity is known, which is too long for a command line."""
+        self.provider, _, self.model = self.spec["model"].partition(":")
+
+    @property
+    def breakpoints(self) -> bool:
+        """Whether OpenAI prices what it writes to the cache of this model, and takes breakpoints for it."""
+        return self.provider == "openai" and not self.model.startswith(("gpt-4", "gpt-5.1", "gpt-5.2"))
+
+    def openai_options(self, cache: str) -> dict[str, Any]:
+        """Give OpenAI's own fields for a life, for frameworks that hand them through."""
+        if not self.breakpoints:
+            return {"prompt_cache_retention": "24h"} if cache == "long" else {}
+        asked: dict[str, Any] = {"short": {}, "long": {"ttl": "12h"}, "off": {"mode": "explicit"}}[cache]
+        return {"prompt_cache_options": asked} if asked else {}
+
+    def begin(self, identity: str, cache: str) -> None:
+        """Make the agent."""
+        raise NotImplementedError
+
+    async def say(self, session: str, text: str) -> str:
+        """Say something in a session; give the answer."""
+        raise NotImplementedError
+
+    async def do_begin(self, identity: str, cache: str) -> dict[str, Any]:
+        """Make the agent."""
+        self.begin(identity, cache)
+        return {"begun": True}
+
+    async def do_say(self, session: str, text: str) -> dict[str, Any]:
+        """Have a turn."""
+        return {"chars": len(await self.say(session, text))}
