@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stanchion.core.errors import ConfigError
-from stanchion.runtime.linting import differs, lint
+from stanchion.runtime.linting import lint, tried
 
 HEAD = "import time, random, uuid, os\nfrom datetime import datetime\nfrom stanchion import Agent, tool\n"
 
@@ -61,13 +61,58 @@ def test_two_loads_are_compared(tmp_path: Path) -> None:
     body = "from stanchion import Agent\nwords = {'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'}\n"
     bad = tmp_path / "bad.py"
     bad.write_text(body + 'x = Agent(name="a", identity=" ".join(words), model="anthropic:claude-sonnet-4-6")\n')
-    assert "a: identity" in differs(str(bad))
+    (found,) = tried(str(bad))
+    assert found.rule == "differs"
+    assert "a: identity" in found.text
     good = tmp_path / "good.py"
     good.write_text(
         body + 'x = Agent(name="a", identity=" ".join(sorted(words)), model="anthropic:claude-sonnet-4-6")\n'
     )
-    assert differs(str(good)) == ""
+    assert tried(str(good)) == []
     broken = tmp_path / "broken.py"
     broken.write_text("raise RuntimeError('no')\n")
     with pytest.raises(ConfigError, match="no"):
-        differs(str(broken))
+        tried(str(broken))
+
+
+def many(count: int, search: str = "") -> str:
+    """Write an agent with so many tools."""
+    return (
+        "from stanchion import Agent, tool\nfrom stanchion.catalogue import ToolSearch\n"
+        "def made(n):\n"
+        "    @tool(effect='read', name=f'look_{n}')\n"
+        "    async def look(order: str) -> str:\n"
+        '        """Look an order up."""\n'
+        "        return order\n"
+        "    return look\n"
+        f"x = Agent(name='a', tools=[made(n) for n in range({count})], model='anthropic:claude-sonnet-4-6'{search})\n"
+    )
+
+
+def test_many_tools_are_said_with_their_tokens(tmp_path: Path) -> None:
+    """The built-in one counts; not where the others are found, and not 40."""
+    file = tmp_path / "agent.py"
+    for count, search, said in (
+        (39, "", False),
+        (40, "", True),
+        (60, ", search=ToolSearch(shown=('look_1',))", False),
+    ):
+        file.write_text(many(count, search))
+        found = tried(str(file))
+        assert [one.rule for one in found] == (["tools"] if said else [])
+    file.write_text(many(40))
+    (one,) = tried(str(file))
+    assert one.text.startswith("a: 41 tools stand in every prompt, about ")
+    assert 1_000 < int(one.text.split("about ")[1].split(" ")[0].replace(",", "")) < 3_000
+
+
+def test_tools_that_are_written_out_are_counted() -> None:
+    """In the text of the file, under a name as well; a `search` answers for them."""
+    names = ", ".join(f"t{n}" for n in range(41))
+    for code in (
+        f"x = Agent(name='a', tools=[{names}], model='m')",
+        f"T = [{names}]\nx = Agent(name='a', tools=T, model='m')",
+    ):
+        assert [one.rule for one in lint(code)] == ["tools"]
+    assert lint(f"x = Agent(name='a', tools=[{names}], search=S, model='m')") == []
+    assert lint(f"x = Agent(name='a', tools=[{names[5:]}], model='m')") == []

@@ -16,7 +16,10 @@ from stanchion.core.errors import InputError
 def lint(
     files: Annotated[list[str], typer.Argument(metavar="FILE..", help="Agent files.")],
     run: Annotated[
-        bool, typer.Option("--run", help="Load each file twice as well, and compare what is sent byte by byte.")
+        bool,
+        typer.Option(
+            "--run", help="Load each file twice as well: compare what is sent byte by byte, and count the tools in it."
+        ),
     ] = False,
     output: Output = "text",
 ) -> None:
@@ -24,16 +27,16 @@ def lint(
 
     \b
     Identity and tools stand before every conversation. A clock, a random number, an id, an unsorted set or a user's name in
-    them makes each request begin differently, and everything behind it is paid in full again. The file is not run,
-    unless --run is given.
+    them makes each request begin differently, and everything behind it is paid in full again. So are more than 40 tools in each
+    prompt, of which a model chooses worse. The file is not run, unless --run is given.
 
     \b
     Examples:
         stanchion lint agent.py
         stanchion lint agents/*.py --run -o json
     """
-    from stanchion.runtime.linting import differs
     from stanchion.runtime.linting import lint as look
+    from stanchion.runtime.linting import tried
 
     rows: list[dict[str, str | int]] = []
     for file in files:
@@ -43,13 +46,8 @@ def lint(
             raise InputError(f"cannot read {file!r}: {error}", field="FILE") from None
         rows += [
             {"file": file, "line": one.line, "column": one.column, "rule": one.rule, "text": one.text, "fix": one.fix}
-            for one in look(source, file)
+            for one in [*look(source, file), *(tried(file) if run else ())]
         ]
-        if run and (where := differs(file)):
-            text = f"two loads send different bytes: {where}"
-            rows.append(
-                {"file": file, "line": 0, "column": 0, "rule": "differs", "text": text, "fix": "make it the same"}
-            )
     if output == "json":
         print_json(rows)
     else:

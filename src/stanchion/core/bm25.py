@@ -18,7 +18,7 @@ import heapq
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 K1 = 1.2
@@ -128,18 +128,19 @@ class Index:
     def __len__(self) -> int:
         return len(self._norms)
 
-    def search(self, query: str, limit: int) -> list[tuple[int, float]]:
+    def search(self, query: str | Mapping[str, float], limit: int) -> list[tuple[int, float]]:
         """Give the numbers of the texts that answer a query best, best first, with their scores; of equals the earlier one.
 
-        Texts that have no term of it are left out.
+        Texts that have no term of it are left out. A query is a text, or terms (as `terms` gives them) with what each counts for.
         """
         scores: dict[int, float] = {}
         norms, total = self._norms, len(self._norms)
-        for term in dict.fromkeys(terms(query)):
+        weights = dict.fromkeys(terms(query), 1.0) if isinstance(query, str) else query
+        for term, weight in weights.items():
             having = self._postings.get(term)
             if having is None:
                 continue
-            rarity = math.log(1 + (total - len(having) + 0.5) / (len(having) + 0.5)) * (K1 + 1)
+            rarity = weight * math.log(1 + (total - len(having) + 0.5) / (len(having) + 0.5)) * (K1 + 1)
             for number, count in having:
                 scores[number] = scores.get(number, 0.0) + rarity * count / (count + norms[number])
         best = heapq.nsmallest(limit, ((-score, number) for number, score in scores.items()))

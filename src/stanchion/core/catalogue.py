@@ -15,9 +15,11 @@ import msgspec
 
 from stanchion.core.bm25 import Document, Index
 from stanchion.core.bundle import BUILT_IN, Bundle, ToolSpec
+from stanchion.core.deeds import weighed
 
-NAME, GROUP, DESCRIPTION, PARAMETER, DETAIL = 3.0, 1.0, 1.0, 1.0, 0.5
+NAME, GROUP, DESCRIPTION, PARAMETER, DETAIL = 4.0, 2.0, 1.0, 0.5, 0.25
 """What a term counts for in each field of a tool. `DETAIL`: descriptions of parameters and the values that they may have."""
+_FIRST = 50
 _NEAR = 50
 """How many names are compared letter by letter before all are."""
 _WORD = re.compile(r"[^\s,;\"'`()]+")
@@ -35,6 +37,10 @@ class Catalogue:
         """The index over all tools."""
         return Index(_document(spec) for spec in self._specs)
 
+    def prepare(self) -> None:
+        """Make the index now, and not in the midst of a run."""
+        len(self.index)
+
     @cached_property
     def groups(self) -> Mapping[str, tuple[ToolSpec, ...]]:
         """Each group, the wider ones too, with the tools in it and under it; by name."""
@@ -50,14 +56,19 @@ class Catalogue:
         named = self._named(query)
         yield from named
         names = {spec.name for spec in named}
-        for number, _ in self.index.search(query, len(self._specs)):
-            if self._specs[number].name not in names:
-                yield self._specs[number]
+        words = weighed(query)
+        given = 0
+        for limit in (_FIRST, len(self._specs)):  # the rest is sorted only if somebody wants it
+            for number, _ in self.index.search(words, limit)[given:]:
+                if self._specs[number].name not in names:
+                    yield self._specs[number]
+            given = limit
 
     def _named(self, query: str) -> tuple[ToolSpec, ...]:
+        """Find the names that stand in a query. One that is a plain word is meant only where it is all of it."""
         words = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))
-        by_name = self._folded
-        return tuple(by_name[word] for word in words if word in by_name)
+        said = (self._folded[word] for word in words if word in self._folded)
+        return tuple(spec for spec in said if len(words) == 1 or not (spec.name.isalpha() and spec.name.islower()))
 
     @cached_property
     def _folded(self) -> Mapping[str, ToolSpec]:

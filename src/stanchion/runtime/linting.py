@@ -2,8 +2,9 @@
 
 Identity, tools and output schema stand before every conversation. If one byte of them differs between two requests, all that
 follows is paid in full again. Found in the text of the file, which is not run: clocks, chance, ids and the machine in what becomes a prompt;
-orders that differ from process to process; what belongs to one user in what all share. What only shows when the file runs, `differs`
-finds: it loads the agents in two processes with other hash seeds and compares what they would send, byte by byte.
+orders that differ from process to process; what belongs to one user in what all share; more tools than should stand in a prompt. What only
+shows when the file runs, `tried` finds: it loads the agents in two processes with other hash seeds, compares what they would send byte by
+byte, and counts their tools.
 """
 
 from __future__ import annotations
@@ -35,10 +36,15 @@ _UNORDERED = frozenset(
 )
 _PERSONAL = ("user", "customer", "tenant", "session", "account", "person")
 _PROMPT = frozenset({"identity", "description"})
+MANY = 40
+"""So many tools may stand in a prompt. Models choose worse among more (Anthropic, "Tool search tool": above 30 to 50), and all are paid for in
+each request."""
 _FIX = {
     "changes": "say it in the input, or let a tool tell it",
     "order": "sort it",
     "personal": "say it in the input: what all sessions share stands first",
+    "tools": "show those that most tasks need, and let the others be found: search=ToolSearch(shown=(..))",
+    "differs": "make it the same",
 }
 
 
@@ -48,7 +54,7 @@ class Finding(msgspec.Struct, frozen=True):
     line: int
     column: int
     rule: str
-    """"changes", "order" or "personal"."""
+    """"changes", "order", "personal" or "tools"; "differs" of a file that was loaded."""
     text: str
     fix: str
 
@@ -84,6 +90,15 @@ class _Look:
                 yield from self._prompt(keyword.value)
             elif keyword.arg == "tools":
                 yield from self._order(keyword.value)
+                yield from self._many(node, keyword.value)
+
+    def _many(self, agent: ast.Call, value: ast.expr) -> Iterator[Finding]:
+        """Count tools where they are written out."""
+        listed = self._values.get(value.id, [value]) if isinstance(value, ast.Name) else [value]
+        count = max((len(one.elts) for one in listed if isinstance(one, ast.List | ast.Tuple)), default=0)
+        if count > MANY and not any(keyword.arg == "search" for keyword in agent.keywords):
+            text = f"{count} tools stand in every prompt (--run says how many tokens they are)"
+            yield _finding(value, "tools", text)
 
     def _prompt(self, value: ast.expr) -> Iterator[Finding]:
         for node in self._reached(value):
@@ -166,9 +181,19 @@ def shown(file: str) -> str:
     return "\n".join(lines)
 
 
-def differs(file: str, timeout_s: float = 60.0) -> str:
-    """Load a file's agents in two processes, and say where what they send first differs, or "". Raises `ConfigError`."""
+def tried(file: str, timeout_s: float = 60.0) -> list[Finding]:
+    """Load a file's agents in two processes, and say what of them costs more than it need. Raises `ConfigError`.
+
+    Where what they send first differs, and which show many tools; lines are 0.
+    """
     one, other = (_shown_elsewhere(file, seed, timeout_s) for seed in ("1", "2"))
+    found = [Finding(0, 0, "tools", text, _FIX["tools"]) for text in _crowded(one)]
+    if where := _differs(one, other):
+        found.append(Finding(0, 0, "differs", f"two loads send different bytes: {where}", _FIX["differs"]))
+    return found
+
+
+def _differs(one: list[str], other: list[str]) -> str:
     for left, right in zip(one, other, strict=False):
         if left != right:
             at = next(
@@ -176,6 +201,18 @@ def differs(file: str, timeout_s: float = 60.0) -> str:
             )
             return f"{left[: left.find(':', left.find(':') + 1)]}: {left[max(at - 30, 0) : at + 30]!r} here, {right[max(at - 30, 0) : at + 30]!r} there"
     return "" if len(one) == len(other) else "the agents are not the same ones in both"
+
+
+def _crowded(lines: list[str]) -> Iterator[str]:
+    """Say which agents show many tools, with their tokens at four bytes a token."""
+    tools: dict[str, list[int]] = {}
+    for line in lines:
+        agent, what, text = line.split(": ", 2)
+        if what.startswith("tool "):
+            tools.setdefault(agent, []).append(len(text.encode()))
+    for agent, sizes in tools.items():
+        if len(sizes) > MANY:
+            yield f"{agent}: {len(sizes)} tools stand in every prompt, about {sum(sizes) // 4:,} tokens"
 
 
 def _shown_elsewhere(file: str, seed: str, timeout_s: float) -> list[str]:

@@ -121,6 +121,8 @@ def _bind(
     ]
     batchable = (n for n, route in enumerate(bundle.every_route) if replaced[n] is None and has_batches(route.provider))
     bound = bind(bundle, registry, found, check, frozenset(batchable), checks)
+    if bundle.search is not None:
+        bound.view.catalogue.prepare()
     asked = {plug.name: plug for plug in (opened(given, environment) for given in agent.checks if is_classifier(given))}
     return replace(bound, classifiers=asked, accounts=accounts, broker=Broker(agent.credentials))
 
