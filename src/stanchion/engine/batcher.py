@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle, Route
+from stanchion.core.bundle import Bundle, Route, decode_bundle
 from stanchion.core.caching import LONG_TTL, cache_rules, metered
 from stanchion.core.errors import BrokenChain, Conflict, JournalError, ModelError, NotFound, UnknownEvent
 from stanchion.core.fold import fold
@@ -282,7 +282,7 @@ class Batcher:
         body = await self._store.bundle(item.tenant, state.bundle)
         if not isinstance(started, ev.ModelCallStarted) or body is None:
             return _unreadable(item, "its journal has no such call, or its bundle is gone: run stanchion verify")
-        return state, msgspec.json.decode(body, type=Bundle), started
+        return state, decode_bundle(body), started
 
 
 def _unquoted(error: ModelError) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from stanchion.core import chain
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle
+from stanchion.core.bundle import decode_bundle
 from stanchion.core.errors import JournalError
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.state import State
@@ -128,7 +128,7 @@ class Preparer:
         if old is None:
             return None
         called = {call.tool or call.part.name for call in state.calls}
-        why = misfits(msgspec.json.decode(old, type=Bundle), agent.bundle, called)
+        why = misfits(decode_bundle(old), agent.bundle, called)
         if not why:
             return ev.BundleChanged(bundle=agent.digest)
         text = f"the agent {name!r} changed so that this run cannot go on: {why}. Bring the old one back, or cancel the run."
@@ -138,7 +138,7 @@ class Preparer:
         """Make an agent without code for a run that only has to be wound down, because somebody cancelled it."""
         kinds = {item.kind for item in await self._store.inbox(claim.tenant, claim.run)}
         body = await self._store.bundle(claim.tenant, digest) if "cancel" in kinds else None
-        return None if body is None else bind(msgspec.json.decode(body, type=Bundle), Registry(), ())
+        return None if body is None else bind(decode_bundle(body), Registry(), ())
 
     async def _park(self, claim: Claim, recorder: Recorder, first: ev.RunStarted | None, parked: ev.RunParked) -> None:
         events = [parked] if first is None else [first, parked]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle, ToolSpec
+from stanchion.core.bundle import Bundle, ToolSpec, decode_bundle
 from stanchion.core.errors import NotFound
 from stanchion.core.fold import fold
 from stanchion.core.message import text_of
@@ -93,7 +93,7 @@ class Explaining:
         start = _decided_from(entries, place)
         state = fold(entries[:start], await self._loader.base(tenant, base_of(entries[0])))
         body = await self._store.bundle(tenant, state.bundle)
-        bundle = None if body is None else msgspec.json.decode(body, type=Bundle)
+        bundle = None if body is None else decode_bundle(body)
         return await self._explained(state, bundle, entries[place].at_ms, last, _history(entries, call))
 
     async def calls(self, tenant: str, run: str) -> Sequence[str]:

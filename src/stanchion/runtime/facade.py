@@ -22,7 +22,7 @@ import msgspec
 
 from stanchion.agent import Agent, Limits, narrow
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle
+from stanchion.core.bundle import Bundle, decode_bundle
 from stanchion.core.errors import Conflict, InputError, NotFound
 from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Message, Part, Text, text_of
@@ -474,7 +474,7 @@ class Runtime:
 
     async def _bundle(self, tenant: str, digest: str) -> Bundle | None:
         body = await self.store.bundle(tenant, digest)
-        return None if body is None else msgspec.json.decode(body, type=Bundle)
+        return None if body is None else decode_bundle(body)
 
     # --- saying something to a run --------------------------------------------------------------------------------------
 

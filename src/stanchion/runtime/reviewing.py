@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import Bundle, ToolSpec
+from stanchion.core.bundle import Bundle, ToolSpec, decode_bundle
 from stanchion.core.calls import proposed
 from stanchion.core.errors import NotFound
 from stanchion.core.fold import fold
@@ -119,7 +119,7 @@ class Reviewing:
         entries = await self._store.read(row.tenant, row.run)
         state = fold(entries)
         body = await self._store.bundle(row.tenant, state.bundle or row.bundle)
-        bundle = None if body is None else msgspec.json.decode(body, type=Bundle)
+        bundle = None if body is None else decode_bundle(body)
         waiting = await self.waiting(row, state, entries, bundle, past=False)
         return [Approval(row.run, row.session, row.user, row.agent, each) for each in waiting]
 
