@@ -42,6 +42,7 @@ from stanchion.core.skill import Skill
 from stanchion.guard.detector import VERSION as REDACTION
 from stanchion.model.providers import split_model
 from stanchion.plugin import bound_rules
+from stanchion.routing import Routing, check_shape, read_table
 from stanchion.toolbox.registry import Registry
 from stanchion.toolbox.rules import GROUNDS, checked_rules
 from stanchion.toolbox.search import check_choice, checked_search
@@ -297,6 +298,10 @@ class Agent:
     fallbacks: Sequence[str | Model] = ()
     steps: Mapping[str, str | Model] = field(default_factory=dict[str, str | Model])
     """Models for single types of steps, mostly cheaper ones: "extract", "summarise", "judge", "remember"."""
+    routing: Routing = field(default_factory=Routing)
+    """Which turns go to a cheaper model first (`stanchion.routing`)."""
+    fallback_message: str = ""
+    """What the user is told where no model can answer, before what became of the run; "": the runtime's own words."""
     limits: Limits = Limits()
     approvals: Sequence[Approve] = ()
     guard: GuardRules = field(default_factory=GuardRules)
@@ -346,6 +351,12 @@ class Agent:
             if step not in STEPS:
                 raise ConfigError(f"{where}: steps: {step!r} is none of {', '.join(STEPS)}")
             _must_be(model, str | Model, f"{where}: steps[{step!r}]", "provider:model, or Model(..)")
+        check_shape(where, self.routing)
+        _must_be(self.fallback_message, str, f"{where}: fallback_message", "a string")
+        if self.guard.quarantine and self.routing.table:
+            raise ConfigError(
+                f"{where}: routing: a planner in quarantine has no brief context; leave one of the two out"
+            )
         try:
             self.limits.caps()
         except InputError as error:
@@ -358,7 +369,8 @@ class Agent:
     def every_model(self) -> tuple[Model, ...]:
         """.. and behind them those of single steps that are none of these."""
         known = list(self.models())
-        for model in map(_model, self.steps.values()):
+        briefs = cast("tuple[str | Model, ...]", tuple(brief.model for brief in self.routing.briefs()))
+        for model in map(_model, (*self.steps.values(), *briefs)):
             known += [model] if model not in known else []
         return tuple(known)
 
@@ -397,6 +409,14 @@ class Agent:
             routes=tuple(model.route(prices, on_date) for model in self.models()),
             others=tuple(model.route(prices, on_date) for model in every[len(models) :]),
             steps={step: every.index(_model(model)) for step, model in self.steps.items()},
+            routing=read_table(
+                f"agent {self.name!r}",
+                self.routing,
+                lambda model: every.index(_model(cast("str | Model", model))),
+                known,
+                judge="judge" in self.steps,
+            ),
+            fallback_message=self.fallback_message,
             tools=tools,
             caps=_bounded(self.limits.caps()),
             loop=self.loop,

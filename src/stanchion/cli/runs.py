@@ -120,6 +120,7 @@ def _show(view: Json, where: Where) -> None:
         "done": ", ".join(view["done"]),
         "in doubt": ", ".join(view["in_doubt"]),
         "parked": view["parked"],
+        "without": "; ".join(view.get("degraded", ())),
     }
     for name, value in lines.items():
         if value:

@@ -122,6 +122,8 @@ class Screen:
                 self.line(attempt_line(event, self._calls))
             case "limit_warned" | "loop_detected" | "budget_refused" | "budget_overrun":
                 self.line(event_line(event, self._calls, short=True))
+            case "answer_judged" if event["action"] != "take":
+                self.line(event_line(event, self._calls, short=True))
             case "bundle_changed" | "run_parked":
                 self.line(event_line(event, self._calls, short=True))
             case _:
@@ -251,6 +253,7 @@ def summary(view: Json, *, simulated: bool = False) -> str:
         f"{usage.get('input_tokens', 0):,} tokens in, {usage.get('output_tokens', 0):,} out",
         f"${view['usd']}" + (" (simulated, nothing was paid)" if simulated else ""),
         f"run {view['run']}",
+        *view.get("degraded", ()),
     ]
     if view.get("forecast"):
         pieces.insert(-1, f"expected {forecast_text(view['forecast'])}")

@@ -83,7 +83,7 @@ def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
 def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> ModelRequest:
     """Make the request that goes on from a state."""
     name = f"{route.provider}:{route.model}"
-    messages = _readable_by(name, state)
+    messages = readable_by(name, state.reasoners, state.messages)
     marks = _marks(messages, state.kept_parts if state.kept_by == name else 0, bundle, shown, route)
     return ModelRequest(
         model=route.model,
@@ -135,13 +135,16 @@ def _shard(session: str) -> int:
     return zlib.crc32(session.encode()) % CACHE_KEYS
 
 
-def _readable_by(model: str, state: State) -> tuple[Message, ...]:
-    """Leave out the reasoning and own blocks of other models: none can read, and some refuse, another's."""
-    if all(name in ("", model) for name in state.reasoners):
-        return state.messages
+def readable_by(model: str, reasoners: tuple[str, ...], messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Leave out the reasoning and own blocks of other models: none can read, and some refuse, another's.
+
+    `reasoners`: whose there are.
+    """
+    if all(name in ("", model) for name in reasoners):
+        return messages
     shown = (
         Message(message.role, tuple(part for part in message.parts if not _is_others(part, model)))
-        for message in state.messages
+        for message in messages
     )
     return tuple(message for message in shown if message.parts)
 

@@ -16,6 +16,7 @@ from stanchion.core.credential import Needs
 from stanchion.core.message import JsonSchema, OutputSchema
 from stanchion.core.money import Price
 from stanchion.core.policy import GuardRules, ResultField, Role
+from stanchion.core.routing import RouteTable
 from stanchion.core.skill import Skill
 
 EffectTier = Literal["read", "write", "irreversible", "destructive"]
@@ -90,6 +91,8 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameter -> the credential that the runtime fills in. The model sees none of it."""
     group: str = ""
     """Where it belongs in a catalogue, from the widest to the narrowest ("billing/refunds")."""
+    essential: bool = False
+    """Without it a run has no use: while it is not to be had the run ends and says so. Others are gone on without."""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -198,6 +201,10 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """Type of step -> the number of its route."""
     search: ToolSearch | None = None
     """None: all tools are shown."""
+    routing: RouteTable = RouteTable()
+    """Which turns go to another model first."""
+    fallback_message: str = ""
+    """What is said to the user where no model could answer; "": the runtime's own words."""
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True

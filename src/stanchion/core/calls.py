@@ -21,6 +21,11 @@ TRACES = 256
 """How many settled calls the loop detection looks back on at most."""
 OURS = ("lost", "cancelled")
 """Codes of attempts that say nothing about the other side: the worker died, or stopped them."""
+DOWN = (
+    "breaker_open", "tool_timeout", "tool_unreachable", "tool_cut", "tool_unavailable", "tool_busy",
+    "http_408", "http_429", "http_5",
+)  # fmt: skip
+"""How the codes of attempts begin whose tool was not to be had, for the moment at least."""
 _with = msgspec.structs.replace
 
 
@@ -191,6 +196,7 @@ def tool_finished(state: State, event: ev.ToolCallFinished) -> State:
         place, asked = f"{state.run}/{call.id}", call.part.arguments
         seen = Seen(place, call.tool, asked, result.text, result.label, len(state.messages), hidden)
         state = _with(state, seen=(*state.seen, seen))
+    state = _lacking(state, call, event.outcome)
     done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
     doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
     state = _with(
@@ -208,6 +214,16 @@ def tool_finished(state: State, event: ev.ToolCallFinished) -> State:
         return change(state, call.id, result=result, shown=event.shown, unchecked=True)
     state = show(state, _with(call, outcome=event.outcome), result, event.shown)
     return settle_step(state) if is_settled(state) else state
+
+
+def _lacking(state: State, call: Call, outcome: str) -> State:
+    """Note that a tool was not to be had, until it works again."""
+    if outcome == "error" and call.phase == "failed" and call.code.startswith(DOWN):
+        what = f"tool:{call.tool}:{call.code}"
+        return state if what in state.degraded else _with(state, degraded=(*state.degraded, what))
+    if outcome == "ok" and state.degraded:
+        return _with(state, degraded=tuple(e for e in state.degraded if not e.startswith(f"tool:{call.tool}:")))
+    return state
 
 
 def _must_be_checked(state: State, event: ev.ToolCallFinished, result: ToolResult) -> bool:

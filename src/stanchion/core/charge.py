@@ -19,9 +19,10 @@ from stanchion.core.chain import Outline
 from stanchion.core.message import Usage
 from stanchion.core.money import Price, cost, in_batch
 
-Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "refresh"]
+Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "refresh", "judge"]
 """A run's first answer, if it asked for tools; a later one that did; one that did not; values taken out of a sealed result; an
-attempt that failed; a classifier; a tool; a request that was made again so that the provider's cache keeps it."""
+attempt that failed; a classifier; a tool; a request that was made again so that the provider's cache keeps it; the
+grade of an answer."""
 PriceLists = Mapping[str, tuple[tuple[str, Price], ...]]
 """Digest of a bundle -> its routes in order: "provider:model", and the price by which its calls are billed."""
 
@@ -84,6 +85,8 @@ class _Walk:
     price: Price | None = None
     batch: bool = False
     answered: bool = False
+    view: str = ""
+    """What its request is: "" for the conversation."""
     refreshing: bool = False
     tools: dict[str, str] = field(default_factory=dict[str, str])
     """Call -> tool."""
@@ -105,9 +108,11 @@ class _Walk:
             case ev.ModelCallStarted():
                 self.model, self.batch = f"{event.provider}:{event.model}", event.batch
                 self.price = self._price(self.model, event.route)
+                self.view = event.view
             case ev.ModelCallFinished():
                 yield self._paid(at_ms, self._step(outline), event.cost, event.usage)
-                yield from self._added(at_ms, event.usage)
+                if not self.view:  # (others hold no conversation that could have grown)
+                    yield from self._added(at_ms, event.usage)
             case ev.ModelCallFailed():
                 yield self._paid(at_ms, "retry", event.cost, event.usage)
             case ev.ToolCallJudged():
@@ -137,6 +142,8 @@ class _Walk:
     def _step(self, outline: Outline) -> Step:
         if self.refreshing:
             return "refresh"
+        if self.view == "judge":
+            return "judge"
         first, self.answered = not self.answered, True
         if not any(ref.kind == "tool_call" for ref in outline.parts):
             return "answer"

@@ -18,7 +18,7 @@ def say(state: State, parts: tuple[Part, ...]) -> State:
     """Put parts at the tail of the conversation, or keep them until the step under way is over."""
     if not parts:
         return state
-    if state.calls or (state.model is not None):
+    if state.calls or state.model is not None or state.trial is not None:
         return _with(state, tail=state.tail + parts)
     return add(state, "user", parts)
 

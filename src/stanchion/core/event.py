@@ -15,6 +15,7 @@ import msgspec
 from stanchion.core.bundle import Caps
 from stanchion.core.message import Finish, Part, Usage
 from stanchion.core.policy import Grant, Where
+from stanchion.core.routing import Choice, View
 
 
 class Base(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,6 +68,8 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     """It says nothing new: it asks again for the last request of another session, up to there, so that the provider's cache keeps it."""
     refreshed_ms: int = 0
     """When such a run last did so for this run's session, since its last model call; 0: none did."""
+    step: str = ""
+    """The type of its turns, where it was said at the start: what they are routed by."""
 
 
 class MessageAdded(_Event, frozen=True, tag="message_added"):
@@ -119,6 +122,16 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """Why they are not expected: another beginning, another model, the cache's life is over, too short to be kept."""
     dispatch: bool = False
     """The request showed `call_tool`: a call of it in the answer is a call of the tool that it names."""
+    step: str = ""
+    """The turn's type, for an agent that routes by it."""
+    choice: Choice = ""
+    """Why it goes to this model."""
+    view: View = ""
+    """What its request is. One that is not the conversation has a prefix of its own, and the conversation's goes on without it (I8)."""
+    rung: int = 0
+    """Which model of the table's row it is, from 1 on; 0: the agent's own."""
+    trial: bool = False
+    """Its answer is held back until an `AnswerJudged` says whether it is taken."""
 
 
 class ModelCallFinished(_Event, frozen=True, tag="model_call_finished"):
@@ -153,6 +166,22 @@ class ModelCallFailed(_Event, frozen=True, tag="model_call_failed"):
     status: int = 0
     held: bool = False
     """As in `ModelCallFinished`."""
+
+
+class AnswerJudged(_Event, frozen=True, tag="answer_judged"):
+    """An answer that was held back is taken, or passed on. `parts`: why, in words."""
+
+    turn: int
+    attempt: int
+    model: str
+    """As "provider:model"."""
+    step: str
+    action: Literal["take", "escalate", "hand_over"]
+    """It is the turn's; the next model is asked; it is the turn's, and a person has the conversation from here on."""
+    by: Literal["", "self", "judge", "form", "failed"] = ""
+    """What decided: nothing spoke against it, the model itself, a judge, it was not usable, there was no answer (or no grade)."""
+    score: int = -1
+    """The judge's grade in percent; -1: none."""
 
 
 class ToolCallJudged(_Event, frozen=True, tag="tool_call_judged"):
@@ -405,6 +434,8 @@ class RunFinished(_Event, frozen=True, tag="run_finished"):
     """Calls with an effect that were done."""
     in_doubt: tuple[str, ...] = ()
     """Calls with an effect of which it is not known."""
+    degraded: tuple[str, ...] = ()
+    """What it had to do without: "model:NAME:CODE", "tool:NAME:CODE", "judge:NAME:CODE"."""
 
 
 Event = (
@@ -415,6 +446,7 @@ Event = (
     | ModelCallStarted
     | ModelCallFinished
     | ModelCallFailed
+    | AnswerJudged
     | ToolCallJudged
     | CallDecided
     | GrantAdded

@@ -11,14 +11,13 @@ from typing import assert_never
 
 import msgspec
 
-from stanchion.core import checked, sealing
+from stanchion.core import checked, trial
 from stanchion.core import event as ev
 from stanchion.core.calls import (
     OURS,
     decided,
     is_settled,
     judged,
-    proposed,
     reconciled,
     settle_step,
     show,
@@ -28,7 +27,7 @@ from stanchion.core.calls import (
 )
 from stanchion.core.conversation import add, flush, say
 from stanchion.core.kept import TOLERANCE
-from stanchion.core.message import Part, Text, Usage, text_of
+from stanchion.core.message import Part, Usage, text_of
 from stanchion.core.policy import Grant
 from stanchion.core.progress import result_bytes, said_bytes
 from stanchion.core.state import Missed, ModelCall, Refusal, State, Unchecked
@@ -102,6 +101,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _model_finished(state, event)
         case ev.ModelCallFailed():
             return _model_failed(state, event)
+        case ev.AnswerJudged():
+            return trial.judged(state, event)
         case ev.ToolCallJudged():
             return judged(state, event)
         case ev.CallDecided():
@@ -142,7 +143,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _with(state, parked="")
         case ev.RunFinished():
             state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
-            return flush(_with(state, checks=(), unchecked=()))
+            return flush(_with(state, checks=(), unchecked=(), trial=None, degraded=event.degraded))
         case _:
             assert_never(event)
 
@@ -179,6 +180,7 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         batch_api=event.batch_api,
         started_ms=state.at_ms,
         task=event.task,
+        step=event.step,
         mark=event.mark if event.base is None and event.refreshes is None else state.mark,
         quarantine=event.quarantine,
         checked=event.checked,
@@ -265,12 +267,13 @@ def _go_on(state: State, event: ev.ContentChecked) -> State:
 
 def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> State:
     before = state.model
-    tries = before.tries + 1 if before is not None and before.route == event.route else 1
+    same = before is not None and (before.route, before.view) == (event.route, event.view)
+    tried = before.tried if before is not None and not before.view else ()
     model = ModelCall(
         turn=event.turn,
         route=event.route,
         attempt=event.attempt,
-        tries=tries,
+        tries=before.tries + 1 if before is not None and same else 1,
         in_flight=True,
         epoch=epoch,
         started_ms=state.at_ms,
@@ -285,16 +288,17 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         sent_before=event.cache_sent,
         unkept=event.cache_unkept,
         dispatch=event.dispatch,
+        step=event.step,
+        choice=event.choice,
+        view=event.view,
+        rung=event.rung,
+        trial=event.trial,
+        tried=tried if event.view or event.route in tried else (*tried, event.route),
     )
-    return _with(
-        state,
-        model=model,
-        route=event.route,
-        prompted=state.bundle,
-        prompted_route=event.route,
-        refused=None,
-        finish="",
-    )
+    state = _with(trial.fell_back(state, event), model=model, refused=None, finish="")
+    if event.view:  # the conversation was not sent
+        return state
+    return _with(state, route=event.route, prompted=state.bundle, prompted_route=event.route)
 
 
 def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
@@ -304,7 +308,6 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
     used_out = usage.output_tokens if usage else 0
     totals = _with(
         state.totals,
-        turns=state.totals.turns + 1,
         input_tokens=state.totals.input_tokens + used_in,
         output_tokens=state.totals.output_tokens + used_out,
         cost=state.totals.cost + event.cost,
@@ -312,19 +315,18 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         cache_hit=state.totals.cache_hit + _hit(model, usage),
         last_tokens=used_in if usage else state.totals.last_tokens,
     )
-    said = tuple(part for part in event.parts if isinstance(part, Text) and part.text.strip())
-    said = () if "output" in state.checked else said  # what was not checked is nobody's answer, not even the best
-    dispatch = model is not None and model.dispatch
-    calls = tuple(sealing.fill_call(state, call) for call in proposed(state.seq, event.parts, dispatch=dispatch))
-    finish = "stop" if event.finish == "tool_calls" and not calls else event.finish
+    state = _with(state, totals=totals)
+    if model is not None and model.view:
+        return trial.hold(state, state.seq, event, model, counted=False)
     kept = sum(len(message.parts) for message in state.messages)
     state = _kept(_with(state, kept_parts=kept, kept_by=model.name if model is not None else ""), model, usage)
-    state = _with(state, model=None, more=False, finish=finish, totals=totals, best=said or state.best)
-    if event.parts:
-        state = add(state, "assistant", event.parts)
-    if usage and usage.total_input_tokens:
-        state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route, weight_since=0)
-    return _with(state, calls=calls) if calls else flush(state)
+    counted = bool(usage and usage.total_input_tokens)
+    if counted:
+        state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route)
+    if model is not None and model.trial:
+        return trial.hold(state, state.seq, event, model, counted=counted)
+    dispatch = model is not None and model.dispatch
+    return trial.take(state, state.seq, event.parts, event.finish, counted=counted, dispatch=dispatch)
 
 
 def _kept(state: State, model: ModelCall | None, usage: Usage | None) -> State:

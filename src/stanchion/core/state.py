@@ -44,10 +44,44 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why they cannot be read, as in `core.kept.WORDS`."""
     dispatch: bool = False
     """Its request showed `call_tool`."""
+    step: str = ""
+    choice: str = ""
+    view: str = ""
+    """What its request is: "": the conversation; "brief" or "judge": one of its own."""
+    rung: int = 0
+    """Which model of its row in the table it is, from 1 on."""
+    trial: bool = False
+    """Its answer is held back until it is judged."""
+    tried: tuple[int, ...] = ()
+    """The routes that this turn's conversation was sent to."""
     code: str = ""
     """Why the last attempt failed."""
     retryable: bool = False
     retry_at_ms: int = 0
+
+
+class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An answer that is held back until it is judged."""
+
+    seq: int
+    """Of its `ModelCallFinished`."""
+    turn: int
+    attempt: int
+    model: str
+    step: str
+    view: str
+    """"brief": the model was shown a part of the conversation."""
+    finish: Finish
+    parts: tuple[Part, ...]
+    rung: int = 0
+    graded: tuple[Part, ...] | None = None
+    """What a judge said of it."""
+    last: int = 0
+    """The last attempt at the turn, a judge's among them."""
+    counted: bool = False
+    """Its provider has counted it with the conversation."""
+    dispatch: bool = False
+    """Its request showed `call_tool`."""
 
 
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -294,6 +328,15 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the current step; empty between steps."""
     route: int = 0
     """The route in use."""
+    step: str = ""
+    """The type of the run's turns, where it was said at the start."""
+    trial: Trial | None = None
+    rung: int = 0
+    """How many models of the table's row were asked for this turn in vain .."""
+    attempts: int = 0
+    """.. in so many attempts."""
+    degraded: tuple[str, ...] = ()
+    """What the run had to do without, as in `RunFinished`."""
     totals: Totals = Totals()
     traces: tuple[Trace, ...] = ()
     warned: tuple[str, ...] = ()

@@ -252,7 +252,8 @@ class Drive:
             self._apply_policies(stage)
             habit = self._habits.of(self._agent.bundle.agent)
             now_ms, forecast = self._clock.now_ms(), self._forecast()
-            moment = Moment(now_ms, self._epoch, tickets.blocked, tickets.model_blocked, habit, forecast)
+            measured = self._habits.measured(self._agent.bundle)
+            moment = Moment(now_ms, self._epoch, tickets.blocked, tickets.model_blocked, habit, forecast, measured)
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)

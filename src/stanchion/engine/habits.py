@@ -2,6 +2,7 @@
 
 Noted from what runs write, and at the start from the journals of the latest runs (`read`). It is a hint for what a cache's life is chosen
 by, and nothing else: what was chosen stands in the journal. All tenants of an agent count together; only times and counts are kept.
+So are the answers of models that were held back, by type of step: how many were taken (`core.routing`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import msgspec
 
 from stanchion.context.life import Gap, Habit
 from stanchion.core import event as ev
+from stanchion.core.bundle import Bundle
 from stanchion.core.chain import Outline
 from stanchion.core.errors import UnknownEvent
 from stanchion.core.message import Usage
+from stanchion.core.routing import Measured
 from stanchion.core.state import State
 from stanchion.journal.store import RunRow, Store
 
@@ -33,6 +36,10 @@ LONGEST = 512
 """Sessions with more model calls count as having so many."""
 LATELY = 0.05
 """How much less each first request counts, in what others keep, than the one after it."""
+ANSWERS = 200
+"""After so many answers of a model to a type of step the older ones count half."""
+PASSED_OVER = 0.98
+"""How much less all of them count each time that the model is passed over: after a while it is asked again."""
 READ_TENANTS, READ_RUNS, READ_EVENTS = 50, 200, 20_000
 """What is read when a process starts: so many tenants, runs of each, and events in all."""
 
@@ -114,6 +121,27 @@ class Habits:
 
     def __init__(self) -> None:
         self._agents: dict[str, _Agent] = {}
+        self._answers: dict[str, dict[tuple[str, str], list[float]]] = {}
+        """Agent -> (type of step, model) -> answers that were taken, and all."""
+
+    def measured(self, bundle: Bundle) -> tuple[Measured, ...]:
+        """Say how models did at the types of an agent's steps."""
+        known = self._answers.get(bundle.agent, {}) if bundle.routing.table else {}
+        return tuple(Measured(step, model, good, total) for (step, model), (good, total) in known.items())
+
+    def _answered(self, agent: str, event: ev.AnswerJudged) -> None:
+        if event.by == "failed":  # (the model or the judge could not be reached: nothing was learnt of its answers)
+            return
+        known = self._answers.setdefault(agent, {}).setdefault((event.step, event.model), [0.0, 0.0])
+        known[0] += event.action == "take"
+        known[1] += 1
+        if known[1] > ANSWERS:
+            known[:] = [known[0] / 2, known[1] / 2]
+
+    def _passed_over(self, agent: str, step: str) -> None:
+        for (of, _), known in self._answers.get(agent, {}).items():
+            if of == step:
+                known[:] = [known[0] * PASSED_OVER, known[1] * PASSED_OVER]
 
     def of(self, agent: str) -> Habit:
         """Say how an agent's sessions have gone."""
@@ -124,14 +152,24 @@ class Habits:
         """Note what a run wrote. `before`: its state until then."""
         agent, session = before.agent, (before.tenant, before.session)
         refreshing, calls = before.refreshing, before.kept_calls
+        aside = before.model is not None and bool(before.model.view)
         for entry in entries:
             event = entry.event
             if isinstance(event, ev.RunStarted):
                 agent, session, refreshing = event.agent, (event.tenant, event.session), event.refreshes is not None
             if refreshing or not agent:
                 continue
-            if isinstance(event, ev.ModelCallStarted) and event.attempt == 1 and not event.batch:
-                self._agents.setdefault(agent, _Agent()).asks(session, entry.at_ms)
+            if isinstance(event, ev.AnswerJudged):
+                self._answered(agent, event)
+            if isinstance(event, ev.ModelCallStarted):
+                aside = bool(event.view)
+                if event.choice == "measured":
+                    self._passed_over(agent, event.step)
+            if aside:  # a request of its own says nothing of the conversation's
+                continue
+            if isinstance(event, ev.ModelCallStarted):
+                if (event.attempt == 1 or event.choice == "escalated") and not event.batch:
+                    self._agents.setdefault(agent, _Agent()).asks(session, entry.at_ms)
             elif isinstance(event, ev.ModelCallFinished) and event.usage is not None and agent in self._agents:
                 self._agents[agent].answered(session, event.usage, first=calls == 0)
                 calls += 1
@@ -156,4 +194,14 @@ class Habits:
         for row in rows:
             written = outlines.get(row.run, ())
             self.note(State(kept_calls=calls[row.session]), written)
-            calls[row.session] += sum(isinstance(each.event, ev.ModelCallFinished) for each in written)
+            calls[row.session] += _answers(written)
+
+
+def _answers(written: Iterable[Outline]) -> int:
+    """Count the answers to requests that went on from the conversation."""
+    aside, count = False, 0
+    for each in written:
+        if isinstance(each.event, ev.ModelCallStarted):
+            aside = bool(each.event.view)
+        count += isinstance(each.event, ev.ModelCallFinished) and not aside
+    return count

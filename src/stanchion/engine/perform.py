@@ -80,13 +80,14 @@ class Performer:
         began = time.monotonic()
         first = 0.0
         redactor = DeltaRedactor(self._agent.redactor)
+        held = self._held or effect.held
 
         def on_deltas(deltas: Sequence[Delta]) -> None:
             nonlocal first
             first = first or time.monotonic()
             if self._quarantine:  # it has references in it: who watches is told the answer, once they are filled in
                 return
-            if self._held:  # a check needs the whole text: what is said is told when it has passed
+            if held:  # a check needs the whole text: what is said is told when it has passed
                 deltas = [delta for delta in deltas if delta.kind == "tool_call"]
             self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.feed(deltas))
 
@@ -115,7 +116,7 @@ class Performer:
             response=response.id,
             first_ms=int((first - began) * 1000) if first else 0,
             took_ms=int((time.monotonic() - began) * 1000),
-            held=self._held,
+            held=held,
             parts=named(response.parts, route),
         )
         if billed > effect.reserved:
@@ -201,7 +202,7 @@ class Performer:
             cost=0 if unbilled else effect.reserved,
             usage=error.usage,
             status=error.status,
-            held=self._held,
+            held=self._held or effect.held,
             parts=(*partial, Text(storable(str(error)), RUNTIME)),
         )
 

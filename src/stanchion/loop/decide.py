@@ -16,9 +16,10 @@ from stanchion.context.assemble import assemble, bound_input_tokens, preamble, p
 from stanchion.core import event as ev
 from stanchion.core.bundle import EXTRACT, Bundle, Route
 from stanchion.core.kept import predicted
-from stanchion.core.message import RUNTIME, ModelRequest, Part, Text
-from stanchion.core.state import ModelCall, State
-from stanchion.loop import answer, check, limit, step
+from stanchion.core.message import RUNTIME, ModelRequest, Part, Text, ToolCall, text_of
+from stanchion.core.state import ModelCall, State, Trial
+from stanchion.loop import answer, cascade, check, honest, limit, step
+from stanchion.loop.cascade import Chosen
 from stanchion.loop.detect import detect
 from stanchion.loop.effect import Abort, CallModel, Decision, HandIn, Moment, View
 
@@ -57,6 +58,8 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         decision = answered or checked  # its checks are under way
     elif state.model is not None:
         decision = _model(state, state.model, view, moment)
+    elif state.trial is not None:
+        decision = _weigh(state, state.trial, view, moment)
     elif state.calls:
         decision = step.advance(state, view, moment)
     else:
@@ -77,7 +80,7 @@ def _refresh(state: State, view: View, moment: Moment) -> Decision:
         return _finish(state, view, "halted", f"budget:{state.refused.ledger}", parts=())
     if over := limit.out_of_time(state, moment.now_ms):
         return _finish(state, view, "halted", over, parts=())
-    decision = _call_model(state, view, moment, route=max(state.prompted_route, 0), turn=1, attempt=1)
+    decision = _call_model(state, view, moment, Chosen(), route=max(state.prompted_route, 0), turn=1, attempt=1)
     return _bounded_wait(decision, limit.end_ms(state, moment.now_ms))
 
 
@@ -142,6 +145,7 @@ def _finish(
         done=tuple(call for call, tool in state.done if _has_effect(view.bundle, tool)),
         in_doubt=state.doubtful,
         parts=answer.fill(state, view.bundle, state.best) if parts is None else parts,
+        degraded=state.degraded,
     )
     return Decision(events=(finished,))
 
@@ -157,16 +161,43 @@ def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decisi
         return Decision(events=(_given_up(state, "timeout_total", moment),))
     if model.in_flight:
         return Decision(wake_at_ms=model.deadline_ms) if model.batch else NOTHING
+    if model.view:
+        return _refused(state, view, moment) or cascade.failed(state, view, moment, model)
     routes = view.bundle.routes
     route = min(model.route, len(routes) - 1)  # a changed bundle may have fewer
-    patient = route + 1 == len(routes) or model.retry_at_ms - moment.now_ms <= PATIENCE_MS
+    other = next(
+        (n % len(routes) for n in range(route + 1, route + len(routes)) if n % len(routes) not in model.tried), -1
+    )
+    chosen = Chosen(model.step, trial=model.trial)
+    patient = other < 0 or model.retry_at_ms - moment.now_ms <= PATIENCE_MS
     if model.retryable and patient and model.tries < routes[route].retry.attempts:
         if moment.now_ms < model.retry_at_ms:
             return Decision(wake_at_ms=model.retry_at_ms)
-        return _call_model(state, view, moment, route=route, turn=model.turn, attempt=model.attempt + 1)
-    if route + 1 < len(routes):
-        return _call_model(state, view, moment, route=route + 1, turn=model.turn, attempt=model.attempt + 1)
-    return _finish(state, view, "failed", f"model:{model.code}")
+        return _call_model(state, view, moment, chosen, route=route, turn=model.turn, attempt=model.attempt + 1)
+    if other >= 0:
+        return _call_model(state, view, moment, chosen, route=other, turn=model.turn, attempt=model.attempt + 1)
+    return _without_model(state, model, view)
+
+
+def _without_model(state: State, model: ModelCall, view: View) -> Decision:
+    """End a run that no model answers any more: with what there is, and in plain words."""
+    known = msgspec.structs.replace(state, degraded=honest.lacking(state, f"model:{model.name}:{model.code}"))
+    parts = (*answer.fill(state, view.bundle, state.best), honest.told(known, view.bundle))
+    return _finish(known, view, "failed", f"model:{model.code}", parts=parts)
+
+
+def _weigh(state: State, trial: Trial, view: View, moment: Moment) -> Decision:
+    """Judge an answer that is held back; a person has what even the last model is not sure of."""
+    if decision := _refused(state, view, moment):
+        return decision
+    finished = msgspec.structs.replace(state, finish=trial.finish)
+    calls = any(isinstance(part, ToolCall) for part in trial.parts)
+    problem = "" if calls else _problem(finished, view, text_of(trial.parts))
+    decision = cascade.weigh(state, view, moment, trial, problem)
+    if not any(isinstance(event, ev.AnswerJudged) and event.action == "hand_over" for event in decision.events):
+        return decision
+    said = () if view.bundle.guard.checks else tuple(part for part in trial.parts if isinstance(part, Text))
+    return Decision(events=(*decision.events, *_finish(state, view, "escalated", "confidence", parts=said).events))
 
 
 def _turn(state: State, view: View, moment: Moment) -> Decision:
@@ -183,12 +214,19 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
     tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
     if warned := limit.warnings(state, view.bundle.route(route), tokens, moment.now_ms):
         return Decision(events=tuple(warned))
-    return _call_model(state, view, moment, route=route, turn=state.totals.turns + 1, attempt=1)
+    chosen = cascade.choose(state, view, moment, _estimated(state, view))
+    if chosen.rung is not None:
+        decision = _refused(state, view, moment) or cascade.try_brief(state, view, moment, chosen)
+        if decision is not None:
+            return decision
+        chosen = Chosen(chosen.step, "room", trial=view.bundle.routing.hand_over_below > 0)
+    turn, attempt = state.totals.turns + 1, state.attempts + 1
+    return _call_model(state, view, moment, chosen, route=route, turn=turn, attempt=attempt)
 
 
 def _answered(state: State, view: View, moment: Moment) -> Decision | None:
     """Take the model's answer as the run's, or tell it what is wrong with it. None: it has not answered."""
-    if state.model is not None or state.calls or state.unchecked:
+    if state.model is not None or state.calls or state.unchecked or state.trial is not None:
         return None
     if _too_malformed(state, view):
         return _finish(state, view, "failed", "malformed")
@@ -256,6 +294,9 @@ def _after_step(state: State, view: View) -> Decision | None:
     """After the results of a step: a tool may have ended the run, or the run goes in circles."""
     if any(spec.ends_run for tool in state.worked if (spec := view.bundle.tool(tool)) is not None):
         return _finish(state, view, "escalated", "handed_over")
+    if missing := honest.missing(state, view.bundle):
+        parts = (*answer.fill(state, view.bundle, state.best), honest.told(state, view.bundle))
+        return _finish(state, view, "failed", f"tool:{missing}", parts=parts)
     if state.looped_turn == state.totals.turns:  # told, and the model has not had its turn yet
         return None
     found = detect(state, view.bundle)
@@ -266,7 +307,9 @@ def _after_step(state: State, view: View) -> Decision | None:
     return Decision(events=(found,))
 
 
-def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: int, attempt: int) -> Decision:
+def _call_model(
+    state: State, view: View, moment: Moment, why: Chosen, *, route: int, turn: int, attempt: int
+) -> Decision:
     """Start an attempt at a model call, within what is left of money and tokens."""
     if decision := _refused(state, view, moment):
         return decision
@@ -291,11 +334,16 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
         reserved=allowed.reserved,
         ledgers=limit.windowed(state.ledgers, moment.now_ms),
         bound_tokens=tokens,
-        deadline_ms=moment.now_ms + BATCH_MS + BATCH_SLACK_MS if batch else _deadline_ms(state, chosen, moment),
+        deadline_ms=moment.now_ms + BATCH_MS + BATCH_SLACK_MS
+        if batch
+        else limit.deadline_ms(state, chosen, moment.now_ms),
         batch=batch,
         max_output_tokens=allowed.max_output_tokens if batch else 0,
         cache=kept,
         dispatch=view.bundle.search is not None,
+        step=why.step,
+        choice=why.choice,
+        trial=why.trial,
     )
     if kept != "off":
         started = predicted(started, state, moment.now_ms)
@@ -308,17 +356,20 @@ def _call_model(state: State, view: View, moment: Moment, *, route: int, turn: i
     )
     model = state.model
     tries = model.tries + 1 if model is not None and model.route == route else 1
-    call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved, tries, tokens)
+    call = CallModel(turn, attempt, route, request, started.deadline_ms, allowed.reserved, tries, tokens, why.trial)
     return Decision(events=(*_resets(state, route), started), effects=(call,))
 
 
 def _kept_for(state: State, view: View, moment: Moment, route: Route) -> tuple[life.Life, Route]:
     """Settle for how long a request is kept; a refresh asks for the shortest answer that its provider takes."""
-    shown = view.preamble(mark=state.mark)
-    tokens = state.kept_tokens or (shown.bytes + state.content_bytes) // BYTES_PER_TOKEN
-    kept = life.life(state, route, moment.habit, moment.now_ms, tokens)
+    kept = life.life(state, route, moment.habit, moment.now_ms, _estimated(state, view))
     most = min(route.max_output_tokens, REFRESH_TOKENS) if state.refreshing else route.max_output_tokens
     return kept, msgspec.structs.replace(route, cache=kept, max_output_tokens=most)
+
+
+def _estimated(state: State, view: View) -> int:
+    """Estimate the tokens of the conversation as it would be sent."""
+    return state.kept_tokens or (view.preamble(mark=state.mark).bytes + state.content_bytes) // BYTES_PER_TOKEN
 
 
 def _may_wait(state: State, view: View, moment: Moment, route: int) -> bool:
@@ -357,12 +408,6 @@ def _resets(state: State, route: int) -> tuple[ev.Event, ...]:
         return (ev.PrefixReset(reason="bundle"),)
     moved = state.prompted_route not in (-1, route)
     return (ev.PrefixReset(reason="route"),) if moved else ()
-
-
-def _deadline_ms(state: State, route: Route, moment: Moment) -> int:
-    end = limit.end_ms(state, moment.now_ms)
-    latest = moment.now_ms + int(route.timeouts.total_s * 1000)
-    return min(latest, end) if end else latest
 
 
 def _refused(state: State, view: View, moment: Moment) -> Decision | None:

@@ -15,6 +15,7 @@ from stanchion.core.event import Event
 from stanchion.core.message import Label, ModelRequest
 from stanchion.core.policy import Where
 from stanchion.core.quarantine import Wanted
+from stanchion.core.routing import Measured
 from stanchion.guard.check import Checks
 from stanchion.guard.evidence import Evidence
 from stanchion.guard.standing import Policies
@@ -34,6 +35,8 @@ class Moment(msgspec.Struct, frozen=True):
     """How the agent's sessions have gone until now: what a cache's life is chosen by."""
     forecast: Forecast | None = None
     """What the run will have cost when it comes to its end, by past runs; None: it is not asked, or not known."""
+    measured: tuple[Measured, ...] = ()
+    """How models did at the types of the agent's steps: what a turn's model is chosen by."""
 
 
 class CallModel(msgspec.Struct, frozen=True):
@@ -49,6 +52,8 @@ class CallModel(msgspec.Struct, frozen=True):
     """Which try on this route it is: what the wait before the next one goes by."""
     bound_tokens: int = 0
     """Upper bound of its input."""
+    held: bool = False
+    """What it says is not for those who watch: it may not be taken."""
 
 
 class HandIn(msgspec.Struct, frozen=True):

@@ -83,6 +83,12 @@ def end_ms(state: State, now_ms: int) -> int:
     return min((end for end in ends if end), default=0)
 
 
+def deadline_ms(state: State, route: Route, now_ms: int) -> int:
+    """Until when a model call that leaves now may take."""
+    end, latest = end_ms(state, now_ms), now_ms + int(route.timeouts.total_s * 1000)
+    return min(latest, end) if end else latest
+
+
 def reached(state: State, now_ms: int) -> Meter | None:
     """Find a limit that forbids another turn. After the last tool call the model may still answer, but not call again."""
     for meter in meters(state, now_ms):

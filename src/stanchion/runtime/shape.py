@@ -17,6 +17,7 @@ from stanchion.engine.live import LiveDelta
 from stanchion.guard.explain import Row
 from stanchion.guard.judge import Reason
 from stanchion.journal.store import RunRow
+from stanchion.loop.honest import sentence
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -190,6 +191,8 @@ class RunView(msgspec.Struct, frozen=True):
     cache_misses: list[CacheMiss] = []
     forecast: ForecastView | None = None
     """What it will have cost at its end. None: it has ended, or nothing can be said."""
+    degraded: list[str] = []
+    """What it had to do without, a sentence each: a model that another stood in for, a tool that was down."""
 
 
 class VerifiedRun(msgspec.Struct, frozen=True):
@@ -232,6 +235,7 @@ def view_of(row: RunRow, state: State, bundle: Bundle | None, waiting: list[Wait
         done=[f"{call} {tool}" for call, tool in state.done if tool in effects],
         in_doubt=list(state.doubtful),
         parked=state.parked,
+        degraded=[sentence(entry) for entry in state.degraded],
         created_ms=row.created_ms,
         updated_ms=row.updated_ms,
     )

@@ -237,6 +237,10 @@ class RunModel(BaseModel):
     forecast: ForecastModel | None = Field(
         None, description="What it will have cost at its end; null: it has ended, or nothing can be said."
     )
+    degraded: list[str] = Field(
+        [],
+        description="What it had to do without, a sentence each: a model that another stood in for, a tool that was down.",
+    )
 
 
 class OriginModel(BaseModel):

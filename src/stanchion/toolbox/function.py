@@ -197,6 +197,7 @@ class Tool(Generic[P, R]):
             version=options.version,
             params=self._params,
             result=self._result,
+            essential=options.essential,
             needs={found.name: found.annotation for found in self._signature.parameters if found.kind == "credential"},
             group=options.group,
         )
@@ -283,6 +284,7 @@ def tool(
     dry_run: Callable[..., Any] | None = None,
     strict: bool = False,
     ends_run: bool = False,
+    essential: bool = False,
     version: str = "",
     max_concurrency: int = 0,
     concurrency: int = 0,
@@ -298,7 +300,7 @@ def tool(
     be said: what is taken for a read is run again without asking.
     `retries` come after the first attempt, for what failed for the moment only. `repeatable`: the same call with the same
     result is no sign of a loop. `strict` asks the provider to hold the model to the schema. `ends_run`: a person has the
-    conversation afterwards. `max_concurrency`: calls of it at once in this process; 0: any number.
+    conversation afterwards. `essential`: where it is not to be had the run ends and says so; else the run goes on without. `max_concurrency`: calls of it at once in this process; 0: any number.
 
     All workers of a store together: `concurrency` calls at once, `rate` attempts in a time ("30/min"), and a `breaker`
     that leaves a tool alone which keeps failing. They belong to the tool's name, for all agents and tenants.
@@ -322,6 +324,7 @@ def tool(
             max_result_chars=max_result_chars,
             strict=strict,
             ends_run=ends_run,
+            essential=essential,
             version=version,
             max_concurrency=max_concurrency,
             concurrency=concurrency,

@@ -52,6 +52,8 @@ class Options:
     limits: ToolLimits | None = None
     """Shared by all workers; None: there are none."""
     group: str = ""
+    essential: bool = False
+    """Without it a run has no use."""
 
 
 def read_options(
@@ -66,6 +68,7 @@ def read_options(
     ends_run: bool,
     version: str,
     max_concurrency: int,
+    essential: bool = False,
     concurrency: int = 0,
     rate: str = "",
     breaker: Breaker | None = None,
@@ -101,6 +104,7 @@ def read_options(
         max_concurrency=_whole(name, "max_concurrency", max_concurrency, least=0),
         limits=_limits(name, concurrency, rate, breaker),
         group=group,
+        essential=_flag(name, "essential", essential),
     )
 
 
@@ -143,6 +147,12 @@ def _retry(name: str, retries: int | RetryPolicy) -> RetryPolicy:
         return RetryPolicy(attempts=_whole(name, "retries", retries, least=0) + 1)
     _whole(name, "retries.attempts", retries.attempts, least=1)
     return retries
+
+
+def _flag(name: str, option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"tool {name!r}: {option}={value!r} must be True or False")
+    return value
 
 
 def _whole(name: str, option: str, value: object, *, least: int) -> int:
