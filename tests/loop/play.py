@@ -23,6 +23,7 @@ from stanchion.core.errors import ModelError
 from stanchion.core.fold import carry, evolve, fold
 from stanchion.core.message import MODEL, RUNTIME, USER, Label, ModelRequest, Part, Text, ToolCall, ToolResult, Usage
 from stanchion.core.money import Price, cost
+from stanchion.core.routing import Measured
 from stanchion.core.state import Call, State
 from stanchion.engine import classify
 from stanchion.engine.stage import applies
@@ -225,6 +226,10 @@ class Play:
     """After so many appends the worker dies; True: what was to be performed then had left and was done."""
     reconcile: Callable[[CallTool, bool], str] = lambda effect, done: "done" if done else "not_done"
     on_refold: Callable[[State], None] = lambda state: None
+    measured: tuple[Measured, ...] = ()
+    """How models did until now."""
+    label: str = ""
+    """The type of step that the run is started with."""
     checks: Sequence[Any] = ()
     """The agent's own pure checks."""
     scores: Mapping[str, Sequence[Scored]] = field(default_factory=dict[str, Sequence[Scored]])
@@ -275,6 +280,11 @@ class Play:
     def events(self, *kinds: type[Any]) -> list[Any]:
         """The events of some types."""
         return [e.event for e in self.entries if isinstance(e.event, kinds)]
+
+    @property
+    def started(self) -> ev.ModelCallStarted:
+        """The last attempt at a model call."""
+        return self.events(ev.ModelCallStarted)[-1]
 
     @property
     def end(self) -> tuple[str, str]:
@@ -356,6 +366,7 @@ class Play:
             mark=self.mark,
             quarantine=self.bundle.guard.quarantine,
             checked=self.view.checked,
+            step=self.label,
             parts=(Text(self.user, USER),),
         )
 
@@ -400,7 +411,7 @@ class Play:
         return self._next(decision)
 
     def _decide(self) -> Decision:
-        moment = Moment(self.now_ms, self.epoch)
+        moment = Moment(self.now_ms, self.epoch, measured=self.measured)
         decision = decide(self.state, self.view, moment)
         again = decide(self.state, self.view, moment)
         assert msgspec.json.encode(decision.events) == msgspec.json.encode(again.events)
@@ -550,7 +561,7 @@ class Play:
     def _model_outcome(self, effect: CallModel, outcome: Say | Break) -> list[ev.Event]:
         if isinstance(outcome, Break):
             return [self._model_failed(effect, outcome)]
-        route = self.bundle.routes[effect.route]
+        route = self.bundle.route(effect.route)
         billed = effect.reserved if outcome.usage is None else cost(route.price, outcome.usage)
         finished = ev.ModelCallFinished(
             turn=effect.turn,
@@ -565,7 +576,7 @@ class Play:
         return [finished]
 
     def _model_failed(self, effect: CallModel, failed: Break) -> ev.ModelCallFailed:
-        wait_s = backoff_s(self.bundle.routes[effect.route].retry, effect.attempt, 0.5, failed.after_s)
+        wait_s = backoff_s(self.bundle.route(effect.route).retry, effect.attempt, 0.5, failed.after_s)
         return ev.ModelCallFailed(
             turn=effect.turn,
             attempt=effect.attempt,
@@ -605,8 +616,10 @@ class Play:
         request = effect.request
         self.requests.append((effect.route, request))
         assert self.state.totals.cost + effect.reserved <= (self.state.caps.nano_usd or 10**30)
-        assert 1 <= request.max_output_tokens <= self.bundle.routes[effect.route].max_output_tokens
+        assert 1 <= request.max_output_tokens <= self.bundle.route(effect.route).max_output_tokens
         well_formed(request)
+        if self.started.view:  # a request of its own
+            return
         parts = flat(request)
         before = self._last.get(effect.route, [])
         if "bundle" not in [e.event.reason for e in self.entries if isinstance(e.event, ev.PrefixReset)]:

@@ -6,9 +6,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from stanchion.core.bundle import ApprovalRule, Bundle, Caps, LoopRules
+from stanchion.core.bundle import ApprovalRule, Bundle, Caps, LoopRules, Route
 from stanchion.core.message import MODEL, Text, Thinking
-from tests.loop.play import Break, Done, Doubt, Not, Say, Wrong, bundle, call, tool
+from stanchion.core.money import Price
+from stanchion.core.routing import RouteTable, Rung
+from tests.loop.play import FAST, Break, Done, Doubt, Not, Say, Wrong, bundle, call, tool
 
 TOOLS = (
     tool("look", max_result_chars=12),
@@ -33,6 +35,19 @@ ATTEMPTS = TOOLS[0].retry.attempts
 def agent(**options: Any) -> Bundle:
     """The agent with a tool of each kind."""
     return bundle(*TOOLS, routes=2, approvals=(ApprovalRule(tool="pay"),), loop=LOOP, **options)
+
+
+CHEAP = Route("p", "cheap", Price(0, 0, 0, 0, 0), max_output_tokens=400, retry=FAST)
+ROUTED = RouteTable(
+    table={"plan": (Rung(2, 4_000),), "act": (Rung(2, 4_000, tools=("look", "poll")), Rung(2, 8_000))},
+    escalate_below=50,
+    hand_over_below=5,
+)
+
+
+def routed(**options: Any) -> Bundle:
+    """The agent, whose turns go to a cheaper model first, with a judge of its answers."""
+    return agent(others=(CHEAP,), steps={"judge": 2}, routing=ROUTED, **options)
 
 
 _good = st.builds(

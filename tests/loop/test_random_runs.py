@@ -143,7 +143,9 @@ EVERY: tuple[ev.Event, ...] = (
     ev.PrefixReset(reason="compaction"),
     ev.ModelCallStarted(turn=1, attempt=1, route=7, provider="p", model="m", messages=0, prefix=""),
     ev.ModelCallFailed(turn=1, attempt=1, code="lost"),
-    ev.ModelCallStarted(turn=1, attempt=1, route=0, provider="p", model="m", messages=0, prefix="", view="brief", trial=True),
+    ev.ModelCallStarted(
+        turn=1, attempt=1, route=0, provider="p", model="m", messages=0, prefix="", view="brief", trial=True
+    ),
     ev.ModelCallFinished(turn=1, attempt=1, finish="stop", cost=0),
     ev.ModelCallStarted(turn=1, attempt=2, route=0, provider="p", model="m", messages=0, prefix="", view="judge"),
     ev.ModelCallFinished(turn=1, attempt=2, finish="stop", cost=0),
