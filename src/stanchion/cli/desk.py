@@ -86,6 +86,7 @@ class Ask(msgspec.Struct, frozen=True):
     priority: str = ""
     grants: Any = None
     task: str = ""
+    step: str = ""
 
 
 class Desk(Protocol):
@@ -204,6 +205,7 @@ class FileDesk:
             priority=ask.priority,
             grants=ask.grants,
             task=ask.task,
+            step=ask.step,
         )
         return started.run
 

@@ -51,7 +51,7 @@ class Remote:
     async def start(self, ask: Ask) -> str:
         body: dict[str, Any] = {"agent": ask.agent, "input": ask.input, "session": ask.session, "user": ask.user}
         body |= {"dry_run": ask.dry_run} | ({"limits": {"usd": ask.usd}} if ask.usd else {})
-        more = {"priority": ask.priority, "task": ask.task, "grants": ask.grants}
+        more = {"priority": ask.priority, "task": ask.task, "step": ask.step, "grants": ask.grants}
         body |= {name: value for name, value in more.items() if value not in ("", None)}
         return (await self._call_once("/v1/runs", body))["run"]
 

@@ -67,6 +67,7 @@ AskHere = Annotated[
     ),
 ]
 Task = Annotated[str, typer.Option("--task", help="The type of task it is for: policies may go by it.")]
+Step = Annotated[str, typer.Option("--step", help="The type of its turns, by which the agent's table routes them.")]
 Events = Annotated[bool, typer.Option("--events", help="With -o json: print each event as a line, then the run.")]
 
 
@@ -82,6 +83,7 @@ def run(
     batch: Batch = False,
     grant: Grants = "",
     task: Task = "",
+    step: Step = "",
     policies: Policies = None,
     model: Model = "",
     simulated: Simulated = False,
@@ -124,7 +126,7 @@ def run(
     if usd:
         _check_usd(usd)
     wanted = Wanted(
-        Ask(agent, said, session, user, usd, dry_run, "batch" if batch else "", _grants(grant), task),
+        Ask(agent, said, session, user, usd, dry_run, "batch" if batch else "", _grants(grant), task, step),
         Where(data, url, api_key, tenant),
         model,
         simulated,

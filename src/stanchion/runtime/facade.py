@@ -56,7 +56,7 @@ from stanchion.runtime.granting import Granting
 from stanchion.runtime.keys import Keys, Reviewer
 from stanchion.runtime.letters import Letter, LetterView, letter, letters
 from stanchion.runtime.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
-from stanchion.runtime.name import checked, checked_ledger, new_id
+from stanchion.runtime.name import checked, checked_ledger, checked_step, new_id
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.policies import Places, PolicyFiles, places_of, read_policies, recorded
 from stanchion.runtime.quotas import Limiting, read_quotas
@@ -290,13 +290,15 @@ class Runtime:
         webhook: Callback | None = None,
         grants: Any = None,
         task: str = "",
+        step: str = "",
     ) -> Started:
         """Start a run. Returns when it is durable; where this process drives nothing, any worker takes it up.
 
         With `batch_api` its model calls go through the provider's batch API where there is one and a day is left: half the
         price, and answers within a day. Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
         `priority` ("interactive" or "batch") is the agent's own where it is "": who goes first when runs wait for a slot.
-        `grants` (as JSON, or parsed) narrow what the run may do; `task` names what it is for: policies may go by it.
+        `grants` (as JSON, or parsed) narrow what the run may do; `task` names what it is for: policies may go by it. `step` is the type of
+        its turns, by which they are routed (`stanchion.routing`).
         Raises `NotFound` (agent), `InputError` (with the field), `QueueFull`, and `Conflict` with code "session_busy",
         "idempotency_mismatch", "budget_exhausted", "draining" or "not_driving".
         """
@@ -308,12 +310,13 @@ class Runtime:
         if idempotency_key and not idempotency_digest:
             asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
             narrowing = ("narrowed", grants, task) if grants is not None or task else ()
+            narrowing += ("step", step) if step else ()
             idempotency_digest = digest_of_request(
                 *asked, *(each for each in ("batch_api" * batch_api, priority, webhook) if each), *narrowing
             )
         named = checked(session, "session")
         narrowed = () if grants is None else (Text(written(read_grants(grants, field="grants")), RUNTIME),)
-        names = {"session": session, "user": user, "task": task, "grants": text_of(narrowed)}
+        names = {"session": session, "user": user, "task": task, "step": step, "grants": text_of(narrowed)}
         check_names(self.secrets, **names, idempotency_key=idempotency_key)
         session = named or new_id("ses_")
         first = ev.RunStarted(
@@ -329,6 +332,7 @@ class Runtime:
             deadline_ms=self._deadline(deadline_ms),
             batch_api=batch_api,
             task=checked(task, "task"),
+            step=checked_step(step, bound.bundle.routing.table),
             narrowed=bool(narrowed),
             mark=bound.bundle.guard.mark,
             checked=bound.view.checked,

@@ -6,8 +6,10 @@ import hashlib
 import re
 import secrets
 import time
+from collections.abc import Collection
 
 from stanchion.core.errors import InputError
+from stanchion.core.routing import STEP_NAME
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _SESSION = re.compile(r"[a-zA-Z0-9_.:@-]{1,128}")
@@ -26,6 +28,17 @@ def checked(value: str, field: str) -> str:
     if value and not _SESSION.fullmatch(value):
         raise InputError("use 1 to 128 letters, digits and any of _ . : @ -", field=field)
     return value
+
+
+def checked_step(step: str, table: Collection[str]) -> str:
+    """Accept a type of step that an agent's table has a row for, or any where it has none; "" is none. Raises `InputError`."""
+    if step and not STEP_NAME.fullmatch(step):
+        raise InputError("use small letters, digits, '_' and '-', at most 32, a letter first", field="step")
+    if step and table and step not in table:
+        raise InputError(
+            f"the agent's routing table has no row {step!r}; it has {', '.join(sorted(table))}", field="step"
+        )
+    return step
 
 
 def checked_ledger(name: str) -> str:

@@ -171,6 +171,9 @@ class StartRun(Body):
         description="Who goes first when runs wait for a worker: interactive before batch. The agent's own if left out.",
     )
     task: Name = Field("", description="The type of task that it is for: policies and capabilities may go by it.")
+    step: Name = Field(
+        "", description="The type of its turns, by which the agent's routing table sends them to a model."
+    )
     grants: list[GrantBody] | None = Field(
         None,
         max_length=200,

@@ -88,6 +88,7 @@ async def start(edge: Edge, tenant: str, given: Given[StartRun], key: str) -> St
             batch_api=body.batch_api,
             grants=None if body.grants is None else [grant.model_dump() for grant in body.grants],
             task=body.task,
+            step=body.step,
             webhook=Callback(body.webhook.url, tuple(body.webhook.events)) if body.webhook else None,
             deadline_ms=int(body.deadline.timestamp() * 1000) if body.deadline else 0,
         )
