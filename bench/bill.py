@@ -18,11 +18,13 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from bench.floor import ROWS, SHEETS, Row, Task, floor
+from bench import planted
+from bench.floor import BRIEF, CHEAP, ROWS, SHEETS, Row, Task, floor
 from stanchion.agent import Agent, Limits, Model
 from stanchion.core import event as ev
 from stanchion.core.message import Usage
 from stanchion.core.money import parse_usd
+from stanchion.routing import Brief, Routing
 from stanchion.runtime import Runtime
 from stanchion.sim import Reply, Script, SimProcess, start_sim_process
 from stanchion.testing import FakeClock
@@ -52,6 +54,10 @@ class Bill(msgspec.Struct):
     lives: list[str]
     refreshes: int = 0
     refreshes_nano_usd: int = 0
+    wrong: int = 0
+    """Answers that were wrong, since the request did not hold what it needed: any voids a routed row."""
+    brief_tokens: list[int] = []
+    """Input of each turn that was routed."""
 
     @property
     def ratio(self) -> float:
@@ -68,10 +74,13 @@ class Desk:
         self.lives: list[str] = []
         self.refreshes: list[int] = []
         """What each cost, in nano-dollars."""
+        self.wrong = 0
+        self.aside: list[int] = []
+        """Input of each request that was not the conversation's."""
 
-    async def ask(self, session: str, text: str) -> ev.ModelCallFinished:
+    async def ask(self, session: str, text: str, step: str = "") -> ev.ModelCallFinished:
         """Have a turn; give how its model call ended."""
-        started = await self.runtime.start("desk", text, session=session)
+        started = await self.runtime.start("desk", text, session=session, step=step)
         view = await self.runtime.wait(started.run, timeout_s=60)
         if view.outcome != "done":
             raise RuntimeError(f"run {started.run} of {session} ended as {view.outcome}: {view.reason}")
@@ -79,8 +88,13 @@ class Desk:
             await asyncio.sleep(0)
         page = await self.runtime.store.read("default", started.run)
         if session == TASK:
-            self.lives += [entry.event.cache for entry in page if isinstance(entry.event, ev.ModelCallStarted)]
-        return next(entry.event for entry in page if isinstance(entry.event, ev.ModelCallFinished))
+            calls = [entry.event for entry in page if isinstance(entry.event, ev.ModelCallStarted)]
+            self.lives += [call.cache for call in calls if not call.view]
+            self.wrong += view.text.startswith(planted.WRONG) or len(calls) > 1
+        answer = next(entry.event for entry in page if isinstance(entry.event, ev.ModelCallFinished))
+        if step and session == TASK and answer.usage is not None:
+            self.aside.append(answer.usage.total_input_tokens)
+        return answer
 
     async def other(self) -> None:
         """Have another session ask something."""
@@ -122,12 +136,15 @@ class Desk:
             response.raise_for_status()
 
 
-def agent(model: str, identity_bytes: int, cache: str) -> Agent:
+def agent(model: str, identity_bytes: int, cache: str, *, routed: bool = False) -> Agent:
     """Make the desk, whose identity has so many bytes."""
     identity = (RULE * (identity_bytes // len(RULE) + 1))[:identity_bytes]
+    cheap = Model(CHEAP[model][0], max_output_tokens=1_000)
+    lookup = Brief(cheap, context_tokens=BRIEF, identity="You are the desk of a parcel service.")
     return Agent(
         name="desk",
-        identity=identity,
+        identity=planted.identity(identity_bytes) if routed else identity,
+        routing=Routing(table={"lookup": lookup}) if routed else Routing(),
         model=Model(model, cache=cache, max_output_tokens=1_000),  # type: ignore[arg-type]
         limits=Limits(usd="100", turns=300),
     )
@@ -171,15 +188,15 @@ def said(task: Task, turn: int) -> str:
 
 async def billed(row: Row, model: str, task: Task, identity_bytes: int, folder: Path) -> Bill:
     """Run a row, and say what it was billed."""
-    sim = await start_sim_process(Script(default=Reply(text=ANSWER)))
-    made = agent(model, identity_bytes, row.cache)
+    sim = await start_sim_process(planted.script(task.output) if row.routed else Script(default=Reply(text=ANSWER)))
+    made = agent(model, identity_bytes, row.cache, routed=row.routed)
     try:
         async with opened(made, folder, sim) as desk:
             for number in range(row.learns):
                 await session(desk, f"before-{number}", row.at(number, task), task)
                 await desk.pause(AFTER_S, warm=row.warm)
                 await desk.forward(NEXT_S)
-            before, desk.refreshes = await desk.billed(), []
+            before, desk.refreshes, desk.wrong = await desk.billed(), [], 0
             usages, apart = await session(desk, TASK, row, task)
             apart += await desk.pause(AFTER_S, warm=row.warm) if row.pause_s else 0
             total = await desk.billed() - before - apart
@@ -194,6 +211,8 @@ async def billed(row: Row, model: str, task: Task, identity_bytes: int, folder: 
         desk.lives,
         len(desk.refreshes),
         sum(desk.refreshes),
+        desk.wrong,
+        desk.aside,
     )
 
 
@@ -207,9 +226,11 @@ async def session(desk: Desk, name: str, row: Row, task: Task) -> tuple[list[Usa
     for turn in range(task.turns):
         if row.pauses_before(turn):
             others += await desk.pause(row.pause_s, warm=row.warm)
-        usage = (await desk.ask(name, said(task, turn))).usage
+        step = "lookup" if row.routed and turn % 2 == 0 else ""
+        text = planted.said(task, turn) if row.routed else said(task, turn)
+        usage = (await desk.ask(name, text, step)).usage
         assert usage is not None
-        usages.append(usage)
+        usages += [] if step else [usage]
     return usages, others
 
 
@@ -226,6 +247,7 @@ def table(bills: Sequence[Bill]) -> str:
     lines.append("|---|---|---|---|---|---|---|")
     for bill in bills:
         money = f"{bill.floor / 1e9:.4f} | {bill.nano_usd / 1e9:.4f} | {bill.ratio:.3f}"
+        money = f"void: {bill.wrong} wrong | | " if bill.wrong else money
         again = f"{bill.refreshes}: {bill.refreshes_nano_usd / 1e9:.4f}" if bill.refreshes else ""
         lives = "/".join(sorted(set(bill.lives)))
         lines.append(f"| {bill.row} | {money} | {again} | {lives} | {share_read(bill.usages):.1%} |")

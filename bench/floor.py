@@ -21,6 +21,14 @@ SHEETS = {
     "openai:gpt-5.6": price_usd(input="4", output="20", cache_read="0.40", cache_write="5", cache_write_long="10"),
 }
 """In dollars per million tokens, written down here again: a floor does not go by what it measures."""
+CHEAP = {
+    "anthropic:claude-sonnet-4-6": ("anthropic:claude-haiku-4-5", price_usd(input="1", output="5")),
+    "openai:gpt-5.2": ("openai:gpt-5-mini", price_usd(input="0.25", output="2")),
+    "openai:gpt-5.6": ("openai:gpt-5-mini", price_usd(input="0.25", output="2")),
+}
+"""What routable turns are asked of."""
+BRIEF = 2_000
+"""Tokens that a routable turn needs."""
 SHORT_S, LONG_S, RETAINED_S = 300.0, 3600.0, 86_400.0
 BREAKPOINT_S, BREAKPOINT_LONG_S = 1_800.0, 43_200.0
 """OpenAI's lives where writes are priced."""
@@ -50,6 +58,8 @@ class Row(msgspec.Struct, frozen=True):
     before: int = -1
     """The pause is before this turn, from 0 on; -1: before every one but the first."""
     cache: str = "auto"
+    routed: bool = False
+    """Every second turn, the first and the last among them, can be answered by a cheap model from `BRIEF` tokens."""
     learns: int = 0
     """Sessions of the same kind that the agent had before, by whose pauses it goes."""
 
@@ -66,6 +76,7 @@ class Row(msgspec.Struct, frozen=True):
 
 def _rows() -> dict[str, Row]:
     rows = [Row("naive", cache="off"), Row("cold"), Row("warm", warm=True)]
+    rows += [Row("routed-cold", routed=True), Row("routed-warm", warm=True, routed=True)]
     for minutes in (6, 70):
         for before, where in ((8, "once"), (-1, "every")):
             for warm in (False, True):
@@ -80,12 +91,25 @@ ROWS = _rows()
 def floor(row: Row, task: Task, model: str) -> int:
     """Give the least that a row can cost, in nano-dollars."""
     price = SHEETS[model]
+    if row.routed:
+        return _routed(row, task, model)
     plain = _tokens(task, price.input)
     asked = price.cache_write != price.input  # where writes cost nothing nobody is asked whether to keep
     if row.cache == "off" and asked:
         return _nano(plain + _answers(task, price))
     kept = min(_kept(row, task, price, write, life_s, price.input) for write, life_s in _lives(row, model))
     return _nano(min(plain, kept) + _answers(task, price))
+
+
+def _routed(row: Row, task: Task, model: str) -> int:
+    """.. where every second turn is asked of a cheap model, which neither reads nor writes the prefix."""
+    price, cheap = SHEETS[model], CHEAP[model][1]
+    aside = sum(BRIEF * cheap.input + task.output * cheap.output for turn in range(0, task.turns, 2))
+    found, total = task.first if row.warm else 0, 0
+    for turn in range(1, task.turns, 2):
+        total += found * price.cache_read + (task.input(turn) - found) * price.cache_write + task.output * price.output
+        found = task.input(turn)
+    return _nano(aside + total)
 
 
 def _lives(row: Row, model: str) -> list[tuple[int, float]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bench import planted
 from bench.bill import measure
-from bench.floor import ROWS, Task, floor
+from bench.floor import BRIEF, ROWS, Task, floor
+from stanchion.sim.exchange import Ask, Turn
+from stanchion.sim.script import play
 
 SONNET = "anthropic:claude-sonnet-4-6"
 
@@ -16,6 +19,8 @@ SONNET = "anthropic:claude-sonnet-4-6"
         ("naive", 3.2625),
         ("cold", 0.7035),
         ("warm", 0.4965),
+        ("routed-cold", 0.5066),
+        ("routed-warm", 0.2996),
         ("6min-once-cold", 0.723),
         ("6min-once-warm", 0.516),
         ("6min-every-cold", 0.879),
@@ -29,6 +34,30 @@ SONNET = "anthropic:claude-sonnet-4-6"
 def test_the_floors(row: str, usd: float) -> None:
     """15 turns from 60,000 to 80,000 tokens, 500 answered in each."""
     assert floor(ROWS[row], Task(), SONNET) / 1e9 == pytest.approx(usd, abs=6e-4)
+
+
+async def test_a_routed_session_is_billed_at_its_floor_and_each_answer_is_right() -> None:
+    """Every second turn by the cheap model, from at most 2,000 tokens that hold what it needs out of 30,000."""
+    task = Task(turns=15, first=16_000, last=30_000, output=500)
+    (bill,) = await measure(SONNET, task, [ROWS["routed-warm"]])
+    assert bill.wrong == 0
+    assert bill.ratio == pytest.approx(1.0, abs=0.01)
+    assert len(bill.brief_tokens) == 8
+    assert max(bill.brief_tokens) <= BRIEF
+    assert bill.lives == ["short"] * 7
+
+
+@pytest.mark.parametrize("turn", list(planted.QUESTIONS))
+def test_the_script_answers_rightly_only_with_the_facts(turn: int) -> None:
+    """All of them, in the words in which they were planted; what the question itself says does not suffice."""
+    question, script = planted.QUESTIONS[turn], planted.script(10)
+    facts = [fact.text for fact in question.facts]
+    for left in (facts, facts[1:], []):
+        ask = Ask(
+            wire="anthropic", model="m", stream=False, system="You are a desk.", pieces=(),
+            turns=(Turn("user", "\n".join((*left, f"(ask {turn}) {question.text}"))),),
+        )  # fmt: skip
+        assert play(script, ask).said.text.startswith(planted.RIGHT if left == facts else planted.WRONG)
 
 
 async def test_a_session_is_billed_at_its_floor() -> None:

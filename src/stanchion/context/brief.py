@@ -6,7 +6,8 @@ It is made anew for its turn, for a model that is not shown the conversation, an
     user      passages of the conversation, in order, each with who said it; then what was asked last, whole
     .. since  the last step and its results, as they are where it has tools, else as text
 
-within a number of tokens (estimated, four bytes a token); the passages are those that BM25 ranks best. Untrusted text stands in blocks as
+within a number of tokens (estimated, four bytes a token). The passages are those that BM25 ranks best by the questions that are asked, then by
+all that is said with them, and a few of what was said just before. Untrusted text stands in blocks as
 it does elsewhere, and each part keeps its label. What does not fit, or holds media, is not for a brief context.
 """
 
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from stanchion.context.assemble import readable_by
-from stanchion.context.passages import passages, ranked
+from stanchion.context.passages import passages, questions_in, ranked
 from stanchion.core.block import EXPLANATION, bare, marked
 from stanchion.core.bundle import Bundle, Route
 from stanchion.core.message import (
@@ -155,9 +156,11 @@ def _chosen(
     fixed, said = passages(identity), _said(found.before)
     taken: set[tuple[int, int]] = set()
     latest = [(1, number) for number in range(len(said) - 1, max(len(said) - 1 - LATEST, -1), -1)]
-    best = ranked(found.text, identity, [each.text for each in said])
+    texts, questions = [each.text for each in said], questions_in(found.text)
+    asked_for = ranked(questions, identity, texts) if questions else []
+    best = ranked(found.text, identity, texts)
     left = room
-    for places, share in ((latest, room // 4), (best, room)):
+    for places, share in ((latest, room // 4), (asked_for, room * 2 // 3), (best, room)):
         spare = min(share, left)
         for place in places:
             weight = _weight(fixed, said, place)

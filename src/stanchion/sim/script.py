@@ -45,8 +45,8 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """How often the assistant has spoken: 0 in the first request."""
     model: str = ""
     """Regex on the model's name."""
-    contains: str = ""
-    """A text that stands anywhere in the system prompt or the messages."""
+    contains: str | tuple[str, ...] = ""
+    """A text, or several of which each, stands anywhere in the system prompt or the messages."""
     wire: WireName | None = None
     conversation: str = ""
     """Regex on the conversation's name."""
@@ -182,7 +182,8 @@ def _holds(when: When, ask: Ask, conversation: str) -> dict[str, str] | None:
         return None
     if when.tool and ask.tool_of(ask.turns[-1].call_id) != when.tool:
         return None
-    if when.contains and not _contains(ask, when.contains):
+    texts = (when.contains,) if isinstance(when.contains, str) else when.contains
+    if not all(_contains(ask, text) for text in texts if text):
         return None
     groups: dict[str, str] = {}
     for pattern, text in ((when.user, ask.last_user), (when.tool_result, ask.last_tool)):
