@@ -95,14 +95,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _noticed(state, event)
         case ev.PrefixReset():
             return _with(state, prompted="") if event.reason == "bundle" else state
-        case ev.ModelCallStarted():
-            return _model_started(state, event, entry.epoch)
-        case ev.ModelCallFinished():
-            return _model_finished(state, event)
-        case ev.ModelCallFailed():
-            return _model_failed(state, event)
-        case ev.AnswerJudged():
-            return trial.judged(state, event)
+        case ev.ModelCallStarted() | ev.ModelCallFinished() | ev.ModelCallFailed() | ev.AnswerJudged():
+            return _model_call(state, event, entry.epoch)
         case ev.ToolCallJudged():
             return judged(state, event)
         case ev.CallDecided():
@@ -144,6 +138,25 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.RunFinished():
             state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
             return flush(_with(state, checks=(), unchecked=(), trial=None, degraded=event.degraded))
+        case _:
+            assert_never(event)
+
+
+def _model_call(
+    state: State,
+    event: ev.ModelCallStarted | ev.ModelCallFinished | ev.ModelCallFailed | ev.AnswerJudged,
+    epoch: int,
+) -> State:
+    """A model is asked, and what becomes of that."""
+    match event:
+        case ev.ModelCallStarted():
+            return _model_started(state, event, epoch)
+        case ev.ModelCallFinished():
+            return _model_finished(state, event)
+        case ev.ModelCallFailed():
+            return _model_failed(state, event)
+        case ev.AnswerJudged():
+            return trial.judged(state, event)
         case _:
             assert_never(event)
 

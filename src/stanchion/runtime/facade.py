@@ -297,8 +297,7 @@ class Runtime:
         With `batch_api` its model calls go through the provider's batch API where there is one and a day is left: half the
         price, and answers within a day. Under an `idempotency_key` the same request is one run; `idempotency_digest` may stand for the request's body.
         `priority` ("interactive" or "batch") is the agent's own where it is "": who goes first when runs wait for a slot.
-        `grants` (as JSON, or parsed) narrow what the run may do; `task` names what it is for: policies may go by it. `step` is the type of
-        its turns, by which they are routed (`stanchion.routing`).
+        `grants` (as JSON, or parsed) narrow what the run may do; policies may go by its `task`, routing by `step`, the type of its turns.
         Raises `NotFound` (agent), `InputError` (with the field), `QueueFull`, and `Conflict` with code "session_busy",
         "idempotency_mismatch", "budget_exhausted", "draining" or "not_driving".
         """
@@ -310,10 +309,8 @@ class Runtime:
         if idempotency_key and not idempotency_digest:
             asked = (agent, parts, session, user, limits and limits.caps(), dry_run, deadline_ms)
             narrowing = ("narrowed", grants, task) if grants is not None or task else ()
-            narrowing += ("step", step) if step else ()
-            idempotency_digest = digest_of_request(
-                *asked, *(each for each in ("batch_api" * batch_api, priority, webhook) if each), *narrowing
-            )
+            more = (each for each in ("batch_api" * batch_api, priority, webhook, step and f"step:{step}") if each)
+            idempotency_digest = digest_of_request(*asked, *more, *narrowing)
         named = checked(session, "session")
         narrowed = () if grants is None else (Text(written(read_grants(grants, field="grants")), RUNTIME),)
         names = {"session": session, "user": user, "task": task, "step": step, "grants": text_of(narrowed)}
