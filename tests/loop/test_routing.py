@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Caps, Route
@@ -15,7 +16,7 @@ from stanchion.core.charge import charges
 from stanchion.core.message import MODEL, Label, Text, ToolCall, ToolResult, Usage, text_of
 from stanchion.core.money import price_usd
 from stanchion.core.routing import Measured, RouteTable, Rung, StepRule
-from tests.loop.play import FAST, Break, Done, Play, Say, bundle, call, tool, truthful
+from tests.loop.play import FAST, Break, Play, Say, bundle, call, tool, truthful
 from tests.loop.random_runs import crashes, fates, routed, scripts
 
 DEAR = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
@@ -34,7 +35,7 @@ def desk(
     """An agent with a long identity, whose look-ups go to the small model."""
     made = bundle(*tools, routes=(MAIN,), others=(SMALL, JUDGE), steps={"judge": 2})
     routing = RouteTable(table={"lookup": row}, rules=rules, **table)
-    return Bundle(**{**{f: getattr(made, f) for f in made.__struct_fields__}, "identity": RULES, "routing": routing})
+    return replace(made, identity=RULES, routing=routing)
 
 
 def judged(play: Play) -> list[tuple[str, str, int]]:
@@ -191,9 +192,7 @@ def test_a_detour_is_made_only_where_it_pays() -> None:
     small = Route("p", "m", price_usd(input="2", output="14"), max_output_tokens=400)
     agent = desk()
     for price, choice in ((DEAR, "table"), (price_usd(input="0.2", output="1"), "cost")):
-        made = Bundle(**{f: getattr(agent, f) for f in agent.__struct_fields__} | {
-            "routes": (Route("p", "main", price, max_output_tokens=400),), "others": (small, JUDGE),
-        })  # fmt: skip
+        made = replace(agent, routes=(Route("p", "main", price, max_output_tokens=400),), others=(small, JUDGE))
         assert Play(made, ["220 days."], user=ASKED).play().started.choice == choice
 
 
@@ -219,13 +218,13 @@ def test_types_of_steps() -> None:
         StepRule("found", tool="look"), StepRule("short", shorter_than=6), StepRule("refunds", task="refund"),
     )  # fmt: skip
     agent = desk(LOOK, tool("other"), rules=rules)
-    made = Bundle(**{f: getattr(agent, f) for f in agent.__struct_fields__} | {"routing": RouteTable(rows, rules)})
+    made = replace(agent, routing=RouteTable(rows, rules))
     ask = "What of the parcel?"
     play = Play(made, ["[escalate]", call("look"), "[escalate]", call("other"), "Good."], user=ask).play()
     assert [c.step for c in play.events(ev.ModelCallStarted)] == ["plan", "plan", "found", "found", "act"]
     assert Play(made, ["Hi."], user="Hi.").play().started.step == "short"
     assert Play(made, ["Hi."], user=ask, label="act").play().started.step == "act"
-    answer = Bundle(**{f: getattr(made, f) for f in made.__struct_fields__} | {"tools": ()})
+    answer = replace(made, tools=())
     assert Play(answer, ["Hi."], user=ask).play().started.step == "answer"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -23,11 +23,11 @@ from stanchion.core.message import (
     CacheMark,
     Message,
     ModelRequest,
-    Opaque,
     Part,
     Text,
-    Thinking,
+    ToolCall,
     ToolSchema,
+    is_own,
 )
 from stanchion.core.quarantine import EXPLANATION as QUARANTINED
 from stanchion.core.skill import index
@@ -136,21 +136,23 @@ def _shard(session: str) -> int:
 
 
 def readable_by(model: str, reasoners: tuple[str, ...], messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Leave out the reasoning and own blocks of other models: none can read, and some refuse, another's.
+    """Leave out what only other models can read, reasoning and blocks of a provider's own; of text and calls the fields that are another's.
 
+    None can read another's, and some refuse it: two providers that speak one wire do not know each other's ids and signatures.
     `reasoners`: whose there are.
     """
     if all(name in ("", model) for name in reasoners):
         return messages
-    shown = (
-        Message(message.role, tuple(part for part in message.parts if not _is_others(part, model)))
-        for message in messages
-    )
+    shown = (Message(message.role, tuple(_readable(message.parts, model))) for message in messages)
     return tuple(message for message in shown if message.parts)
 
 
-def _is_others(part: Part, model: str) -> bool:
-    return isinstance(part, Thinking | Opaque) and part.label.name not in ("", model)
+def _readable(parts: tuple[Part, ...], model: str) -> Iterator[Part]:
+    for part in parts:
+        if part.label.name in ("", model) or part.label.source != "model" or not is_own(part):
+            yield part
+        elif isinstance(part, Text | ToolCall):
+            yield msgspec.structs.replace(part, wire="", data="")
 
 
 def prefix_digest(state: State, shown: Preamble) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from stanchion.core.message import Media, Message, Opaque, Part, Thinking, ToolResult
+from stanchion.core.message import Media, Message, Part, ToolResult, is_own
 from stanchion.core.state import State
 
 _with = msgspec.structs.replace
@@ -27,7 +27,7 @@ def add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ...
     """Add parts to the conversation: to the last message if it is of the same side, for providers want them in turn."""
     prefix, size, weight, unbounded, reasoners = state.prefix, 0, 0, state.unbounded, state.reasoners
     for part in parts:
-        if isinstance(part, Thinking | Opaque) and part.label.name not in reasoners:
+        if is_own(part) and part.label.source == "model" and part.label.name not in reasoners:
             reasoners = (*reasoners, part.label.name)
         encoded = _encode((role, part))
         prefix = hashlib.sha256(prefix + encoded).digest()

@@ -229,6 +229,11 @@ class Delta(msgspec.Struct, frozen=True):
     name: str = ""
 
 
+def is_own(part: Part) -> bool:
+    """Whether a part holds what only the model that said it can read."""
+    return isinstance(part, Thinking | Opaque) or (isinstance(part, Text | ToolCall) and bool(part.data))
+
+
 def text_of(parts: Iterable[Part]) -> str:
     """Join the text of parts."""
     return "".join(part.text for part in parts if isinstance(part, Text))

@@ -49,10 +49,8 @@ def timestamp(at_ms: int) -> str:
 def _said(event: ev.Event) -> tuple[EventKind, dict[str, object]] | None:
     match event:
         case ev.RunFinished():
-            degraded = {"degraded": list(event.degraded)} if event.degraded else {}
-            return "run.finished", {
-                "outcome": event.outcome, "reason": event.reason, "in_doubt": len(event.in_doubt),
-            } | degraded  # fmt: skip
+            said: dict[str, object] = {"outcome": event.outcome, "reason": event.reason, "in_doubt": len(event.in_doubt)}
+            return "run.finished", said | ({"degraded": list(event.degraded)} if event.degraded else {})
         case ev.RunParked():
             return "run.parked", {"reason": event.reason}
         case ev.ToolCallJudged(action="ask"):

@@ -14,7 +14,7 @@ import msgspec
 from stanchion.core import event as ev
 from stanchion.core.bundle import Route
 from stanchion.core.errors import ModelError
-from stanchion.core.message import RUNTIME, Delta, Label, Opaque, Part, Text, Thinking, ToolResult, Usage
+from stanchion.core.message import RUNTIME, Delta, Label, Part, Text, ToolResult, Usage, is_own
 from stanchion.core.money import cost
 from stanchion.core.state import State
 from stanchion.engine import classify, extract
@@ -323,13 +323,11 @@ def _is_unbilled(error: ModelError) -> bool:
 
 
 def named(parts: tuple[Part, ...], route: Route) -> tuple[Part, ...]:
-    """Say on reasoning and blocks of a provider's own which model they are of: no other is ever shown them."""
-    if not any(isinstance(part, Thinking | Opaque) for part in parts):
+    """Say on what only its model can read which one that is: reasoning, blocks of a provider's own, fields that go back verbatim."""
+    if not any(is_own(part) for part in parts):
         return parts
     label = Label("model", f"{route.provider}:{route.model}")
-    return tuple(
-        msgspec.structs.replace(part, label=label) if isinstance(part, Thinking | Opaque) else part for part in parts
-    )
+    return tuple(msgspec.structs.replace(part, label=label) if is_own(part) else part for part in parts)
 
 
 def storable(text: str) -> str:
