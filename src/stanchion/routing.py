@@ -22,7 +22,7 @@ from stanchion.core.routing import STEP_NAME, RouteTable, Rung, StepRule
 
 __all__ = ["Brief", "Routing", "When"]
 
-LEAST_TOKENS = 200
+LEAST_TOKENS = 400
 MOST_RUNGS = 4
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from stanchion.context.assemble import readable_by
-from stanchion.context.passages import passages, questions_in, ranked
+from stanchion.context.passages import Shelf, passages, questions_in
 from stanchion.core.block import EXPLANATION, bare, marked
 from stanchion.core.bundle import Bundle, Route
 from stanchion.core.message import (
@@ -156,9 +156,9 @@ def _chosen(
     fixed, said = passages(identity), _said(found.before)
     taken: set[tuple[int, int]] = set()
     latest = [(1, number) for number in range(len(said) - 1, max(len(said) - 1 - LATEST, -1), -1)]
-    texts, questions = [each.text for each in said], questions_in(found.text)
-    asked_for = ranked(questions, identity, texts) if questions else []
-    best = ranked(found.text, identity, texts)
+    shelf, questions = Shelf(identity, [each.text for each in said]), questions_in(found.text)
+    asked_for = shelf.ranked(questions) if questions else []
+    best = shelf.ranked(found.text)
     left = room
     for places, share in ((latest, room // 4), (asked_for, room * 2 // 3), (best, room)):
         spare = min(share, left)

@@ -56,10 +56,16 @@ def _fixed(text: str) -> Index:
     return Index(passages(text))
 
 
-def ranked(query: str, fixed: str, said: Sequence[str]) -> list[tuple[int, int]]:
-    """Rank passages by how they bear on a question, best first: (0, number) of those of a fixed text, (1, number) of what was said."""
-    found: list[tuple[float, int, int]] = []
-    for place, index in enumerate((_fixed(fixed), Index(said))):
-        unit = math.log(1 + (len(index) - 0.5) / 1.5) if len(index) else 1.0
-        found += [(-score / unit, place, number) for number, score in index.search(query, MOST)]
-    return [(place, number) for _, place, number in sorted(found)[:MOST]]
+class Shelf:
+    """Passages of a fixed text and of what was said, to be asked for. `said`: cut already."""
+
+    def __init__(self, fixed: str, said: Sequence[str]) -> None:
+        self._indexes = (_fixed(fixed), Index(said))
+
+    def ranked(self, query: str) -> list[tuple[int, int]]:
+        """Rank passages by how they bear on a question, best first: (0, number) of those of the fixed text, (1, number) of what was said."""
+        found: list[tuple[float, int, int]] = []
+        for place, index in enumerate(self._indexes):
+            unit = math.log(1 + (len(index) - 0.5) / 1.5) if len(index) else 1.0
+            found += [(-score / unit, place, number) for number, score in index.search(query, MOST)]
+        return [(place, number) for _, place, number in sorted(found)[:MOST]]

@@ -49,7 +49,11 @@ def timestamp(at_ms: int) -> str:
 def _said(event: ev.Event) -> tuple[EventKind, dict[str, object]] | None:
     match event:
         case ev.RunFinished():
-            said: dict[str, object] = {"outcome": event.outcome, "reason": event.reason, "in_doubt": len(event.in_doubt)}
+            said: dict[str, object] = {
+                "outcome": event.outcome,
+                "reason": event.reason,
+                "in_doubt": len(event.in_doubt),
+            }
             return "run.finished", said | ({"degraded": list(event.degraded)} if event.degraded else {})
         case ev.RunParked():
             return "run.parked", {"reason": event.reason}
