@@ -175,3 +175,14 @@ def test_questions_end_with_a_mark(text: str) -> None:
     """In quotes and brackets as well, and in other scripts."""
     assert questions_in(f"A story. {text} Another.").strip() in text
     assert questions_in("No question. None!") == ""
+
+
+def test_where_an_end_is_kept_and_billed_it_is_said_that_it_is_not_to_be() -> None:
+    """OpenAI's newer models; nobody goes on from a brief request."""
+    agent = bundle()
+    for name, options in (("gpt-5.6-luna", {"prompt_cache_options": {"mode": "explicit"}}), ("gpt-5-mini", {})):
+        route = msgspec.structs.replace(agent.routes[0], provider="openai", model=name)
+        request = brief(State(messages=(user("Where is it?"),)), agent, Rung(0, 1_000), route)
+        assert request is not None
+        assert request.options == options
+        assert not request.cache_marks

@@ -130,6 +130,14 @@ def _retained(route: Route, marks: tuple[CacheMark, ...], key: str) -> Mapping[s
     return {"prompt_cache_key": key, **({"prompt_cache_options": asked} if asked else {}), **route.options}
 
 
+def unkept(route: Route) -> Mapping[str, Any]:
+    """Give the options of a request that no other goes on from: where an end is kept, and billed, unless it is said, it is not to be."""
+    rules = cache_rules(route.provider, route.model)
+    if rules is None or rules.kind != "breakpoints":
+        return route.options
+    return {"prompt_cache_options": {"mode": "explicit"}, **route.options}
+
+
 def _shard(session: str) -> int:
     """Spread an agent's sessions over a few keys; a session keeps its own."""
     return zlib.crc32(session.encode()) % CACHE_KEYS

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from stanchion.context.assemble import readable_by
+from stanchion.context.assemble import readable_by, unkept
 from stanchion.context.passages import Shelf, passages, questions_in
 from stanchion.core.block import EXPLANATION, bare, marked
 from stanchion.core.bundle import Bundle, Route
@@ -127,7 +127,7 @@ def brief(state: State, bundle: Bundle, rung: Rung, route: Route) -> ModelReques
         top_p=route.top_p,
         thinking_tokens=route.thinking_tokens,
         effort=route.effort,
-        options=route.options,
+        options=unkept(route),
     )
 
 

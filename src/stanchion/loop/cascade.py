@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from stanchion.context.assemble import WIRE_TOKENS, unbounded_parts
+from stanchion.context.assemble import WIRE_TOKENS, unbounded_parts, unkept
 from stanchion.context.brief import asked, brief
 from stanchion.context.detour import detour
 from stanchion.core import event as ev
@@ -302,6 +302,7 @@ def _grading(state: State, bundle: Bundle, trial: Trial) -> ModelRequest | None:
         output=_GRADE,
         temperature=route.temperature,
         top_p=route.top_p,
+        options=unkept(msgspec.structs.replace(route, options={})),
     )
 
 
