@@ -21,13 +21,17 @@ COLUMNS: tuple[Column, ...] = (
     ("limit", lambda ledger: "none" if ledger["limit_usd"] is None else f"${ledger['limit_usd']}"),
     ("spent", lambda ledger: f"${ledger['settled_usd']}"),
     ("reserved", lambda ledger: f"${ledger['reserved_usd']}"),
+    ("told", lambda ledger: ", ".join(f"{line} %" for line in ledger.get("told", ()))),
     ("", lambda ledger: "closed: a bill was above its reservation; set a limit to open it" if ledger["closed"] else ""),
 )
 
 
 @app.command()
 def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", output: Output = "text") -> None:
-    """List the budgets that are set or were drawn on.
+    """List the budgets that are set or were drawn on, and which lines of their limits were crossed and told.
+
+    \b
+    Who is to hear of it is told by webhook: `stanchion webhooks add URL --event budget.alert`.
 
     \b
     Example:

@@ -298,7 +298,9 @@ class FileDesk:
             yield plain(verified)
 
     async def budgets(self) -> Sequence[Json]:
-        return [_priced(plain(ledger)) for ledger in await self._runtime.budgets(tenant=self._tenant)]
+        told = await self._runtime.told(tenant=self._tenant)
+        rows = await self._runtime.budgets(tenant=self._tenant)
+        return [{**_priced(plain(ledger)), "told": told(ledger)} for ledger in rows]
 
     async def set_budget(self, ledger: str, usd: str | None) -> Json:
         return _priced(plain(await self._runtime.set_budget(ledger, usd, tenant=self._tenant)))

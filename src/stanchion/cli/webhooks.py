@@ -46,7 +46,10 @@ DELIVERIES: tuple[Column, ...] = (
 def add(
     address: Annotated[str, typer.Argument(metavar="URL", help="Where to post, like https://example.com/hooks.")],
     event: Annotated[
-        list[str] | None, typer.Option("--event", help="run.finished, run.parked or run.asked; all if left out.")
+        list[str] | None,
+        typer.Option(
+            "--event", help="run.finished, run.parked, run.asked, budget.alert or spend.spike; all if left out."
+        ),
     ] = None,
     agent: Annotated[list[str] | None, typer.Option("--agent", help="Of whose runs; of all if left out.")] = None,
     include_answer: Annotated[

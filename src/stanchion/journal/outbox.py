@@ -15,8 +15,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-EventKind = Literal["run.finished", "run.parked", "run.asked", "webhook.test"]
-"""A run ended; stands until a person revives it; waits for a person's decision; somebody tries an endpoint out."""
+EventKind = Literal["run.finished", "run.parked", "run.asked", "budget.alert", "spend.spike", "webhook.test"]
+"""A run ended; stands until a person revives it; waits for a person's decision; a line of a budget was crossed; far more than
+usual was spent; somebody tries an endpoint out."""
 Standing = Literal["pending", "done", "dead"]
 """Of a delivery: to be posted (again); accepted; given up."""
 

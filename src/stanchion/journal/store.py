@@ -17,6 +17,7 @@ import msgspec
 
 from stanchion.core.chain import Outline
 from stanchion.core.event import Base, Entry
+from stanchion.journal.alert import Alerts
 from stanchion.journal.connection import Connections
 from stanchion.journal.outbox import Announcement, Endpoint, Outbox
 from stanchion.journal.quota import Quotas
@@ -332,6 +333,11 @@ class Store(Protocol):
     @property
     def outbox(self) -> Outbox:
         """What is to be told to others."""
+        ...
+
+    @property
+    def alerts(self) -> Alerts:
+        """What of money was told to others."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 gate       what limits that all workers share allow         worker    drives runs
 deliverer  posts what was announced to webhooks             batcher   hands in model calls that wait for a batch
 alarm      starts what schedules say                    keeper    reads what idle sessions have in a provider's cache, before it lapses
+watcher    tells when budgets cross a line, and when far more than usual is spent
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.errors import ConfigError, Conflict
+from stanchion.core.state import State
 from stanchion.engine.batcher import Batcher, BatcherSettings
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
@@ -39,6 +41,7 @@ from stanchion.runtime.alarm import Alarm
 from stanchion.runtime.name import new_id
 from stanchion.runtime.policies import PolicyFiles
 from stanchion.runtime.scheduling import Scheduling
+from stanchion.runtime.watching import Watcher
 
 SHARED_LEASE_S = 2.5
 """Where others may take over: long enough for a worker that stalls two seconds, short enough for who waits."""
@@ -107,7 +110,12 @@ class Driving:
             courses=courses,
         )
         self.keeper = Keeper(store, self.worker.start, clock, self.worker.habits, agents.get, new_id)
-        self.worker.ended = self.keeper.ended
+        self.watcher = Watcher(store, clock)
+        self.worker.ended = self._ended
+
+    def _ended(self, state: State) -> None:
+        self.keeper.ended(state)
+        self.watcher.ended(state)
 
     async def open(self, start: StartScheduled, schedules: Scheduling) -> None:
         """Take the driver's seat and begin. Raises `ConfigError`."""
@@ -149,6 +157,8 @@ class Driving:
             schedules.told = alarm.wake
             alarm.open()
             self._stack.push_async_callback(alarm.aclose)
+            self.watcher.open()
+            self._stack.push_async_callback(self.watcher.aclose)
         how = _batcher_settings(settings.batch_gather_s)
         batcher = Batcher(self._store, settings.batches, how, settings.redactor)
         await batcher.open()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from stanchion.engine.policing import Policing
 from stanchion.engine.port import MakeEngine
 from stanchion.engine.relay import Relay
 from stanchion.guard.redact import Redactor
+from stanchion.journal.alert import Alert
 from stanchion.journal.quota import Quota
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.store import Change, Ledger, RunRow, SessionRow, Store
@@ -66,6 +67,7 @@ from stanchion.runtime.secrecy import Redacting, check_names, known_secrets
 from stanchion.runtime.shape import Approval, GrantView, Queue, RunView, Started, VerifiedRun, view_of
 from stanchion.runtime.sharing import Sharing
 from stanchion.runtime.starting import IfBusy, Starter, check_input, digest_of_request, input_parts
+from stanchion.runtime.watching import lines_told
 from stanchion.runtime.webhooks import Callback, Webhooks, webhook_settings
 
 
@@ -207,6 +209,7 @@ class Runtime:
         parts = (self.store, self._bound, self._clock, self._live, self._loader)
         self._driving = Driving(*parts, settings, shared=self._shared, courses=self._courses)
         self._starter = Starter(self.store, self._driving.worker, self._clock, self._expires_s)
+        self._starter.spent = self._driving.watcher.spent
         await self._driving.open(self._start_scheduled, self.schedules)
         self._relay.drives()
 
@@ -588,6 +591,18 @@ class Runtime:
         said = await self.store.set_limit(tenant, checked_ledger(ledger), limit)
         self._starter.limits_changed()
         return said
+
+    async def alerts(self, *, tenant: str = "default") -> Sequence[Alert]:
+        """List what was told of a tenant's money and of that of all, the newest first: lines of budgets, and spikes."""
+        return [*await self.store.alerts.told(tenant), *await self.store.alerts.told("")]
+
+    async def told(self, *, tenant: str = "default") -> Callable[[Ledger], list[int]]:
+        """Give what says which lines of a budget's limit were crossed and told (per cent)."""
+        return lines_told(await self.alerts(tenant=tenant))
+
+    async def look_at_budgets(self) -> int:
+        """Tell now what there is to tell of budgets and spikes; say how much it was. A process that drives does so by itself."""
+        return await self._driving.watcher.look() if self._driving is not None else 0
 
     async def budgets(self, *, tenant: str = "default") -> Sequence[Ledger]:
         """List shared budgets: the tenant's, then those of all tenants together."""

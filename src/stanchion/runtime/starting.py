@@ -67,6 +67,8 @@ class Starter:
         self.admission = Admission(store, worker)
         self._bundles_put: set[tuple[str, str]] = set()
         self._limited: dict[str, tuple[float, frozenset[str]]] = {}
+        self.spent: Callable[[str, str], None] = lambda _tenant, _ledger: None
+        """Told of a budget that had too little left for a run."""
 
     async def ledgers(self, tenant: str, user: str, session: str) -> tuple[str, ...]:
         """Name the budgets with a limit that a run falls under."""
@@ -175,6 +177,8 @@ class Starter:
                 case NoPlace():
                     raise await self.admission.refusal(first.tenant, priority)
                 case _:
+                    if isinstance(said, Refused):
+                        self.spent(first.tenant, said.ledger)
                     raise _refusal(said)
         raise Conflict("the session is being used by others at this moment; try again", code="session_busy")
 

@@ -1,4 +1,4 @@
-"""`Runtime.webhooks`: who is told over HTTP when a run ends, stands still or waits for a person. `engine.deliver` posts it."""
+"""`Runtime.webhooks`: who is told over HTTP when a run ends, stands still or waits for a person, and of money. `engine.deliver` posts it."""
 
 from __future__ import annotations
 
@@ -228,6 +228,8 @@ class Webhooks:
         """Make the endpoint of a run that is about to start. Raises `InputError` (`webhook.url`, `webhook.events`)."""
         check_url(callback.url, allow_private=self._settings.allow_private, field="webhook.url")
         check_names(self._registered, webhook__url=callback.url)
+        known = tuple(kind for kind in EVENTS if kind.startswith("run."))
+        _known(callback.events, known, "webhook.events")
         events = checked_events(callback.events, "webhook.events") or ("run.finished",)
         await self.secret(tenant=tenant)
         lane = f"{tenant}/callback {origin_of(callback.url)}"

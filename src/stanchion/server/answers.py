@@ -513,6 +513,9 @@ class LedgerModel(BaseModel):
     settled_usd: str
     reserved_usd: str
     closed: bool = Field(description="A bill was above its reservation; set the limit again to open it.")
+    told: list[int] = Field(
+        [], description="The lines of this limit that were crossed and told, in per cent: 50, 80, 100."
+    )
 
 
 class LedgersModel(BaseModel):

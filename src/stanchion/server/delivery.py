@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from stanchion.server.models import Body, LimitsBody, Name, PageQuery
 
-EventName = Literal["run.finished", "run.parked", "run.asked"]
+EventName = Literal["run.finished", "run.parked", "run.asked", "budget.alert", "spend.spike"]
 Url = Annotated[str, Field(min_length=1, max_length=2000, examples=["https://example.com/hooks"])]
 
 

@@ -35,6 +35,7 @@ from stanchion.journal.store import (
     Start,
     StartSaid,
 )
+from stanchion.testing.memory_alert import MemoryAlerts
 from stanchion.testing.memory_connection import MemoryConnections
 from stanchion.testing.memory_moving import MemoryMoving
 from stanchion.testing.memory_outbox import MemoryOutbox
@@ -76,6 +77,7 @@ class MemoryStore:
         self.schedules = MemorySchedules(self, clock)
         self.connections = MemoryConnections(self)
         self.outbox = MemoryOutbox(self, clock)
+        self.alerts = MemoryAlerts(self)
         self.sharing = MemorySharing(self, clock)
         self.tray = MemoryTray(self.write)
         self.moving = MemoryMoving(self)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from stanchion.journal.alert import Alert
 from stanchion.journal.outbox import Announcement, Claimed, Delivery, Endpoint, Secrets, Settled, delivery_id
 from stanchion.journal.store import Append
 
@@ -33,8 +34,14 @@ class OutboxTables:
                 if endpoint.tenant == append.tenant and endpoint.wants(append.run, announcement):
                     self.add_delivery(endpoint, append.run, announcement, now_ms)
 
-    def add_delivery(self, endpoint: Endpoint, run: str, said: Announcement, now_ms: int) -> str:
-        name = delivery_id(endpoint.tenant, endpoint.id, run, said.seq, said.kind)
+    def alerted(self, alert: Alert, said: Announcement, now_ms: int) -> None:
+        """Add the deliveries of an alert."""
+        for endpoint in list(self.endpoints.values()):
+            if endpoint.tenant == alert.tenant and endpoint.wants("", said):
+                self.add_delivery(endpoint, "", said, now_ms, alert.delivery(endpoint.id, said.kind))
+
+    def add_delivery(self, endpoint: Endpoint, run: str, said: Announcement, now_ms: int, name: str = "") -> str:
+        name = name or delivery_id(endpoint.tenant, endpoint.id, run, said.seq, said.kind)
         self._put(
             Delivery(
                 tenant=endpoint.tenant, id=name, endpoint=endpoint.id, kind=said.kind, run=run, seq=said.seq,

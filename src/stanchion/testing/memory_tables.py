@@ -15,6 +15,7 @@ import msgspec
 from stanchion.core.chain import Outline
 from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
+from stanchion.journal.alert import Alert
 from stanchion.journal.head import check_post, is_known
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope, read_outline
 from stanchion.journal.schedule import Schedule
@@ -145,6 +146,7 @@ class Tables:
         self.schedules: dict[Place, Schedule] = {}
         self.connections: dict[tuple[str, str, str], ConnectionRow] = {}
         self.outbox = OutboxTables()
+        self.alerts: dict[tuple[str, str, str, int], Alert] = {}
         self.tray = TrayTables()
         self.sharing = ShareTables()
         self.writes = 0

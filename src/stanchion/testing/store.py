@@ -9,6 +9,7 @@ test runner that wants one test per check.
 from __future__ import annotations
 
 from stanchion.testing import (
+    store_alert,
     store_budgets,
     store_connection,
     store_contents,
@@ -29,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     *store_runs.CHECKS,
     *store_sessions.CHECKS,
     *store_budgets.CHECKS,
+    *store_alert.CHECKS,
     *store_contents.CHECKS,
     *store_moving.CHECKS,
     *store_parked.CHECKS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stanchion.journal.outbox import Endpoint, Secrets, delivery_id
+from stanchion.journal.alert import Alert
+from stanchion.journal.outbox import Announcement, Endpoint, Secrets, delivery_id
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.queries import named
 from stanchion.journal.store import Append
@@ -34,6 +35,18 @@ async def announce(connection: Connection, appends: Sequence[Append], now_ms: in
         for append in appends for said in append.announce for e in endpoints
         if e.tenant == append.tenant and e.wants(append.run, said)
     ]  # fmt: skip
+    if made:
+        await connection.execute(OUTBOX["insert_deliveries"], *zip(*made, strict=True), now_ms)
+
+
+async def alert(connection: Connection, told: Alert, said: Announcement, now_ms: int) -> None:
+    """Add a delivery of an alert for each endpoint of its tenant that wants to hear of it."""
+    endpoints = [endpoint_of(row) for row in await connection.fetch(OUTBOX["wanting"], [told.tenant], [""])]
+    made = [
+        (e.tenant, told.delivery(e.id, said.kind), e.id, e.lane, said.kind, "", said.seq, said.body)
+        for e in endpoints
+        if e.wants("", said)
+    ]
     if made:
         await connection.execute(OUTBOX["insert_deliveries"], *zip(*made, strict=True), now_ms)
 

@@ -28,6 +28,7 @@ from stanchion.journal.postgres.address import (
     parse,
     server_settings,
 )
+from stanchion.journal.postgres.alerts import PostgresAlerts
 from stanchion.journal.postgres.connections import PostgresConnections
 from stanchion.journal.postgres.errors import LOST, refused
 from stanchion.journal.postgres.lane import Lane
@@ -100,6 +101,7 @@ class PostgresStore:
         self.schedules = PostgresSchedules(reader)
         self.connections = PostgresConnections(reader)
         self.outbox = PostgresOutbox(reader)
+        self.alerts = PostgresAlerts(reader, self.outbox.ring)
 
     @classmethod
     async def open(

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from stanchion.journal.alert import Alert
 from stanchion.journal.outbox import Announcement, Endpoint, Secrets, delivery_id
 from stanchion.journal.queries import named
 from stanchion.journal.sqlite.connection import Connection
@@ -23,9 +24,19 @@ def announce(connection: Connection, append: Append, now_ms: int) -> None:
                 add_delivery(connection, endpoint, append.run, said, now_ms)
 
 
-def add_delivery(connection: Connection, endpoint: Endpoint, run: str, said: Announcement, now_ms: int) -> str:
+def alert(connection: Connection, told: Alert, said: Announcement, now_ms: int) -> None:
+    """Add a delivery of an alert for each endpoint of its tenant that wants to hear of it."""
+    rows: list[Any] = connection.execute(_SQL["wanting"], (told.tenant, "")).fetchall()
+    for endpoint in map(endpoint_of, rows):
+        if endpoint.wants("", said):
+            add_delivery(connection, endpoint, "", said, now_ms, told.delivery(endpoint.id, said.kind))
+
+
+def add_delivery(
+    connection: Connection, endpoint: Endpoint, run: str, said: Announcement, now_ms: int, name: str = ""
+) -> str:
     """Add one delivery; return its id."""
-    name = delivery_id(endpoint.tenant, endpoint.id, run, said.seq, said.kind)
+    name = name or delivery_id(endpoint.tenant, endpoint.id, run, said.seq, said.kind)
     place = (endpoint.tenant, name, endpoint.id, endpoint.lane)
     connection.execute(_SQL["insert_delivery"], (*place, said.kind, run, said.seq, said.body, now_ms))
     return name

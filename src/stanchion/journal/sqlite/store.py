@@ -12,6 +12,7 @@ from stanchion.core.event import Entry
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard
 from stanchion.journal.share import NOBODY, Ahead, Ready
+from stanchion.journal.sqlite.alerts import SqliteAlerts
 from stanchion.journal.sqlite.connections import SqliteConnections
 from stanchion.journal.sqlite.moving import SqliteMoving
 from stanchion.journal.sqlite.outbox import SqliteOutbox
@@ -63,6 +64,7 @@ class SqliteStore:
         self.schedules = SqliteSchedules(writer, reader, clock)
         self.connections = SqliteConnections(writer, reader)
         self.outbox = SqliteOutbox(writer, reader, clock)
+        self.alerts = SqliteAlerts(writer, reader, self.outbox.ring)
 
     @classmethod
     async def open(

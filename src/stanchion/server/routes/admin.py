@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -35,7 +36,7 @@ def agent_view(agent: Agent) -> dict[str, Any]:
     return {"name": agent.name, "models": [model.name for model in agent.models()], "tools": tools}
 
 
-def ledger_view(row: Ledger) -> dict[str, Any]:
+def ledger_view(row: Ledger, told: Sequence[int] = ()) -> dict[str, Any]:
     """Give a budget in dollars."""
     return {
         "ledger": row.ledger,
@@ -43,6 +44,7 @@ def ledger_view(row: Ledger) -> dict[str, Any]:
         "settled_usd": format_usd(row.settled),
         "reserved_usd": format_usd(row.reserved),
         "closed": row.closed,
+        "told": list(told),
     }
 
 
@@ -61,7 +63,8 @@ async def visible(edge: Edge, tenant: str) -> list[Ledger]:
 @router.get("/budgets", response_model=LedgersModel, tags=["budgets"])
 async def list_budgets(edge: EdgeOf, tenant: TenantOf) -> Response:
     """List budgets: each limit that was set, and each period that was spent in."""
-    return reply({"budgets": [ledger_view(row) for row in await visible(edge, tenant)]})
+    told = await edge.runtime.told(tenant=tenant)
+    return reply({"budgets": [ledger_view(row, told(row)) for row in await visible(edge, tenant)]})
 
 
 @router.get("/budgets/{ledger:path}", response_model=LedgersModel, tags=["budgets"])
@@ -70,7 +73,8 @@ async def get_budget(ledger: LedgerName, edge: EdgeOf, tenant: TenantOf) -> Resp
     found = [row for row in await visible(edge, tenant) if row.ledger == ledger or row.ledger.startswith(f"{ledger}:")]
     if not found or not ledger:
         raise NotFound(f"there is no budget {ledger!r}; GET /v1/budgets lists what there is")
-    return reply({"budgets": [ledger_view(row) for row in found]})
+    told = await edge.runtime.told(tenant=tenant)
+    return reply({"budgets": [ledger_view(row, told(row)) for row in found]})
 
 
 @router.put("/budgets/{ledger:path}", response_model=LedgerModel, tags=["budgets"], openapi_extra=described(SetBudget))
