@@ -11,9 +11,9 @@ import pytest
 from stanchion.core import event as ev
 from stanchion.core.chain import Outline, PartRef
 from stanchion.core.charge import Charge, Step, bundles_of, charges
-from stanchion.core.message import MODEL, Usage
+from stanchion.core.message import MODEL, RUNTIME, Label, Usage
 from stanchion.core.money import cost, price_usd
-from stanchion.core.reckon import Dimension, Owner, Reckoner, Sum, WhatIf
+from stanchion.core.reckon import Dimension, Owner, Reckoner, Routed, Sum, WhatIf
 
 PRICE = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
 CHEAP = price_usd(input="1", output="5")
@@ -195,6 +195,45 @@ def test_what_if_by_hand() -> None:
         total = reckoned(found, what_if=what_if).total
         assert (total.supposed, total.kept) == (expected + kept, kept), what_if
     assert reckoned(found).total.unmetered == 12_345
+
+
+def test_what_if_a_step_was_done_by_another() -> None:
+    """With so much input at most, none of it from a cache; other steps, and what its tokens do not say, stay."""
+    usage = Usage(1_000, cache_read_tokens=4_000, output_tokens=100)
+    paid = cost(PRICE, usage)
+    calls = [started(), answered(usage, paid, calls=1), *used("3.0", "look", 9), started(), answered(usage, paid)]
+    found = [*read(*calls), *read(started(), ev.ModelCallFailed(turn=1, attempt=1, code="lost", cost=12_345))]
+    short = reckoned(found, what_if=WhatIf(routes=(("answer", Routed(CHEAP, 2_000)),))).total
+    assert (short.supposed, short.kept) == (paid + 2_000 * 1_000 + 100 * 5_000 + 12_345, 12_345)
+    whole = reckoned(found, what_if=WhatIf(routes=(("answer", Routed(CHEAP)), ("act", Routed(CHEAP, 1))))).total
+    assert whole.supposed == paid + 5_000 * 1_000 + 100 * 5_000 + 12_345
+    both = reckoned(found, what_if=WhatIf(without_cache=True, routes=(("plan", Routed(CHEAP, 9_000)),))).total
+    assert both.supposed == (5_000 * 1_000 + 100 * 5_000) + (5_000 * 3_000 + 100 * 15_000) + 12_345
+
+
+def test_a_skill_s_costs_are_those_from_where_it_was_opened() -> None:
+    """By the label of the answer, which stands in the envelope; the call that asked for it was before. Another one takes over."""
+    label = Label("developer", "refunds", trust="trusted")
+
+    def opened(call: str, name: Label, outcome: Any = "ok") -> list[Any]:
+        judged = ev.ToolCallJudged(call=call, revision=0, action="allow", rule="built_in", tool="use_skill")
+        parts = (PartRef("tool_result", name, "k", "c", 9),)
+        return [judged, (ev.ToolCallFinished(call=call, outcome=outcome), parts)]
+
+    usage = Usage(1_000, output_tokens=10)
+    one = (started(), answered(usage, 7, calls=1))
+    found = read(
+        *one,
+        *opened("3.0", Label("developer", "gone", trust="trusted"), "error"),
+        *one,
+        *opened("7.0", label),
+        *one,
+        *used("11.0", "look", 1, paid=5),
+        *opened("12.0", msgspec.structs.replace(RUNTIME, name="returns")),
+        *one,
+    )
+    groups = {key: each.cost for (key,), each in reckoned(found, "skill").ranked()}
+    assert groups == {"": 14, "refunds": 12, "returns": 7}
 
 
 def test_a_batch_stays_one() -> None:

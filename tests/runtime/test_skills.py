@@ -12,6 +12,7 @@ import pytest
 from stanchion import Agent, Runtime, tool
 from stanchion.core import event as ev
 from stanchion.core.message import ToolResult
+from stanchion.runtime import CostQuestion
 from stanchion.sim import Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from tests.engine.rig import events
 
@@ -105,6 +106,11 @@ async def test_a_skill_is_opened_once_and_binds_on_every_wire(tmp_path: Path, si
         assert (await runtime.wait(again.run, timeout_s=30)).text == "I know."
         made = [await events(runtime, run, ev.ModelCallFinished) for run in (started.run, again.run)]
         texts = [told(await events(runtime, run, ev.ToolCallFinished)) for run in (started.run, again.run)]
+        report = await runtime.costs.report(CostQuestion(by=("skill", "run")))
+        calls = {(group.key["skill"], group.key["run"]): group.calls for group in report.groups}
+        assert calls == {
+            ("", started.run): 1, ("refunds", started.run): 2, ("", again.run): 1, ("refunds", again.run): 1,
+        }  # fmt: skip
     finally:
         await runtime.aclose(grace_s=1.0)
     assert [text.split("\n")[0] for one in texts for text in one] == [

@@ -24,7 +24,8 @@ def costs(
     by: Annotated[
         str,
         typer.Option(
-            metavar="NAME[,NAME]", help="One or two of agent, model, step, tool, user, tenant, session, run, day."
+            metavar="NAME[,NAME]",
+            help="One or two of agent, model, step, tool, skill, user, tenant, session, run, day.",
         ),
     ] = "agent",
     since: Annotated[
@@ -42,6 +43,13 @@ def costs(
         bool, typer.Option("--without-cache", help="What if: all input at the plain rate.")
     ] = False,
     batch: Annotated[bool, typer.Option("--batch", help="What if: every model call at the batch price.")] = False,
+    route: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STEP=PROVIDER:MODEL@TOKENS",
+            help="What if: a step (plan, act, answer, extract) by this model, with so many tokens of input at most.",
+        ),
+    ] = None,
     all_tenants: Annotated[
         bool, typer.Option("--all-tenants", help="Of every tenant; only on the data itself, for its operator.")
     ] = False,
@@ -55,7 +63,8 @@ def costs(
 
     \b
     Steps are plan (a run's first answer, if it asks for tools), act (later ones that do), answer (those that do not), extract,
-    check, tool, retry (attempts that failed and were billed), and refresh (made so that the cache keeps a request).
+    check, tool, retry (attempts that failed and were billed), and refresh (made so that the cache keeps a request). A skill's
+    costs are those of a run from where it opened the skill on.
 
     \b
     Examples:
@@ -64,6 +73,7 @@ def costs(
         stanchion costs --by tool --agent support -o json | jq .groups
         stanchion costs --since 2026-11-01 --on-model anthropic:claude-haiku-4-5
         stanchion costs --without-cache --batch
+        stanchion costs --by skill --route answer=anthropic:claude-haiku-4-5@2000
     """
     where = Where(data, url, api_key, tenant)
     if all_tenants and (tenant or where.resolve().url):
@@ -73,6 +83,7 @@ def costs(
     asked = {
         "by": [name.strip() for name in by.split(",")], "since": since, "until": until, "agent": agent,
         "session": session, "user": user, "on_model": on_model, "without_cache": without_cache, "batch": batch, "top": top,
+        "route": route or [],
     }  # fmt: skip
 
     async def work() -> Json:

@@ -221,6 +221,8 @@ class Remote:
     ) -> Json:
         said = {name: str(value).lower() if value is True else str(value) for name, value in question.items() if value}
         query = said | {"by": ",".join(question["by"])}
+        if question["route"]:
+            query |= {"route": ",".join(question["route"])}
         return await self._call("GET", "/v1/costs", query=query)
 
     async def forecast(self, question: Mapping[str, Any]) -> Json:

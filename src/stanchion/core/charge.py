@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from stanchion.core import event as ev
+from stanchion.core.bundle import USE_SKILL
 from stanchion.core.chain import Outline
 from stanchion.core.message import Usage
 from stanchion.core.money import Price, cost, in_batch
@@ -46,6 +47,8 @@ class Charge(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_calls: int = 0
     added_tokens: int = 0
     """Input tokens that a tool's results added to the next request. Such a note costs nothing by itself."""
+    skill: str = ""
+    """The skill that was opened last in the run until then."""
 
     @property
     def is_metered(self) -> bool:
@@ -88,6 +91,7 @@ class _Walk:
     view: str = ""
     """What its request is: "" for the conversation."""
     refreshing: bool = False
+    skill: str = ""
     tools: dict[str, str] = field(default_factory=dict[str, str])
     """Call -> tool."""
     asked: dict[str, str] = field(default_factory=dict[str, str])
@@ -99,6 +103,17 @@ class _Walk:
 
     def take(self, outline: Outline) -> Iterator[Charge]:
         """Read one more event."""
+        if isinstance(outline.event, ev.ToolCallFinished):
+            self.skill = self._opened(outline, outline.event) or self.skill
+        for charge in self._take(outline):
+            yield msgspec.structs.replace(charge, skill=self.skill) if self.skill else charge
+
+    def _opened(self, outline: Outline, event: ev.ToolCallFinished) -> str:
+        """Name the skill that a call has opened, or asked for again: the label of the answer says it."""
+        asked = self.tools.get(event.call) == USE_SKILL and event.outcome == "ok"
+        return outline.parts[0].label.name if asked and outline.parts else ""
+
+    def _take(self, outline: Outline) -> Iterator[Charge]:
         event, at_ms = outline.event, outline.at_ms
         match event:
             case ev.RunStarted():

@@ -16,7 +16,7 @@ from stanchion.core.charge import Charge, bill
 from stanchion.core.message import Usage
 from stanchion.core.money import Price
 
-Dimension = Literal["agent", "model", "step", "tool", "user", "tenant", "session", "run", "day"]
+Dimension = Literal["agent", "model", "step", "tool", "skill", "user", "tenant", "session", "run", "day"]
 MOST_GROUPS = 100_000
 """Groups that are kept apart; charges of further ones go into one group without a name."""
 _DAY_MS = 86_400_000
@@ -34,6 +34,14 @@ class Owner(msgspec.Struct, frozen=True):
     user: str
 
 
+class Routed(msgspec.Struct, frozen=True):
+    """A step that another model is supposed to have done."""
+
+    price: Price
+    most_tokens: int = 0
+    """Of its input; 0: the same as it was. None of it from a cache: another model has another one."""
+
+
 class WhatIf(msgspec.Struct, frozen=True):
     """What is supposed to have been otherwise, all of it at once."""
 
@@ -43,6 +51,8 @@ class WhatIf(msgspec.Struct, frozen=True):
     """All input at the plain rate."""
     batch: bool = False
     """Every call through the batch API."""
+    routes: tuple[tuple[str, Routed], ...] = ()
+    """Steps, and who does them. The other calls stay as they were, and so does what they read from the cache."""
 
 
 class Sum(msgspec.Struct):
@@ -118,6 +128,11 @@ def cached(charge: Charge) -> tuple[int, int]:
 def supposed(charge: Charge, what_if: WhatIf) -> int:
     """Bill a metered charge under what is supposed."""
     usage, price = charge.usage, what_if.price or charge.price
+    routed = next((routed for step, routed in what_if.routes if step == charge.step), None)
+    if routed is not None and charge.model and usage is not None:
+        most = min(usage.total_input_tokens, routed.most_tokens or usage.total_input_tokens)
+        asked = Usage(input_tokens=most, output_tokens=usage.output_tokens)
+        return bill(routed.price, asked, batch=charge.batch or what_if.batch)
     if charge.step == "refresh" and what_if.without_cache:
         return 0
     if usage is None or price is None:
@@ -190,6 +205,8 @@ def _part(dimension: Dimension, owner: Owner, charge: Charge) -> str:
             return charge.step
         case "tool":
             return charge.tool
+        case "skill":
+            return charge.skill
         case "day":
             return date.fromordinal(_EPOCH + charge.at_ms // _DAY_MS).isoformat()
         case _:

@@ -31,7 +31,9 @@ def opened(state: State, call: Call, bundle: Bundle, arguments: bytes) -> Opened
     if skill is None:
         return Opened(_unknown("" if call.filled else name, bundle), error=True)
     if _stands(state, skill) or _asked_before(state, call, skill):
-        return Opened(f"The skill {name} stands above already. Go on by it.")
+        return Opened(
+            f"The skill {name} stands above already. Go on by it.", msgspec.structs.replace(RUNTIME, name=name)
+        )
     return Opened(disclosure(skill), label_of_skill(skill))
 
 

@@ -25,6 +25,8 @@ class CostQuestion(msgspec.Struct, frozen=True, kw_only=True):
     on_model: str = ""
     without_cache: bool = False
     batch: bool = False
+    route: Sequence[str] = ()
+    """Steps that another model is supposed to have done: "answer=anthropic:claude-haiku-4-5@2000", with so many tokens of input at most."""
     top: int = 20
 
 
@@ -83,6 +85,8 @@ class WhatIfView(msgspec.Struct, frozen=True):
     """Of which day the price is."""
     without_cache: bool
     batch: bool
+    route: list[str]
+    """Steps that another model is supposed to have done."""
     usd: str
     difference_usd: str
     """To what it was; below zero: cheaper."""
@@ -160,9 +164,10 @@ def _supposed(question: CostQuestion, what_if: WhatIf | None, total: Sum, today:
         return None
     return WhatIfView(
         model=question.on_model,
-        price_on=today if question.on_model else "",
+        price_on=today if question.on_model or question.route else "",
         without_cache=what_if.without_cache,
         batch=what_if.batch,
+        route=list(question.route),
         usd=format_usd(total.supposed),
         difference_usd=format_usd(total.supposed - total.cost),
         kept_usd=format_usd(total.kept),
@@ -174,6 +179,13 @@ def _notes(question: CostQuestion, today: str) -> Iterator[str]:
     if question.on_model:
         yield f"The same numbers of tokens, and the same hits in the cache, at the price of {question.on_model} on {today}."
         yield "Another model counts the same text as another number of tokens, and answers at another length."
+    for each in question.route:
+        step, _, target = each.partition("=")
+        model, _, most = target.partition("@")
+        size = f"at most {int(most):,} tokens of input" if most else "the same input"
+        yield f"Each {step} by {model} at its price of {today}, with {size}, none of it from a cache, and an answer of the same length."
+    if question.route:
+        yield "The other calls as they were, with the same hits in the cache; whether the model would have been good enough is not said."
     if question.without_cache:
         yield "All input at the plain rate."
     if question.batch:

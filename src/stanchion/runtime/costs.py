@@ -20,11 +20,13 @@ from stanchion.core.charge import bundles_of, charges
 from stanchion.core.errors import BrokenChain, InputError, UnknownEvent
 from stanchion.core.money import Price
 from stanchion.core.prices import find_price, load_prices
-from stanchion.core.reckon import Dimension, Owner, Reckoner, WhatIf
+from stanchion.core.reckon import Dimension, Owner, Reckoner, Routed, WhatIf
 from stanchion.journal.store import RunRow, Store
 from stanchion.runtime.bill import CostQuestion, CostReport, Looked, Period, report_of
 
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+ROUTABLE = ("plan", "act", "answer", "extract")
+"""Steps that another model can be supposed to have done."""
 MOST_DIMENSIONS = 2
 MOST_TOP = 10_000
 MOST_NAMED = 20
@@ -205,17 +207,31 @@ def _dimensions(by: Sequence[str]) -> tuple[Dimension, ...]:
 
 
 def _what_if(question: CostQuestion, today: str) -> WhatIf | None:
-    if not (question.on_model or question.without_cache or question.batch):
+    if not (question.on_model or question.without_cache or question.batch or question.route):
         return None
     price = _price_of(question.on_model, today) if question.on_model else None
-    return WhatIf(price, question.without_cache, question.batch)
+    routes = tuple(_routed(each, today) for each in question.route)
+    return WhatIf(price, question.without_cache, question.batch, routes)
 
 
-def _price_of(model: str, today: str) -> Price:
+def _routed(text: str, today: str) -> tuple[str, Routed]:
+    """Read "STEP=PROVIDER:MODEL" or "STEP=PROVIDER:MODEL@TOKENS"."""
+    step, equals, target = text.partition("=")
+    model, at, most = target.partition("@")
+    if not equals or step not in ROUTABLE or (at and not (most.isascii() and most.isdigit() and 0 < int(most) < 10**9)):
+        raise InputError(
+            f"{text!r} is not of the form STEP=PROVIDER:MODEL@TOKENS, as in answer=anthropic:claude-haiku-4-5@2000 (or without "
+            f"@TOKENS, for the same input); steps are: {', '.join(ROUTABLE)}",
+            field="route",
+        )
+    return step, Routed(_price_of(model, today, field="route"), int(most or 0))
+
+
+def _price_of(model: str, today: str, *, field: str = "on_model") -> Price:
     provider, colon, name = model.partition(":")
     if not (provider and colon and name.strip()):
-        raise InputError(f"{model!r} is not of the form provider:model, as in openai:gpt-5", field="on_model")
+        raise InputError(f"{model!r} is not of the form provider:model, as in openai:gpt-5", field=field)
     price = find_price(load_prices(), "openai" if provider == "openai-chat" else provider, name, today)
     if price is None:
-        raise InputError(f"no price is known for {model!r}; `stanchion prices` shows one that is", field="on_model")
+        raise InputError(f"no price is known for {model!r}; `stanchion prices` shows one that is", field=field)
     return price

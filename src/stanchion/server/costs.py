@@ -12,7 +12,7 @@ class CostsQuery(Query):
 
     by: str = Field(
         "agent", max_length=100, examples=["agent,day"],
-        description="One or two of agent, model, step, tool, user, tenant, session, run, day.",
+        description="One or two of agent, model, step, tool, skill, user, tenant, session, run, day.",
     )  # fmt: skip
     since: str = Field(
         "", max_length=40, description='A day (UTC), a time with its zone, or "7d" or "24h" ago. From then on.'
@@ -24,6 +24,10 @@ class CostsQuery(Query):
     on_model: str = Field("", max_length=200, description='"provider:model": the same tokens at its price of today.')
     without_cache: bool = Field(False, description="All input at the plain rate.")
     batch: bool = Field(False, description="Every model call at the batch price.")
+    route: str = Field(
+        "", max_length=1_000, examples=["answer=anthropic:claude-haiku-4-5@2000"],
+        description="STEP=PROVIDER:MODEL@TOKENS, some with commas: steps done by another model with so much input at most.",
+    )  # fmt: skip
     top: int = Field(20, ge=1, le=1000, description="So many groups, the dearest first; the rest is one sum.")
 
 
@@ -76,6 +80,7 @@ class WhatIfModel(BaseModel):
     price_on: str = Field(description="Of which day the price is.")
     without_cache: bool
     batch: bool
+    route: list[str] = Field(description="Steps that another model is supposed to have done.")
     usd: str
     difference_usd: str = Field(description="To what it was; below zero: cheaper.")
     kept_usd: str = Field(

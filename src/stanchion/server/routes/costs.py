@@ -21,12 +21,15 @@ MOST_RUNS = 50_000
 
 @router.get("/costs", response_model=CostsModel)
 async def get_costs(edge: EdgeOf, tenant: TenantOf, query: Annotated[CostsQuery, QueryOf()]) -> Response:
-    """Reckon from the journals what runs cost: by agent, model, step, tool, user, session, run or day, or by two of them.
+    """Reckon from the journals what runs cost: by agent, model, step, tool, skill, user, session, run or day, or by two of them.
 
     With what the provider's cache saved, and, if asked, what the same tokens would have cost on another model, without the cache,
-    or through the batch API.
+    through the batch API, or with some steps done by another.
     """
-    asked: dict[str, Any] = query.model_dump() | {"by": tuple(name.strip() for name in query.by.split(","))}
+    asked: dict[str, Any] = query.model_dump() | {
+        "by": tuple(name.strip() for name in query.by.split(",")),
+        "route": tuple(each.strip() for each in query.route.split(",") if each.strip()),
+    }
     return reply(await edge.runtime.costs.report(CostQuestion(**asked), tenant=tenant, most_runs=MOST_RUNS))
 
 
