@@ -19,40 +19,47 @@ from stanchion.core.money import parse_usd
 NAMELESS = "-"
 """Shown for what has no name: a call without a tool, a run without a user."""
 
+By = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME[,NAME]",
+        help="One or two of agent, model, step, tool, skill, user, tenant, session, run, day.",
+    ),
+]
+Since = Annotated[
+    str, typer.Option(metavar="TIME", help='From then on: a day (UTC), a time with its zone, or "7d" or "24h" ago.')
+]
+Until = Annotated[str, typer.Option(metavar="TIME", help="Before then; written likewise.")]
+OnModel = Annotated[
+    str, typer.Option(metavar="PROVIDER:MODEL", help="What if: the same tokens at this model's price of today.")
+]
+WithoutCache = Annotated[bool, typer.Option("--without-cache", help="What if: all input at the plain rate.")]
+InBatches = Annotated[bool, typer.Option("--batch", help="What if: every model call at the batch price.")]
+Routes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STEP=PROVIDER:MODEL@TOKENS",
+        help="What if: a step (plan, act, answer, extract) by this model, with so many tokens of input at most.",
+    ),
+]
+AllTenants = Annotated[
+    bool, typer.Option("--all-tenants", help="Of every tenant; only on the data itself, for its operator.")
+]
+
 
 def costs(
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME[,NAME]",
-            help="One or two of agent, model, step, tool, skill, user, tenant, session, run, day.",
-        ),
-    ] = "agent",
-    since: Annotated[
-        str, typer.Option(metavar="TIME", help='From then on: a day (UTC), a time with its zone, or "7d" or "24h" ago.')
-    ] = "",
-    until: Annotated[str, typer.Option(metavar="TIME", help="Before then; written likewise.")] = "",
+    by: By = "agent",
+    since: Since = "",
+    until: Until = "",
     agent: Annotated[str, typer.Option(help="Only runs of this agent.")] = "",
     session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
     top: Annotated[int, typer.Option(help="So many groups, the dearest first.", min=1, max=1000)] = 20,
-    on_model: Annotated[
-        str, typer.Option(metavar="PROVIDER:MODEL", help="What if: the same tokens at this model's price of today.")
-    ] = "",
-    without_cache: Annotated[
-        bool, typer.Option("--without-cache", help="What if: all input at the plain rate.")
-    ] = False,
-    batch: Annotated[bool, typer.Option("--batch", help="What if: every model call at the batch price.")] = False,
-    route: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STEP=PROVIDER:MODEL@TOKENS",
-            help="What if: a step (plan, act, answer, extract) by this model, with so many tokens of input at most.",
-        ),
-    ] = None,
-    all_tenants: Annotated[
-        bool, typer.Option("--all-tenants", help="Of every tenant; only on the data itself, for its operator.")
-    ] = False,
+    on_model: OnModel = "",
+    without_cache: WithoutCache = False,
+    batch: InBatches = False,
+    route: Routes = None,
+    all_tenants: AllTenants = False,
     data: Data = "",
     url: Url = "",
     api_key: ApiKey = "",
