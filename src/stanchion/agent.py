@@ -20,6 +20,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from stanchion.broker.broker import check_needs, checked_sources
 from stanchion.broker.port import Source
+from stanchion.compaction import Compaction
 from stanchion.core.bundle import (
     STEPS,
     ApprovalRule,
@@ -303,6 +304,9 @@ class Agent:
     fallback_message: str = ""
     """What the user is told where no model can answer, before what became of the run; "": the runtime's own words."""
     limits: Limits = Limits()
+    compaction: Compaction | None = None
+    """How long conversations are made shorter (`stanchion.compaction`). None: long results are left out where a provider says that a
+    request is too long, and nothing else."""
     approvals: Sequence[Approve] = ()
     guard: GuardRules = field(default_factory=GuardRules)
     """How strict its guard is, and what it knows: trusted values, levels of secrecy, grants."""
@@ -327,6 +331,7 @@ class Agent:
         where = f"agent {self.name!r}"
         _must_be(self.identity, str, f"{where}: identity", "a string")
         _must_be(self.limits, Limits, f"{where}: limits", 'Limits(..), as in Limits(usd="0.50", turns=15)')
+        _must_be(self.compaction, Compaction | None, f"{where}: compaction", "Compaction(..)")
         _must_be(self.loop, LoopRules, f"{where}: loop", "LoopRules(..)")
         _must_be(self.guard, GuardRules, f"{where}: guard", "GuardRules(..)")
         _must_be(self.search, ToolSearch | None, f"{where}: search", "ToolSearch(..)")
@@ -383,6 +388,7 @@ class Agent:
             quarantine=self.guard.quarantine,
             skills=bool(self.skills),
             search=self.search is not None,
+            history=self.compaction is not None,
         )
 
     def skill_files(self) -> tuple[SkillFile, ...]:
@@ -391,7 +397,7 @@ class Agent:
 
     def bundle(self, registry: Registry, prices: Prices, on_date: str, *, framework: str = "") -> Bundle:
         """Make the bundle. Raises `ConfigError` or `InputError` that names the setting."""
-        tools = registry.specs if self.tools or self.skills else ()
+        tools = registry.specs if self.tools or self.skills or self.compaction else ()
         known = {spec.name: spec for spec in tools}
         check_needs(self.name, known, self.credentials)
         skills = tuple(read.skill for read in self.skill_files())
@@ -425,6 +431,7 @@ class Agent:
             credentials={name: source.scopes for name, source in self.credentials.items()},
             skills=skills,
             search=search,
+            compaction=self.compaction.rules(self.name, known) if self.compaction else None,
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,

@@ -75,6 +75,8 @@ def test_every_event_with_a_cost_is_a_charge() -> None:
         ev.ToolCallFinished: ev.ToolCallFinished(call="1.0", outcome="ok", cost=7),
         ev.ToolCallFailed: ev.ToolCallFailed(call="1.0", attempt=1, code="lost", cost=7),
         ev.ContentChecked: ev.ContentChecked(check="c", where="input", action="pass", cost=7),
+        ev.SummaryWritten: ev.SummaryWritten(attempt=1, cost=7),
+        ev.CompactionFailed: ev.CompactionFailed(attempt=1, code="lost", cost=7),
         ev.CheckFailed: ev.CheckFailed(check="c", where="input", of="1", attempt=1, code="lost", cost=7),
     }
     assert set(samples) == costing

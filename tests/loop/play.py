@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,11 +21,23 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import READ_RESULT, Bundle, Caps, RetryPolicy, Route, ToolSpec
 from stanchion.core.errors import ModelError
 from stanchion.core.fold import carry, evolve, fold
-from stanchion.core.message import MODEL, RUNTIME, USER, Label, ModelRequest, Part, Text, ToolCall, ToolResult, Usage
+from stanchion.core.message import (
+    MODEL,
+    RUNTIME,
+    USER,
+    Label,
+    ModelRequest,
+    ModelResponse,
+    Part,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from stanchion.core.money import Price, cost
 from stanchion.core.routing import Measured
 from stanchion.core.state import Call, State
-from stanchion.engine import classify
+from stanchion.engine import classify, summarise
 from stanchion.engine.stage import applies
 from stanchion.guard.check import Checks as TextChecks
 from stanchion.guard.evidence import label_of
@@ -34,11 +46,13 @@ from stanchion.journal.store import Key, RawRecord
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
 from stanchion.loop.effect import (
     Abort,
+    Attempt,
     CallModel,
     CallTool,
     CheckText,
     Decision,
     Moment,
+    Summarise,
     View,
     backoff_s,
     reserves,
@@ -191,7 +205,7 @@ class Refuse:
 class _Flight:
     ends_ms: int
     order: int
-    effect: CallModel | CallTool | CheckText = field(compare=False)
+    effect: Attempt = field(compare=False)
     outcome: Any = field(compare=False)
 
 
@@ -234,6 +248,10 @@ class Play:
     """The agent's own pure checks."""
     scores: Mapping[str, Sequence[Scored]] = field(default_factory=dict[str, Sequence[Scored]])
     """What each check's classifier answers, attempt by attempt; the last goes on."""
+    metered: bool = False
+    """The model counts a token for every four bytes of a request, where its script does not count."""
+    summaries: Sequence[Said] = ("they talked",)
+    """What the model that sums up says, attempt by attempt; the last goes on."""
 
     def __post_init__(self) -> None:
         self.view: View = view(self.bundle, Checks(self.bundle, self.wrong), checks=TextChecks(self.checks))
@@ -248,6 +266,9 @@ class Play:
         self.decisions: list[Decision] = []
         self.requests: list[tuple[int, ModelRequest]] = []
         """Route and request of each attempt at a model call."""
+        self.summed: list[Summarise] = []
+        """Each attempt at a summary that left."""
+        self._summed = self.base._summed if self.base else 0
         self.asked: list[CheckText] = []
         """Each attempt to ask a classifier that left."""
         self.attempts: list[CallTool] = []
@@ -374,12 +395,12 @@ class Play:
         before, staged = self.state, list[ev.Event]()
         outcomes, self._outcomes = self._outcomes, []
         self._stage(staged, [e for e in outcomes if not _outside(e) or applies(self.state, e)])
-        released: list[CallModel | CallTool | CheckText] = []
+        released: list[Attempt] = []
         aborts: list[Abort] = []
         refused: ev.BudgetRefused | None = None
         while True:
             decision = self._decide()
-            acts = [e for e in decision.effects if isinstance(e, CallModel | CallTool | CheckText)]
+            acts = [e for e in decision.effects if isinstance(e, Attempt)]
             if not decision.events:
                 aborts = [e for e in decision.effects if isinstance(e, Abort)]
                 break
@@ -432,7 +453,7 @@ class Play:
         self.state = fold(entries, before)  # the same, with its hashes
         self.appends += 1
 
-    def _crash(self, released: Sequence[CallModel | CallTool | CheckText], *, happened: bool) -> None:
+    def _crash(self, released: Sequence[Attempt], *, happened: bool) -> None:
         for effect in released:
             if happened:
                 self._perform(effect)
@@ -444,11 +465,15 @@ class Play:
 
     # --- the world ---------------------------------------------------------------------------------------------------
 
-    def _perform(self, effect: CallModel | CallTool | CheckText) -> None:
+    def _perform(self, effect: Attempt) -> None:
         self._order += 1
         if isinstance(effect, CallModel):
             self._check_request(effect)
             outcome = say(self.model[min(self._said, len(self.model) - 1)])
+        elif isinstance(effect, Summarise):
+            self.summed.append(effect)
+            assert not effect.request.tools
+            outcome = say(self.summaries[min(self._summed, len(self.summaries) - 1)])
         elif isinstance(effect, CheckText):
             script = self.scores.get(effect.check, (Scored(),))
             outcome = script[min(len(self.asked), len(script) - 1)]
@@ -466,7 +491,7 @@ class Play:
                 self._happen(effect)
         ends_ms = self.now_ms + outcome.took_ms
         if ends_ms > effect.deadline_ms and not isinstance(effect, CheckText):
-            ends_ms, model = effect.deadline_ms, isinstance(effect, CallModel)
+            ends_ms, model = effect.deadline_ms, isinstance(effect, CallModel | Summarise)
             outcome = Break("timeout_total", billed=True) if model else Doubt(done=False)
         heapq.heappush(self._flights, _Flight(ends_ms, self._order, effect, outcome))
 
@@ -490,9 +515,11 @@ class Play:
                 self._outcomes += self._stopped(effect)
         heapq.heapify(self._flights)
 
-    def _stopped(self, effect: CallModel | CallTool | CheckText) -> list[ev.Event]:
+    def _stopped(self, effect: Attempt) -> list[ev.Event]:
         if isinstance(effect, CheckText):
             return self._scored(effect, Scored(error="cancelled"))
+        if isinstance(effect, Summarise):
+            return self._written(effect, Break("cancelled", billed=True))
         if isinstance(effect, CallModel):
             failed = Break("cancelled", billed=True)
             return [self._model_failed(effect, failed)]
@@ -528,10 +555,13 @@ class Play:
                 self._asked.add(seen)
                 self._posts.append((self.now_ms + self.person_ms, len(self._posts), decided))
 
-    def _outcome(self, effect: CallModel | CallTool | CheckText, outcome: Any) -> list[ev.Event]:
+    def _outcome(self, effect: Attempt, outcome: Any) -> list[ev.Event]:
         if isinstance(effect, CallModel):
             self._said += 1
             return self._model_outcome(effect, outcome)
+        if isinstance(effect, Summarise):
+            self._summed += 1
+            return self._written(effect, outcome)
         if isinstance(effect, CheckText):
             return self._scored(effect, outcome)
         if effect.mode == "reconcile":
@@ -558,9 +588,19 @@ class Play:
         error = ModelError("it failed", code=said.error, retryable=said.retryable)  # type: ignore[arg-type]
         return classify.failed(effect, error, 0.5, self.now_ms, unbilled=False)
 
+    def _written(self, effect: Summarise, outcome: Say | Break) -> list[ev.Event]:
+        route = self.bundle.route(effect.route)
+        if isinstance(outcome, Break):
+            error = ModelError("it failed", code=outcome.code, retryable=outcome.retryable)  # type: ignore[arg-type]
+            return [summarise.failed(effect, route, error, 0.5, self.now_ms, unbilled=not outcome.billed)]
+        return summarise.written(effect, route, ModelResponse(outcome.parts, outcome.finish, outcome.usage), 0.0)
+
     def _model_outcome(self, effect: CallModel, outcome: Say | Break) -> list[ev.Event]:
         if isinstance(outcome, Break):
             return [self._model_failed(effect, outcome)]
+        if self.metered and outcome.usage is USAGE:
+            counted = Usage(len(msgspec.json.encode(effect.request)) // 4, output_tokens=size_of(outcome.parts) // 4)
+            outcome = replace(outcome, usage=counted)
         route = self.bundle.route(effect.route)
         billed = effect.reserved if outcome.usage is None else cost(route.price, outcome.usage)
         finished = ev.ModelCallFinished(
@@ -622,9 +662,17 @@ class Play:
             return
         parts = flat(request)
         before = self._last.get(effect.route, [])
-        if "bundle" not in [e.event.reason for e in self.entries if isinstance(e.event, ev.PrefixReset)]:
+        reset = [e.event.reason for e in self.entries if isinstance(e.event, ev.PrefixReset)]
+        if self.state.kept_void:
+            assert "compaction" in reset, "another beginning that no event tells of"
+        if not self.state.kept_void and "bundle" not in reset:
             assert parts[: len(before)] == before, "the request does not go on from the one before it (I8)"
         self._last[effect.route] = parts
+
+
+def size_of(parts: Sequence[Part]) -> int:
+    """Count the bytes of parts."""
+    return len(msgspec.json.encode(parts))
 
 
 def flat(request: ModelRequest) -> list[Any]:

@@ -12,7 +12,7 @@ from stanchion.core import event as ev
 from stanchion.core.chain import Outline
 from stanchion.core.charge import charges
 from stanchion.core.fold import evolve, fold
-from stanchion.core.message import ToolResult
+from stanchion.core.message import MODEL, RUNTIME, Text, ToolResult
 from stanchion.core.policy import Grant
 from stanchion.core.state import Call, State
 from tests.loop.play import Play, decided, truthful
@@ -162,6 +162,14 @@ EVERY: tuple[ev.Event, ...] = (
     ev.CheckFailed(check="c", where="input", of="1", attempt=1, code="lost", cost=1),
     ev.ContentChecked(check="c", where="input", action="flag", cost=1),
     ev.ContentChecked(check="c", where="result", action="redact", call="9.9", of="9.9", spans=((0, 1),), settled=True),
+    ev.CompactionStarted(attempt=1, reason="cost", covers=1, route=0, provider="p", model="m", reserved=1),
+    ev.CompactionFailed(attempt=1, code="lost", cost=1),
+    ev.CompactionStarted(attempt=2, reason="room", covers=9, route=0, provider="p", model="m"),
+    ev.SummaryWritten(attempt=2, cost=1, parts=(Text("s", MODEL),)),
+    ev.Compacted(
+        reason="room", covers=2, trimmed=9, declared=7, summed=True, parts=(Text("h", RUNTIME), Text("s", MODEL))
+    ),
+    ev.Compacted(reason="overflow", covers=-1, trimmed=3),
     ev.CredentialUsed(call="9.9", attempt=1, name="n", adapter="env"),
     ev.ToolCallStarted(call="9.9", attempt=1, revision=0),
     ev.ToolCallFailed(call="9.9", attempt=1, code="x"),

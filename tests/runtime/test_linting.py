@@ -24,6 +24,8 @@ HEAD = "import time, random, uuid, os\nfrom datetime import datetime\nfrom stanc
         ('Agent(name="a", identity="x", tools=list({f, g}), model="m")', "order", 4),
         ('TOOLS = set(all_tools)\nAgent(name="a", tools=[*TOOLS], model="m")', "order", 4),
         ('Agent(name="a", identity=", ".join(os.listdir(".")), model="m")', "order", 4),
+        ('Agent(name="a", identity="x", limits=Limits(turns=61), model="m")', "long", 4),
+        ('LIMITS = Limits(usd="1", turns=200)\nAgent(name="a", identity="x", limits=LIMITS, model="m")', "long", 5),
         ('def make(user_name):\n    return Agent(name="a", identity=f"You help {user_name}.", model="m")', "personal", 5),
     ],
 )  # fmt: skip
@@ -39,6 +41,9 @@ def test_what_busts_the_cache_is_found(code: str, rule: str, line: int) -> None:
     [
         'Agent(name="a", identity="You help users of a shop, any time.", tools=[f, g], model="m")',
         'Agent(name="a", identity="x", tools=sorted({f, g}, key=name), model="m")',
+        'Agent(name="a", identity="x", limits=Limits(turns=60), model="m")',
+        'Agent(name="a", identity="x", limits=Limits(turns=600), compaction=Compaction(), model="m")',
+        'Agent(name="a", identity="x", limits=limits_of(x), model="m")',
         'started = time.time()\nAgent(name="a", identity="x", model="m")',
         'Agent(name="a", identity=record.id(), model="m")',
         "def f():\n    return datetime.now()",

@@ -28,7 +28,8 @@ def lint(
     \b
     Identity and tools stand before every conversation. A clock, a random number, an id, an unsorted set or a user's name in
     them makes each request begin differently, and everything behind it is paid in full again. So are more than 40 tools in each
-    prompt, of which a model chooses worse. The file is not run, unless --run is given.
+    prompt, of which a model chooses worse; and a run that may have more than 60 turns reads all of itself at each, unless it is
+    compacted. The file is not run, unless --run is given.
 
     \b
     Examples:

@@ -41,6 +41,9 @@ def sim(
     window_s: Annotated[
         float, typer.Option(help="The window of these limits, and of what GET /limits counts.", min=0.1)
     ] = 60.0,
+    context_tokens: Annotated[
+        int, typer.Option(help="The models' context: a longer request is refused as too long. 0: any.", min=0)
+    ] = 0,
     output: Output = "text",
     with_parent: Annotated[bool, typer.Option(hidden=True, help="End when stdin closes.")] = False,
 ) -> None:
@@ -76,6 +79,7 @@ def sim(
         pacing=Pacing(**said) if said else None,  # pyright: ignore[reportArgumentType]
         faults=tuple(parse_plan(text) for text in fault or ()),
         limits=LimitSettings(rpm, tpm, window_s),
+        context_tokens=context_tokens,
     )
     try:
         run_loop(_serve(settings, as_json=output == "json", with_parent=with_parent))

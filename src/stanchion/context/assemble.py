@@ -25,6 +25,7 @@ from stanchion.core.message import (
     ModelRequest,
     Part,
     Text,
+    Thinking,
     ToolCall,
     ToolSchema,
     is_own,
@@ -96,7 +97,7 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> Mod
         output=bundle.output,
         temperature=route.temperature,
         top_p=route.top_p,
-        thinking_tokens=route.thinking_tokens,
+        thinking_tokens=0 if route.thinking_tokens and _is_unthought(state) else route.thinking_tokens,
         effort=route.effort,
         options=_retained(route, marks, f"{shown.digest.hex()[:24]}-{_shard(state.session)}"),
         cache_marks=marks,
@@ -161,6 +162,16 @@ def _readable(parts: tuple[Part, ...], model: str) -> Iterator[Part]:
             yield part
         elif isinstance(part, Text | ToolCall):
             yield msgspec.structs.replace(part, wire="", data="")
+
+
+def _is_unthought(state: State) -> bool:
+    """Whether the step under way lost its reasoning to a compaction. Until it is over its model cannot think by a budget: Anthropic takes a
+    call's results only behind the reasoning that led to it, or with thinking disabled ("Extended thinking", tool use).
+    """
+    if not state.past or len(state.messages) < 2 or state.messages[-2].role != "assistant":
+        return False
+    asked = state.messages[-2].parts
+    return any(isinstance(part, ToolCall) for part in asked) and not any(isinstance(part, Thinking) for part in asked)
 
 
 def prefix_digest(state: State, shown: Preamble) -> str:

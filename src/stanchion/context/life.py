@@ -17,7 +17,7 @@ import msgspec
 
 from stanchion.core.bundle import Route
 from stanchion.core.caching import CacheRules, cache_rules
-from stanchion.core.kept import expected
+from stanchion.core.kept import expected, why_not
 from stanchion.core.money import Price
 from stanchion.core.state import State
 
@@ -132,7 +132,7 @@ def refreshes(state: State, route: Route, habit: Habit) -> int:
     rules = cache_rules(route.provider, route.model)
     if rules is None or route.cache != "auto" or route.thinking_tokens or not habit.measured:
         return 0  # (a budget of thinking must be below the length of the answer, and another budget is another prefix)
-    if state.kept_tokens < rules.minimum:
+    if state.kept_tokens < rules.minimum or state.kept_void:
         return 0
     first = state.kept_tokens - habit.growth * (state.kept_calls - 1)
     shared = habit.shared * max(first, 0.0)
@@ -147,6 +147,9 @@ def life(state: State, route: Route, habit: Habit, now_ms: int, tokens: int) -> 
     rules = cache_rules(route.provider, route.model)
     if rules is None:
         return "short"
-    if expected(state, route.provider, route.model, now_ms):
+    if (
+        expected(state, route.provider, route.model, now_ms)
+        or why_not(state, route.provider, route.model, now_ms) == "compaction"
+    ):
         return "long" if state.kept_long else "short"
     return choose(route.price, rules, habit, tokens, state.kept_calls)

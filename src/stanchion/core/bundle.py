@@ -38,7 +38,9 @@ FIND_TOOLS = "find_tools"
 """The built-in tool by which a model looks for tools that it is not shown."""
 CALL_TOOL = "call_tool"
 """The built-in form of a call of a tool that is not shown. To all but the provider it is a call of that tool."""
-BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL, FIND_TOOLS, CALL_TOOL})
+READ_HISTORY = "read_history"
+"""The built-in tool by which a model reads what was said before and is not in its prompt any more."""
+BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL, FIND_TOOLS, CALL_TOOL, READ_HISTORY})
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -132,6 +134,25 @@ class LoopRules(msgspec.Struct, frozen=True, omit_defaults=True):
     """Answers in a row that cannot be used: bad JSON, unknown tools, wrong arguments, nothing at all."""
 
 
+class CompactionRules(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When and how the beginning of a long conversation is left out of the prompt. Sizes are in tokens."""
+
+    when: Literal["auto", "room"] = "auto"
+    """"auto": as soon as it pays, and before the context is full; "room": only then."""
+    recent: int = 4
+    """So many of the model's turns, the last ones, stay as they are."""
+    minimum: int = 4_000
+    """Less than this is not left out for the money's sake."""
+    summary: int = 1_000
+    """At most so long a summary."""
+    facts: int = 1_000
+    """At most so much of what the user said and what was done, word for word, beside the goal and what is declared."""
+    keep: tuple[str, ...] = ()
+    """Values of results that are kept for ever, as "tool.path" ("get_order.order_id", "get_order.items.*.sku")."""
+    patterns: tuple[str, ...] = ()
+    """Regular expressions: what they find in what the user says and in results is kept for ever."""
+
+
 class Caps(msgspec.Struct, frozen=True, omit_defaults=True):
     """Hard limits of a run; 0 means none. Money is in nano-dollars."""
 
@@ -205,6 +226,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """Which turns go to another model first."""
     fallback_message: str = ""
     """What is said to the user where no model could answer; "": the runtime's own words."""
+    compaction: CompactionRules | None = None
+    """None: long results are left out where a provider says that a request is too long, and nothing else."""
     output: OutputSchema | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True

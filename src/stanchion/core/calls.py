@@ -11,11 +11,11 @@ from stanchion.core import event as ev
 from stanchion.core import sealing
 from stanchion.core.block import marked
 from stanchion.core.bundle import BUILT_IN, CALL_TOOL
-from stanchion.core.conversation import add, flush
+from stanchion.core.conversation import add, count_said, flush
 from stanchion.core.dispatch import unwrapped
 from stanchion.core.message import REVIEWER, Erased, Part, Text, ToolCall, ToolResult, text_of
 from stanchion.core.path import changed, pick
-from stanchion.core.state import Call, Denied, Seen, State, Trace, decisions_for
+from stanchion.core.state import Call, Denied, Judgment, Seen, State, Trace, decisions_for
 
 TRACES = 256
 """How many settled calls the loop detection looks back on at most."""
@@ -85,6 +85,9 @@ def decided(state: State, event: ev.CallDecided) -> State:
     call = state.call(event.call)
     if call is None or not answers(call, event):
         return state
+    asked = "" if call.filled else call.part.arguments  # the model does not know what was filled in
+    decision = Judgment(call.tool, event.decision, event.by, asked, count_said(state))
+    state = _with(state, judgments=(*state.judgments, decision))
     match event.decision:
         case "approve":
             said = call.approvals if event.by in call.approvals else (*call.approvals, event.by)
@@ -111,7 +114,7 @@ def decided(state: State, event: ev.CallDecided) -> State:
             code = f"decided_{event.decision}"
             if event.decision == "reject":
                 state = _deny(state, call.part.arguments, call.values)
-                state = _with(state, refused_calls=(*state.refused_calls, Denied(call.digest, len(state.messages))))
+                state = _with(state, refused_calls=(*state.refused_calls, Denied(call.digest, count_said(state))))
             return change(state, call.id, phase="failed", code=code, detail=text_of(said), retryable=False)
         case _:
             assert_never(event.decision)
@@ -121,7 +124,7 @@ def _deny(state: State, arguments: str, paths: tuple[str, ...]) -> State:
     """Keep the values that were refused: they stay refused in this session."""
     known = {denied.value for denied in state.denied}
     new = (value for value in pick(arguments, paths) if value not in known)
-    at = len(state.messages)
+    at = count_said(state)
     return _with(state, denied=(*state.denied, *(Denied(value, at) for value in new)))
 
 
@@ -194,7 +197,7 @@ def tool_finished(state: State, event: ev.ToolCallFinished) -> State:
     answered = event.outcome == "ok" and result.label.source == "tool" and not sealing.is_extract(state, call)
     if answered and isinstance(first, ToolResult):
         place, asked = f"{state.run}/{call.id}", call.part.arguments
-        seen = Seen(place, call.tool, asked, result.text, result.label, len(state.messages), hidden)
+        seen = Seen(place, call.tool, asked, result.text, result.label, count_said(state), hidden)
         state = _with(state, seen=(*state.seen, seen))
     state = _lacking(state, call, event.outcome)
     done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done

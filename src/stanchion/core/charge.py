@@ -20,10 +20,10 @@ from stanchion.core.chain import Outline
 from stanchion.core.message import Usage
 from stanchion.core.money import Price, cost, in_batch
 
-Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "refresh", "judge"]
+Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "summary", "refresh", "judge"]
 """A run's first answer, if it asked for tools; a later one that did; one that did not; values taken out of a sealed result; an
-attempt that failed; a classifier; a tool; a request that was made again so that the provider's cache keeps it; the
-grade of an answer."""
+attempt that failed; a classifier; a tool; what was said before, summed up; a request that was made again so that the provider's cache
+keeps it; the grade of an answer."""
 PriceLists = Mapping[str, tuple[tuple[str, Price], ...]]
 """Digest of a bundle -> its routes in order: "provider:model", and the price by which its calls are billed."""
 
@@ -75,6 +75,10 @@ def charges(outlines: Iterable[Outline], prices: PriceLists) -> Iterator[Charge]
 def bundles_of(outlines: Iterable[Outline]) -> set[str]:
     """Name the bundles under which a run was driven."""
     return {each.event.bundle for each in outlines if isinstance(each.event, ev.RunStarted | ev.BundleChanged)}
+
+
+_SUMMARY = ""
+"""In the place of a call: the summary of what was said before."""
 
 
 @dataclass(slots=True)
@@ -138,10 +142,20 @@ class _Walk:
                 yield from self._used(outline, event)
             case ev.ContentChecked() | ev.CheckFailed() if event.cost:
                 yield Charge(at_ms, "check", event.cost)
+            case ev.CompactionStarted():
+                self.asked[_SUMMARY] = f"{event.provider}:{event.model}"
+            case ev.SummaryWritten() | ev.CompactionFailed():
+                yield self._summed_up(at_ms, event)
+            case ev.Compacted():
+                self.held, self.since = ("", 0), {}
             case ev.MessageAdded() | ev.NoticeAdded() | ev.LimitWarned() | ev.LoopDetected() | ev.CallDecided():
                 self._said("", sum(ref.size for ref in outline.parts))
             case _:
                 pass
+
+    def _summed_up(self, at_ms: int, event: ev.SummaryWritten | ev.CompactionFailed) -> Charge:
+        model = self.asked.pop(_SUMMARY, "")
+        return Charge(at_ms, "summary", event.cost, model, usage=event.usage, price=self._price(model), calls=1)
 
     def _price(self, model: str, route: int = -1) -> Price | None:
         """Find by what a call is billed: its route's price, or that of the first route of this name."""

@@ -14,6 +14,22 @@ _with = msgspec.structs.replace
 _encode = msgspec.json.Encoder().encode
 
 
+def history(state: State) -> tuple[Message, ...]:
+    """Give the session's conversation from its beginning, as it was said, whatever was compacted since."""
+    return state.past + state.messages[state.seam :] if state.past else state.messages
+
+
+def count_said(state: State) -> int:
+    """Count the messages of the session's conversation. It never falls, so that it tells what came before what."""
+    return len(state.past) + len(state.messages) - state.seam
+
+
+def said_message(state: State, index: int) -> Message:
+    """Give a message of the session's conversation by its place in it."""
+    past = len(state.past)
+    return state.past[index] if index < past else state.messages[index - past + state.seam]
+
+
 def say(state: State, parts: tuple[Part, ...]) -> State:
     """Put parts at the tail of the conversation, or keep them until the step under way is over."""
     if not parts:

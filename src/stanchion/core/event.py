@@ -17,6 +17,9 @@ from stanchion.core.message import Finish, Part, Usage
 from stanchion.core.policy import Grant, Where
 from stanchion.core.routing import Choice, View
 
+Compaction = Literal["cost", "room", "overflow"]
+"""Why a conversation is compacted: it pays; the next request would be too long; its provider said that it is."""
+
 
 class Base(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a run goes on from: the event that its session had reached."""
@@ -118,8 +121,8 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """How many of its tokens should be read from the provider's cache: an estimate, by what was sent before, when, and the rules."""
     cache_sent: int = 0
     """Tokens of the session's request before it, if that was to be kept."""
-    cache_unkept: Literal["", "reset", "model", "life", "small"] = ""
-    """Why they are not expected: another beginning, another model, the cache's life is over, too short to be kept."""
+    cache_unkept: Literal["", "reset", "compaction", "model", "life", "small"] = ""
+    """Why they are not expected: another beginning, a compaction, another model, the cache's life is over, too short to be kept."""
     dispatch: bool = False
     """The request showed `call_tool`: a call of it in the answer is a call of the tool that it names."""
     step: str = ""
@@ -295,6 +298,66 @@ class ContentChecked(_Event, frozen=True, tag="content_checked"):
     """All checks of this text are done: it goes on as `action` says. `check` is the one that decided, "" if none had to."""
 
 
+class CompactionStarted(_Event, frozen=True, tag="compaction_started"):
+    """An attempt to have the beginning of the conversation summed up by a model is about to leave."""
+
+    attempt: int
+    reason: Compaction
+    covers: int
+    """How many messages of the session, from its first on, the summary is to stand for."""
+    route: int
+    provider: str
+    model: str
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    """The shared budgets it was reserved on, with their windows."""
+    bound_tokens: int = 0
+    deadline_ms: int = 0
+
+
+class CompactionFailed(_Event, frozen=True, tag="compaction_failed"):
+    """An attempt at a summary failed. `parts`: the error's text."""
+
+    attempt: int
+    code: str
+    retryable: bool = False
+    retry_at_ms: int = 0
+    cost: int = 0
+    """Settled, as in `ModelCallFailed`."""
+    usage: Usage | None = None
+    status: int = 0
+
+
+class SummaryWritten(_Event, frozen=True, tag="summary_written"):
+    """The model summed it up. `parts`: the text. What it is used for, `Compacted` says."""
+
+    attempt: int
+    cost: int
+    usage: Usage | None = None
+    """None: the provider did not say, and the cost is the reservation."""
+    took_ms: int = 0
+
+
+class Compacted(_Event, frozen=True, tag="compacted"):
+    """From here on the prompt has less of the conversation. All of it stays in the journal, and the model can read it.
+
+    `parts` stand for the first messages: values that the author wants kept, since the last compaction; what this is; what the user said and what was done;
+    the summary. Without parts, long results alone were left out.
+    """
+
+    reason: Compaction
+    covers: int
+    """How many messages of the session, from its first on, `parts` stand for."""
+    trimmed: int = 0
+    """Before this message each long result is a line that says how to read it."""
+    declared: int = 0
+    """How many of the parts, from the first on, hold values that the author wants kept; they stay in the prompts from here on."""
+    summed: bool = False
+    """The last part is a summary by a model."""
+    degraded: str = ""
+    """Why there is no new summary by a model, where there should be one: a code."""
+
+
 class CredentialUsed(_Event, frozen=True, tag="credential_used"):
     """A credential was made for one attempt and handed to its tool. Its value is in no event."""
 
@@ -456,6 +519,10 @@ Event = (
     | CheckStarted
     | CheckFailed
     | ContentChecked
+    | CompactionStarted
+    | CompactionFailed
+    | SummaryWritten
+    | Compacted
     | CredentialUsed
     | ToolCallStarted
     | ToolCallFailed

@@ -11,7 +11,7 @@ from typing import assert_never
 
 import msgspec
 
-from stanchion.core import checked, trial
+from stanchion.core import checked, compacted, trial
 from stanchion.core import event as ev
 from stanchion.core.calls import (
     OURS,
@@ -47,18 +47,33 @@ def carry(ended: State) -> State:
     """Make the state on which the next run of a session is folded: the conversation, and nothing of the run."""
     return State(
         messages=ended.messages,
+        past=ended.past,
+        seam=ended.seam,
+        covers=ended.covers,
+        trimmed=ended.trimmed,
+        head=ended.head,
+        declared=ended.declared,
+        summary=ended.summary,
+        rewritten=ended.rewritten,
+        judgments=ended.judgments,
         held=ended.held,
         prefix=ended.prefix,
         content_bytes=ended.content_bytes,
+        hidden_bytes=ended.hidden_bytes,
         weight=ended.weight,
         exact_tokens=ended.exact_tokens,
         exact_route=ended.exact_route,
         weight_since=ended.weight_since,
+        counted_tokens=ended.counted_tokens,
+        counted_weight=ended.counted_weight,
+        base_tokens=ended.base_tokens,
+        carried_tokens=ended.carried_tokens,
         kept_parts=ended.kept_parts,
         kept_by=ended.kept_by,
         kept_tokens=ended.kept_tokens,
         kept_ms=ended.kept_ms,
         kept_long=ended.kept_long,
+        kept_void=ended.kept_void,
         kept_calls=ended.kept_calls,
         unbounded=ended.unbounded,
         prompted=ended.prompted,
@@ -105,6 +120,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _guarded(state, event)
         case ev.CheckStarted() | ev.CheckFailed() | ev.ContentChecked():
             return _checked(state, event, entry.epoch)
+        case ev.CompactionStarted() | ev.CompactionFailed() | ev.SummaryWritten() | ev.Compacted():
+            return compacted.evolve(state, event, entry.epoch)
         case ev.CredentialUsed():
             return state
         case ev.ToolCallStarted():
@@ -136,8 +153,7 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
         case ev.RunRevived():
             return _with(state, parked="")
         case ev.RunFinished():
-            state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
-            return flush(_with(state, checks=(), unchecked=(), trial=None, degraded=event.degraded))
+            return _run_finished(state, event)
         case _:
             assert_never(event)
 
@@ -215,10 +231,16 @@ def _told(state: State, parts: tuple[Part, ...]) -> State:
     return _with(state, totals=_with(state.totals, input_bytes=said))
 
 
+def _run_finished(state: State, event: ev.RunFinished) -> State:
+    state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
+    return flush(_with(state, checks=(), unchecked=(), compacting=None, trial=None, degraded=event.degraded))
+
+
 def _asked_before(state: State) -> State:
     """Go back to the conversation as it was last asked about: without the answer, and what came after it."""
     left = state.kept_parts
     before = _with(state, messages=(), prefix=b"", content_bytes=0, weight=0, weight_since=0, refreshing=True)
+    before = _with(before, past=(), seam=0)
     for message in state.messages:
         if left > 0:
             before = add(before, message.role, message.parts[:left])
@@ -311,7 +333,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
     state = _with(trial.fell_back(state, event), model=model, refused=None, finish="")
     if event.view:  # the conversation was not sent
         return state
-    return _with(state, route=event.route, prompted=state.bundle, prompted_route=event.route)
+    return _with(state, route=event.route, prompted=state.bundle, prompted_route=event.route, rewritten=False)
 
 
 def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
@@ -336,6 +358,7 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
     counted = bool(usage and usage.total_input_tokens)
     if counted:
         state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route)
+        state = compacted.counted(state, used_in)
     if model is not None and model.trial:
         return trial.hold(state, state.seq, event, model, counted=counted)
     dispatch = model is not None and model.dispatch
@@ -351,6 +374,8 @@ def _kept(state: State, model: ModelCall | None, usage: Usage | None) -> State:
         kept_ms=model.started_ms if model is not None else 0,
         kept_long=model is not None and model.cache == "long",
         kept_calls=state.kept_calls + 1,
+        kept_void=False,
+        squeezed=0,
         refreshed_ms=0,
         missed=state.missed + _missed(model, usage),
     )

@@ -14,10 +14,11 @@ from stanchion.core.caching import CacheRules, cache_rules
 from stanchion.core.event import ModelCallStarted
 from stanchion.core.state import State
 
-Unkept = Literal["", "reset", "model", "life", "small"]
-"""All should be read; what stands first has changed; another model was asked; the life was over; too short to be kept."""
+Unkept = Literal["", "reset", "compaction", "model", "life", "small"]
+"""All should be read; what stands first has changed; the conversation was compacted; another model was asked; the life was over; too short to be kept."""
 WORDS: dict[str, str] = {
     "reset": "what stands before the conversation changed (another bundle)",
+    "compaction": "the conversation was compacted since",
     "model": "another model was asked before",
     "life": "the cache's life was over",
     "small": "too short for the provider to keep",
@@ -43,6 +44,8 @@ def why_not(state: State, provider: str, model: str, now_ms: int) -> Unkept:
         return "model"
     if now_ms - max(state.kept_ms, state.refreshed_ms) >= life_ms(rules, long=state.kept_long):
         return "life"
+    if state.kept_void:
+        return "compaction"
     return "small" if state.kept_tokens < rules.minimum else ""
 
 

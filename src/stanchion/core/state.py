@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from stanchion.core.bundle import Caps
+from stanchion.core.event import Compaction
 from stanchion.core.message import Finish, Label, Message, Part, Text, ToolCall, ToolResult
 from stanchion.core.policy import Grant
 from stanchion.core.quarantine import Sealed
@@ -179,6 +180,39 @@ class Checking(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class Compacting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A compaction under way: how far the model is that sums up."""
+
+    reason: Compaction
+    covers: int
+    attempt: int
+    tries: int
+    """Those that we stopped or lost ourselves do not count."""
+    in_flight: bool
+    epoch: int
+    deadline_ms: int = 0
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    bound_tokens: int = 0
+    code: str = ""
+    """Why the last attempt failed."""
+    retryable: bool = False
+    retry_at_ms: int = 0
+    summary: tuple[Part, ...] | None = None
+    """What the model wrote."""
+
+
+class Judgment(msgspec.Struct, frozen=True):
+    """What a person decided about a call."""
+
+    tool: str
+    decision: str
+    by: str
+    arguments: str
+    messages: int
+    """How many messages there were then."""
+
+
 class Seen(msgspec.Struct, frozen=True):
     """A tool's answer, whole, with how it was asked for: what the guard looks for grounds in."""
 
@@ -285,10 +319,33 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Said while a step was under way; goes behind the step's results."""
     held: tuple[str, ...] = ()
     """Results too long to show whole; number n is read as result "n"."""
+    past: tuple[Message, ...] = ()
+    """After a compaction: the session's messages up to the last one that there was then, as they were said .."""
+    seam: int = 0
+    """.. and from where on `messages` goes on from them."""
+    covers: int = 0
+    """How many messages of the session `head` stands for."""
+    trimmed: int = 0
+    """Before this message of the session long results are left out."""
+    head: tuple[Part, ...] = ()
+    """With what `messages` begins since the last compaction."""
+    declared: tuple[Part, ...] = ()
+    """Of it what the author wants kept."""
+    summary: tuple[Part, ...] = ()
+    """The last summary that a model wrote."""
+    compacting: Compacting | None = None
+    squeezed: int = 0
+    """Compactions since the model answered last."""
+    rewritten: bool = False
+    """The next request begins otherwise than the one before it, because of a compaction."""
+    judgments: tuple[Judgment, ...] = ()
+    """What people decided in this session."""
     prefix: bytes = b""
     """Digest over all parts of `messages`, in order (I8)."""
     content_bytes: int = 0
     """Of all parts of `messages`."""
+    hidden_bytes: int = 0
+    """Of all that was said and is not in `messages`, about."""
     weight: int = 0
     """Upper bound of the tokens of all parts of `messages`: bytes, and for media what they declare."""
     exact_tokens: int = 0
@@ -296,6 +353,13 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     exact_route: int = -1
     weight_since: int = 0
     """Of the parts that came to `messages` after that call."""
+    counted_tokens: int = 0
+    """Input of the last finished model call, and the weight that `messages` had in it: tokens per byte."""
+    counted_weight: int = 0
+    base_tokens: int = 0
+    """Input of the first model call of the session, or since its last compaction .."""
+    carried_tokens: int = 0
+    """.. and by how much the calls after it had more, added up."""
     kept_parts: int = 0
     """How many parts the last answered request had, whose end its provider may keep; and which model that was."""
     kept_by: str = ""
@@ -307,6 +371,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """When it was refreshed since."""
     kept_long: bool = False
     """For the long life."""
+    kept_void: bool = False
+    """The conversation was compacted since: what is kept is not what the next request begins with."""
     kept_calls: int = 0
     """How many model calls of the session were answered."""
     missed: tuple[Missed, ...] = ()
@@ -404,7 +470,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     def reserved(self) -> int:
         """What the attempts under way that are no turn of the model have reserved."""
         calls = sum(call.reserved for call in self.calls if call.phase == "running")
-        return calls + sum(check.reserved for check in self.checks if check.in_flight)
+        summary = self.compacting.reserved if self.compacting is not None and self.compacting.in_flight else 0
+        return calls + summary + sum(check.reserved for check in self.checks if check.in_flight)
 
     @property
     def extracting(self) -> bool:
@@ -415,6 +482,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     def in_flight(self) -> bool:
         """Whether an attempt has left that a worker waits for."""
         model = self.model is not None and self.model.in_flight and not self.model.batch
+        model = model or (self.compacting is not None and self.compacting.in_flight)
         return model or any(c.phase == "running" for c in self.calls) or any(c.in_flight for c in self.checks)
 
     @property

@@ -42,7 +42,19 @@ from stanchion.journal.ledger import owner_of
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Refused, Status, Store
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
-from stanchion.loop.effect import Abort, CallModel, CallTool, CheckText, Decision, HandIn, Moment, for_one_run, reserves
+from stanchion.loop.effect import (
+    Abort,
+    Attempt,
+    CallModel,
+    CallTool,
+    CheckText,
+    Decision,
+    HandIn,
+    Moment,
+    Summarise,
+    for_one_run,
+    reserves,
+)
 
 log = logging.getLogger("stanchion.engine")
 
@@ -60,7 +72,7 @@ _Work = asyncio.Task[list[ev.Event]]
 class _Flight(msgspec.Struct, frozen=True):
     """An attempt that is under way, and until when it may be."""
 
-    effect: CallModel | CallTool | CheckText
+    effect: Attempt
     give_up_ms: int
 
 
@@ -393,7 +405,7 @@ class Drive:
             if not isinstance(effect, HandIn):
                 self._perform(effect)
 
-    def _perform(self, effect: CallModel | CallTool | CheckText) -> None:
+    def _perform(self, effect: Attempt) -> None:
         performer = self._performer
         if performer is None:
             raise AssertionError("nothing is performed before something is durable")
@@ -430,7 +442,7 @@ class Drive:
             self._signal.set()
         return False
 
-    def _give_up_ms(self, effect: CallModel | CallTool | CheckText) -> int:
+    def _give_up_ms(self, effect: Attempt) -> int:
         """When an attempt that begins now must have ended, however long it took to write its intent."""
         now_ms, until_ms = self._clock.now_ms(), effect.deadline_ms
         if isinstance(effect, CallTool) and (spec := self._agent.bundle.tool(effect.tool)) is not None:
@@ -521,9 +533,7 @@ class Drive:
                 timer.cancel()
 
 
-async def _release(
-    drive: Drive, performer: Performer, effect: CallModel | CallTool | CheckText, ticket: Ticket | None
-) -> list[ev.Event]:
+async def _release(drive: Drive, performer: Performer, effect: Attempt, ticket: Ticket | None) -> list[ev.Event]:
     """Perform, if the run is still ours."""
     held = await drive.holds()
     del drive  # an attempt that will not end must not keep its run in memory
@@ -533,4 +543,6 @@ async def _release(
         return await performer.check_text(effect)
     if isinstance(effect, CallModel):
         return await performer.call_model(effect, ticket)
+    if isinstance(effect, Summarise):
+        return await performer.summarise(effect, ticket)
     return await performer.call_tool(effect, ticket)

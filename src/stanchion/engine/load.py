@@ -48,7 +48,7 @@ class Loader:
 
     def keep(self, state: State) -> None:
         """Keep what a run that ended leaves to the next."""
-        if state.content_bytes > self._most // 4:
+        if _size(state) > self._most // 4:
             return
         key = (state.tenant, state.run)
         self._drop(key)
@@ -69,7 +69,7 @@ class Loader:
 
 
 def _size(state: State) -> int:
-    return state.content_bytes + _STATE_BYTES
+    return state.content_bytes + state.hidden_bytes + _STATE_BYTES
 
 
 def base_of(first: ev.Entry) -> ev.Base | None:

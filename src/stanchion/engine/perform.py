@@ -17,7 +17,7 @@ from stanchion.core.errors import ModelError
 from stanchion.core.message import RUNTIME, Delta, Label, Part, Text, ToolResult, Usage, is_own
 from stanchion.core.money import cost
 from stanchion.core.state import State
-from stanchion.engine import classify, extract
+from stanchion.engine import classify, extract, summarise
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.breaker import Barred, Passed, refusal
 from stanchion.engine.clock import Clock
@@ -28,7 +28,7 @@ from stanchion.engine.permit import Ticket
 from stanchion.guard.evidence import label_of
 from stanchion.guard.redact import DeltaRedactor
 from stanchion.guard.telling import told_of
-from stanchion.loop.effect import Ask, CallModel, CallTool, CheckText, backoff_s
+from stanchion.loop.effect import Ask, Attempt, CallModel, CallTool, CheckText, Summarise, backoff_s
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
 MAX_PAUSE_S = 60.0
@@ -154,23 +154,23 @@ class Performer:
         draw, now_ms = self._clock.draw(), self._clock.now_ms()
         return classify.failed(effect, error, draw, now_ms, unbilled=_is_unbilled(error))
 
-    def stopped(self, effect: CallModel | CallTool | CheckText) -> list[ev.Event]:
+    def stopped(self, effect: Attempt) -> list[ev.Event]:
         """Say that an attempt was stopped by us, whether or not it had left."""
         text = "the runtime stopped this call"
         if isinstance(effect, CheckText):
             return self._check_failed(effect, ModelError(text, code="cancelled", retryable=True))
-        if isinstance(effect, CallModel):
+        if isinstance(effect, CallModel | Summarise):
             route = self._agent.bundle.route(effect.route)
             return [self._model_failed(effect, route, ModelError(text, code="cancelled", retryable=True))]
         failure = Failure("cancelled", text, in_doubt=effect.doubtful, retryable=True)
         return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
-    def overdue(self, effect: CallModel | CallTool | CheckText) -> list[ev.Event]:
+    def overdue(self, effect: Attempt) -> list[ev.Event]:
         """Say that an attempt went on behind its deadline and was given up. What it still does is not ours to know."""
         if isinstance(effect, CheckText):
             text = f"{effect.check} did not stop at its deadline"
             return self._check_failed(effect, ModelError(text, code="timeout_total", retryable=True))
-        if isinstance(effect, CallModel):
+        if isinstance(effect, CallModel | Summarise):
             route = self._agent.bundle.route(effect.route)
             text = "the model client did not stop at its deadline"
             return [self._model_failed(effect, route, ModelError(text, code="timeout_total", retryable=True))]
@@ -178,19 +178,41 @@ class Performer:
         failure = Failure("tool_timeout", text, in_doubt=effect.doubtful, retryable=True)
         return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
-    def broken(self, effect: CallModel | CallTool | CheckText, error: BaseException) -> list[ev.Event]:
+    def broken(self, effect: Attempt, error: BaseException) -> list[ev.Event]:
         """Say that an attempt ended by an exception that nothing foresees (a tool may raise what closes generators)."""
         text = f"{type(error).__name__}: {error}"
         if isinstance(effect, CheckText):
             return self._check_failed(effect, ModelError(text, code="garbled", retryable=False))
-        if isinstance(effect, CallModel):
+        if isinstance(effect, CallModel | Summarise):
             route = self._agent.bundle.route(effect.route)
             return [self._model_failed(effect, route, ModelError(text, code="garbled", retryable=False))]
         failure = Failure("tool_crashed", self._minting.clean(text), in_doubt=effect.doubtful)
         return self._minting.told(effect, [self._tool_failed(effect, failure)])
 
-    def _model_failed(self, effect: CallModel, route: Route, error: ModelError) -> ev.ModelCallFailed:
+    async def summarise(self, effect: Summarise, ticket: Ticket | None = None) -> list[ev.Event]:
+        """Have a model sum up what is left out of the prompt. As of a model call its bill is settled, and its permits."""
+        route = self._agent.bundle.route(effect.route)
+        try:
+            if not await self._leaves(ticket, effect.deadline_ms):
+                late = ModelError(_NO_PERMIT, code="rate_limited", retryable=True, sent=False)
+                return [self._model_failed(effect, route, late)]
+            left_s = (effect.deadline_ms - self._clock.now_ms()) / 1000
+            began = time.monotonic()
+            response = await summarise.summary(effect, self._agent.clients[effect.route], route, left_s)
+        except ModelError as error:
+            await self._told_off(effect.route, ticket, error)
+            return [self._model_failed(effect, route, error)]
+        except asyncio.CancelledError:
+            return self.stopped(effect)
+        if ticket is not None and self._gate is not None:
+            self._gate.close(ticket, response.usage)
+        return summarise.written(effect, route, response, began)
+
+    def _model_failed(self, effect: CallModel | Summarise, route: Route, error: ModelError) -> ev.Event:
         unbilled = _is_unbilled(error)
+        if isinstance(effect, Summarise):
+            draw, now_ms = self._clock.draw(), self._clock.now_ms()
+            return summarise.failed(effect, route, error, draw, now_ms, unbilled=unbilled)
         wait_s = backoff_s(route.retry, effect.tries, self._clock.draw(), error.retry_after_s)
         partial = named(tuple(error.partial), route)
         return ev.ModelCallFailed(

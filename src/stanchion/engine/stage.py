@@ -14,7 +14,7 @@ from stanchion.core.checked import progress
 from stanchion.core.state import State
 from stanchion.journal.store import Record, Reserve, Settle
 from stanchion.journal.tray import TrayItem
-from stanchion.loop.effect import CallModel, CallTool, CheckText, HandIn
+from stanchion.loop.effect import Attempt, HandIn
 
 _SETTLED = (
     ev.ModelCallFinished,
@@ -23,6 +23,8 @@ _SETTLED = (
     ev.ToolCallFailed,
     ev.ContentChecked,
     ev.CheckFailed,
+    ev.SummaryWritten,
+    ev.CompactionFailed,
 )
 
 
@@ -46,7 +48,7 @@ class Stage:
         """Of the chain before it: of a queued run's first event it is not the state's."""
         self.entries: list[ev.Entry] = []
         self.records: list[Record] = []
-        self.effects: list[CallModel | HandIn | CallTool | CheckText] = []
+        self.effects: list[Attempt | HandIn] = []
         self.inbox: list[int] = []
         self.given = 0
         """How many of the entries were there before anything was decided."""
@@ -97,7 +99,7 @@ def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:
     return tuple(
         Reserve(ledger, entry.event.reserved)
         for entry in entries
-        if isinstance(entry.event, ev.ModelCallStarted | ev.ToolCallStarted | ev.CheckStarted)
+        if isinstance(entry.event, ev.ModelCallStarted | ev.ToolCallStarted | ev.CheckStarted | ev.CompactionStarted)
         for ledger in entry.event.ledgers
     )
 
@@ -118,6 +120,11 @@ def settlements(before: State, entries: Sequence[ev.Entry]) -> tuple[Settle, ...
                 if call is not None and call.phase == "running" and call.ledgers:
                     settled = tuple(Settle(ledger, call.reserved, event.cost) for ledger in call.ledgers)
                     found.setdefault(call.id, settled)
+            case ev.SummaryWritten() | ev.CompactionFailed():
+                summing = before.compacting
+                if summing is not None and summing.in_flight and summing.attempt == event.attempt:
+                    settled = tuple(Settle(ledger, summing.reserved, event.cost) for ledger in summing.ledgers)
+                    found.setdefault("compaction", settled)
             case ev.ContentChecked() | ev.CheckFailed():
                 known = progress(before, event.check, event.where, event.of)
                 if known is not None and known.in_flight and known.attempt == event.attempt:

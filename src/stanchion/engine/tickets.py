@@ -12,10 +12,11 @@ from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.gate import Gate
 from stanchion.engine.permit import Ticket
-from stanchion.loop.effect import Ask, CallModel, CallTool, CheckText, HandIn
+from stanchion.loop.compact import PLACE
+from stanchion.loop.effect import Ask, Attempt, CallModel, CallTool, CheckText, HandIn, Summarise
 
 _MODEL = ""
-"""In the place of a call's id: the model call."""
+"""In the place of a call's id: the model call. A summary has a place of its own (`loop.compact.PLACE`)."""
 
 
 class Tickets:
@@ -49,7 +50,7 @@ class Tickets:
     def _waiting(self) -> frozenset[str]:
         return frozenset(place for place, ticket in self._tickets.items() if ticket.state == "waiting")
 
-    def admits(self, effect: CallModel | HandIn | CallTool | CheckText) -> bool:
+    def admits(self, effect: Attempt | HandIn) -> bool:
         """Whether nothing that all workers share forbids it now; else it waits for its turn, and wakes the run then."""
         if self._gate is None or isinstance(effect, HandIn | CheckText):
             return True
@@ -66,13 +67,11 @@ class Tickets:
         self._tickets[place] = ticket
         return self._gate.has_permits(ticket)
 
-    def take(self, effect: CallModel | CallTool) -> Ticket | None:
+    def take(self, effect: CallModel | CallTool | Summarise) -> Ticket | None:
         """Hand over the ticket of a call that is to be sent, if it has one."""
         return self._tickets.pop(_place(effect), None)
 
-    def keep(
-        self, staged: Iterable[CallModel | HandIn | CallTool | CheckText], state: State, *, stopping: bool
-    ) -> None:
+    def keep(self, staged: Iterable[Attempt | HandIn], state: State, *, stopping: bool) -> None:
         """Give back the permits of what was not decided, and do not wait for what is not wanted any more."""
         places = {_place(effect) for effect in staged if not isinstance(effect, HandIn | CheckText)}
         for place, ticket in list(self._tickets.items()):
@@ -85,7 +84,7 @@ class Tickets:
         for place in list(self._tickets):
             self._close(place)
 
-    def _ask(self, gate: Gate, effect: CallModel | CallTool, size: tuple[int, int]) -> Ticket | None:
+    def _ask(self, gate: Gate, effect: CallModel | CallTool | Summarise, size: tuple[int, int]) -> Ticket | None:
         tenant, rank, wake = self._tenant, self._rank, self._wake
         if (asked := _asked(effect)) is not None:
             account, model = self._agent.account(asked.route), self._agent.bundle.route(asked.route).model
@@ -101,18 +100,22 @@ class Tickets:
             self._gate.close(ticket)
 
 
-def _asked(effect: CallModel | CallTool) -> CallModel | Ask | None:
+def _asked(effect: CallModel | CallTool | Summarise) -> CallModel | Ask | Summarise | None:
     """What of a call asks a model, if it does."""
-    return effect if isinstance(effect, CallModel) else effect.ask
+    return effect.ask if isinstance(effect, CallTool) else effect
 
 
-def _place(effect: CallModel | CallTool) -> str:
-    return _MODEL if isinstance(effect, CallModel) else effect.call
+def _place(effect: CallModel | CallTool | Summarise) -> str:
+    if isinstance(effect, CallTool):
+        return effect.call
+    return PLACE if isinstance(effect, Summarise) else _MODEL
 
 
 def _may_begin(state: State, place: str) -> bool:
     """Whether an attempt of a call, or of the model call, could begin in this state."""
     if place == _MODEL:
         return state.model is None or not state.model.in_flight
+    if place == PLACE:
+        return state.compacting is None or not state.compacting.in_flight
     call = state.call(place)
     return call is not None and call.phase in ("ready", "failed")

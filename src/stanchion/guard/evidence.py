@@ -2,7 +2,7 @@
 
 Trust is decided by match to trusted text (the user's, a reviewer's, the developer's) and to typed fields of tools' results that
 the policy trusts for that kind of value; never by what the model says. An `Evidence` belongs to one bundle and follows one run
-as it grows. It is a memo: `of` gives the same for the same state, whatever it has read before (I4).
+as it grows: the whole conversation, whatever of it was compacted since. It is a memo: `of` gives the same for the same state, whatever it has read before (I4).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core.bundle import Bundle, ToolSpec
+from stanchion.core.conversation import count_said, said_message
 from stanchion.core.message import Label, Part, Text, ToolResult
 from stanchion.core.path import leaves, select
 from stanchion.core.policy import ResultField
@@ -73,8 +74,8 @@ class Evidence:
         """Read on to a state. One that does not go on from what was read is read from its beginning."""
         if not self._goes_on(state):
             self._reset()
-        for index in range(self._message, len(state.messages)):
-            parts = state.messages[index].parts
+        for index in range(self._message, count_said(state)):
+            parts = said_message(state, index).parts
             for part in parts[self._parts if index == self._message else 0 :]:
                 self._take(index, part)
             if parts:
@@ -84,7 +85,7 @@ class Evidence:
             self._results, self._last_seen = self._results + 1, seen
         for part in state.tail:  # said while the step is under way: it goes behind the step's results
             if isinstance(part, Text) and part.label.source in _SPOKEN and not self._heard(part.text):
-                self._speak(len(state.messages), part.text)
+                self._speak(count_said(state), part.text)
         return self
 
     def _heard(self, text: str) -> bool:
@@ -96,9 +97,9 @@ class Evidence:
             return False
         if not self._parts:
             return True
-        if self._message >= len(state.messages):
+        if self._message >= count_said(state):
             return False
-        parts = state.messages[self._message].parts
+        parts = said_message(state, self._message).parts
         return self._parts <= len(parts) and parts[self._parts - 1] is self._last
 
     def _take(self, index: int, part: Part) -> None:

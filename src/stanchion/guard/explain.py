@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from stanchion.core.bundle import Bundle, ToolSpec
+from stanchion.core.conversation import count_said, history
 from stanchion.core.message import Source, Text, ToolResult
 from stanchion.core.path import leaves
 from stanchion.core.policy import Content, Destination
@@ -140,7 +141,7 @@ def origins(
 
 def _spoken(bundle: Bundle, state: State) -> Iterator[tuple[int, Source, str]]:
     yield -1, "developer", bundle.identity
-    for number, message in enumerate(state.messages):
+    for number, message in enumerate(history(state)):
         for part in message.parts:
             match part:
                 case Text() if part.label.source not in ("model", "runtime"):
@@ -151,7 +152,7 @@ def _spoken(bundle: Bundle, state: State) -> Iterator[tuple[int, Source, str]]:
                     pass
     for part in state.tail:
         if isinstance(part, Text) and part.label.source in _TRUSTED:
-            yield len(state.messages), part.label.source, part.text
+            yield count_said(state), part.label.source, part.text
 
 
 def _path_of(text: str, kind: str, value: str) -> str:

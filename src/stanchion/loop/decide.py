@@ -4,7 +4,7 @@
               nothing                       something is in flight, a person is waited for, or the run is over
 
 `decide` is asked again after every event, so each function here does one thing and returns. The order in `decide` is the
-precedence: what was lost, a cancellation, an answer, the end of time, the model call, the tool calls, the next turn.
+precedence: what was lost, a cancellation, an answer, the end of time, a compaction, the model call, the tool calls, the next turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stanchion.core.bundle import EXTRACT, Bundle, Route
 from stanchion.core.kept import predicted
 from stanchion.core.message import RUNTIME, ModelRequest, Part, Text, ToolCall, text_of
 from stanchion.core.state import ModelCall, State, Trial
-from stanchion.loop import answer, cascade, check, honest, limit, step
+from stanchion.loop import answer, cascade, check, compact, honest, limit, step
 from stanchion.loop.cascade import Chosen
 from stanchion.loop.detect import detect
 from stanchion.loop.effect import Abort, CallModel, Decision, HandIn, Moment, View
@@ -56,6 +56,8 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         return _wind_down(state, view, "halted", over)
     if answered is not None or (state.unchecked and state.model is None and not state.calls):
         decision = answered or checked  # its checks are under way
+    elif state.compacting is not None:
+        decision = compact.advance(state, state.compacting, view, moment)
     elif state.model is not None:
         decision = _model(state, state.model, view, moment)
     elif state.trial is not None:
@@ -119,13 +121,14 @@ def _lost(state: State, moment: Moment) -> tuple[ev.Event, ...]:
         for call in state.calls
         if call.phase == "running" and call.epoch < moment.epoch
     )
-    return (*events, *check.lost(state, moment))
+    return (*events, *check.lost(state, moment), *compact.lost(state, moment))
 
 
 def _wind_down(state: State, view: View, outcome: str, reason: str) -> Decision:
     """Stop: no new intents; the model call and reads are aborted; effects in flight are awaited, then told (D3)."""
     reads = tuple(call.id for call in state.calls if call.phase == "running" and not step.doubtful(call, view.bundle))
     model = (state.model is not None and state.model.in_flight) or any(known.in_flight for known in state.checks)
+    model = model or (state.compacting is not None and state.compacting.in_flight)
     if state.in_flight:
         return Decision(effects=(Abort(reads, model),))
     if state.in_batch:
@@ -163,6 +166,8 @@ def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decisi
         return Decision(wake_at_ms=model.deadline_ms) if model.batch else NOTHING
     if model.view:
         return _refused(state, view, moment) or cascade.failed(state, view, moment, model)
+    if model.code == "context_overflow" and (decision := compact.after_overflow(state, view, moment)):
+        return decision
     routes = view.bundle.routes
     route = min(model.route, len(routes) - 1)  # a changed bundle may have fewer
     other = next(
@@ -220,6 +225,8 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
         if decision is not None:
             return decision
         chosen = Chosen(chosen.step, "room", trial=view.bundle.routing.hand_over_below > 0)
+    if decision := compact.before_call(state, view, moment, route):
+        return decision
     turn, attempt = state.totals.turns + 1, state.attempts + 1
     return _call_model(state, view, moment, chosen, route=route, turn=turn, attempt=attempt)
 
@@ -406,6 +413,8 @@ def _resets(state: State, route: int) -> tuple[ev.Event, ...]:
     """Say that the next request does not go on from the one before it (I8)."""
     if state.prompted not in ("", state.bundle):
         return (ev.PrefixReset(reason="bundle"),)
+    if state.rewritten:
+        return (ev.PrefixReset(reason="compaction"),)
     moved = state.prompted_route not in (-1, route)
     return (ev.PrefixReset(reason="route"),) if moved else ()
 

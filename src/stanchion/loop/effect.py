@@ -117,21 +117,36 @@ class CheckText(msgspec.Struct, frozen=True):
     tries: int
 
 
+class Summarise(msgspec.Struct, frozen=True):
+    """Have the beginning of the conversation summed up by a model."""
+
+    attempt: int
+    route: int
+    request: ModelRequest
+    deadline_ms: int
+    reserved: int
+    tries: int = 1
+    bound_tokens: int = 0
+    """Upper bound of its input."""
+
+
 class Abort(msgspec.Struct, frozen=True):
-    """Stop the model call, the checks and the reads in flight. Effects are awaited."""
+    """Stop the model call, the summary, the checks and the reads in flight. Effects are awaited."""
 
     calls: tuple[str, ...]
     model: bool
-    """The model call, and what is asked of classifiers."""
+    """The model call, the summary, and what is asked of classifiers."""
 
 
-Effect = CallModel | HandIn | CallTool | CheckText | Abort
+Attempt = CallModel | CallTool | CheckText | Summarise
+"""What is performed at once, and told in events."""
+Effect = CallModel | HandIn | CallTool | CheckText | Summarise | Abort
 
 
 def reserves(effect: Effect) -> bool:
     """Whether an effect is performed with money that was set aside for it."""
     match effect:
-        case CallModel() | HandIn() | CheckText():
+        case CallModel() | HandIn() | CheckText() | Summarise():
             return effect.reserved > 0
         case CallTool():
             return effect.ask is not None and effect.ask.reserved > 0

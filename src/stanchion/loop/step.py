@@ -21,6 +21,7 @@ from stanchion.core.bundle import (
     DECLARE_PLAN,
     EXTRACT,
     FIND_TOOLS,
+    READ_HISTORY,
     READ_RESULT,
     USE_SKILL,
     Bundle,
@@ -31,7 +32,7 @@ from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.grant import covered
 from stanchion.guard.judge import Verdict, call_digest, judge
 from stanchion.guard.standing import standing
-from stanchion.loop import check, extract, find, plan, skill
+from stanchion.loop import check, compact, extract, find, plan, skill
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -161,6 +162,9 @@ def _built_in(state: State, call: Call, checked: bytes, spec: ToolSpec, view: Vi
     allowed = _judged(call, "allow", "built_in", spec.name, call_digest(spec.name, checked))
     if spec.name == READ_RESULT:
         return [_judged(call, "allow", "built_in", spec.name, ""), _read_result(state, call, checked, spec)]
+    if spec.name == READ_HISTORY:
+        found = compact.read_back(state, checked)
+        return [allowed, _result(call, "error" if found.error else "ok", found.text, found.label)]
     if spec.name == DECLARE_PLAN:
         announced = plan.declared(state, view.bundle, view.evidence, checked)
         if isinstance(announced, str):

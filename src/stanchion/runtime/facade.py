@@ -23,6 +23,7 @@ import msgspec
 from stanchion.agent import Agent, Limits, narrow
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, decode_bundle
+from stanchion.core.conversation import history
 from stanchion.core.errors import Conflict, InputError, NotFound
 from stanchion.core.fold import fold
 from stanchion.core.message import RUNTIME, Message, Part, Text, text_of
@@ -469,12 +470,12 @@ class Runtime:
         return await self.store.sessions(tenant, before=before, limit=limit)
 
     async def messages(self, session: str, *, tenant: str = "default") -> Sequence[Message]:
-        """Show a session's conversation as the model was shown it. Raises `NotFound`."""
+        """Show a session's conversation, whole: what was compacted since, too. Raises `NotFound`."""
         row = await self.session(session, tenant=tenant)
         state = await self._loader.load(tenant, row.live) if row.live else State()
         if not state.seq:
             state = await self._loader.base(tenant, row.head)
-        return state.messages
+        return history(state)
 
     async def _bundle(self, tenant: str, digest: str) -> Bundle | None:
         body = await self.store.bundle(tenant, digest)

@@ -39,11 +39,14 @@ _PROMPT = frozenset({"identity", "description"})
 MANY = 40
 """So many tools may stand in a prompt. Models choose worse among more (Anthropic, "Tool search tool": above 30 to 50), and all are paid for in
 each request."""
+LONG = 60
+"""A run of more turns pays most for reading again what it began with."""
 _FIX = {
     "changes": "say it in the input, or let a tool tell it",
     "order": "sort it",
     "personal": "say it in the input: what all sessions share stands first",
     "tools": "show those that most tasks need, and let the others be found: search=ToolSearch(shown=(..))",
+    "long": "let the beginning be left out where that pays: compaction=Compaction(..) (stanchion.compaction)",
     "differs": "make it the same",
 }
 
@@ -54,7 +57,7 @@ class Finding(msgspec.Struct, frozen=True):
     line: int
     column: int
     rule: str
-    """"changes", "order", "personal" or "tools"; "differs" of a file that was loaded."""
+    """"changes", "order", "personal", "tools" or "long"; "differs" of a file that was loaded."""
     text: str
     fix: str
 
@@ -91,6 +94,8 @@ class _Look:
             elif keyword.arg == "tools":
                 yield from self._order(keyword.value)
                 yield from self._many(node, keyword.value)
+            elif keyword.arg == "limits":
+                yield from self._long(node, keyword.value)
 
     def _many(self, agent: ast.Call, value: ast.expr) -> Iterator[Finding]:
         """Count tools where they are written out."""
@@ -99,6 +104,20 @@ class _Look:
         if count > MANY and not any(keyword.arg == "search" for keyword in agent.keywords):
             text = f"{count} tools stand in every prompt (--run says how many tokens they are)"
             yield _finding(value, "tools", text)
+
+    def _long(self, agent: ast.Call, value: ast.expr) -> Iterator[Finding]:
+        """Look whether runs may be long, and are read in whole at each turn."""
+        if any(keyword.arg == "compaction" for keyword in agent.keywords):
+            return
+        for one in self._values.get(value.id, [value]) if isinstance(value, ast.Name) else [value]:
+            said = (
+                [keyword.value for keyword in one.keywords if keyword.arg == "turns"]
+                if isinstance(one, ast.Call)
+                else []
+            )
+            turns = said[0].value if said and isinstance(said[0], ast.Constant) else 0
+            if isinstance(turns, int) and turns > LONG:
+                yield _finding(value, "long", f"a run may have {turns} turns, and each reads again all before it")
 
     def _prompt(self, value: ast.expr) -> Iterator[Finding]:
         for node in self._reached(value):

@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rpm", type=int, default=0, help="requests in a window for each key; more are answered 429")
     parser.add_argument("--tpm", type=int, default=0, help="tokens in a window for each key")
     parser.add_argument("--window-s", type=float, default=60.0, help="the window of the limits and of GET /limits")
+    parser.add_argument(
+        "--context-tokens", type=int, default=0, help="longer requests are refused as too long; 0: none is"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line when it listens")
     return parser
 
@@ -69,7 +72,13 @@ def _settings(arguments: argparse.Namespace) -> SimSettings:
     if min(limits.rpm, limits.tpm) < 0 or limits.window_s <= 0:
         raise InputError("--rpm and --tpm are 0 or more, --window-s is above 0")
     return SimSettings(
-        host=arguments.host, port=arguments.port, script=script, pacing=pacing, faults=faults, limits=limits
+        host=arguments.host,
+        port=arguments.port,
+        script=script,
+        pacing=pacing,
+        faults=faults,
+        limits=limits,
+        context_tokens=arguments.context_tokens,
     )
 
 

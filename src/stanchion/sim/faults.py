@@ -183,6 +183,14 @@ def parse_plan(text: str) -> FaultPlan:
         raise InputError(f"{text!r} is no fault: {error}. Faults are: {names}", field="fault") from None
 
 
+def too_long(tokens: int, most: int, wire: WireName) -> Refusal:
+    """Refuse a request that is longer than the model's window."""
+    message, code = _OVERFLOW[wire]
+    if wire == "anthropic":
+        message = f"prompt is too long: {tokens} tokens > {most} maximum (simulated)"
+    return Refusal(message, code=code)
+
+
 def refusal_of(plan: FaultPlan, wire: WireName) -> Refusal:
     """Make the error that a fault of `STATUS` answers with."""
     if plan.kind is Fault.CONTEXT_OVERFLOW:

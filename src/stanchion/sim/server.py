@@ -42,7 +42,7 @@ from stanchion.sim.exchange import (
     shorten,
     stop_at,
 )
-from stanchion.sim.faults import STATUS, UNBILLED, Fault, FaultLog, FaultPlan, Strike, parse_plan, refusal_of
+from stanchion.sim.faults import STATUS, UNBILLED, Fault, FaultLog, FaultPlan, Strike, parse_plan, refusal_of, too_long
 from stanchion.sim.limits import LimitReached, LimitSettings, RateLimits
 from stanchion.sim.moderations import Moderations
 from stanchion.sim.pace import Ticker
@@ -171,6 +171,8 @@ class SimServer:
             played = self._play(ask, conversation)
             said = played.usage.input_tokens
             tokens = ask.input_tokens if said is None else said
+            if 0 < self.settings.context_tokens < tokens:
+                raise too_long(tokens, self.settings.context_tokens, name)
             left = self.limits.arrive(key, tokens, name, asyncio.get_running_loop().time())
         except Refusal:
             self.bill.refuse(self.bill.line(key, "", "(refused)"))

@@ -20,6 +20,8 @@ class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[FaultPlan, ...] = ()
     limits: LimitSettings = LimitSettings()
     """Rate limits of each key."""
+    context_tokens: int = 0
+    """A request with more input is refused as too long, as its provider would; 0: none is."""
     batch_s: float | None = 1.0
     """How long a batch takes; a real one takes minutes to hours. None: there is no batch API, as on most servers."""
     prices_on: str = ""

@@ -6,6 +6,7 @@ extract         have typed values taken out of text that is not shown     (Guard
 use_skill       read the instructions for a task                          (Agent.skills)
 find_tools      look for tools that are not shown                         (Agent.search)
 call_tool       call one of them; the loop never sees a call of it        (Agent.search)
+read_history    read what was said before and is in the prompt no more    (Agent.compaction)
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stanchion.core.bundle import CALL_TOOL, DECLARE_PLAN, EXTRACT, FIND_TOOLS, READ_RESULT, USE_SKILL, ToolSpec
+from stanchion.core.bundle import (
+    CALL_TOOL,
+    DECLARE_PLAN,
+    EXTRACT,
+    FIND_TOOLS,
+    READ_HISTORY,
+    READ_RESULT,
+    USE_SKILL,
+    ToolSpec,
+)
 from stanchion.core.quarantine import MAX_FIELDS, FieldType
 from stanchion.toolbox.arguments import Arguments
 from stanchion.toolbox.signature import EMPTY, Parameter
@@ -44,7 +54,13 @@ class BuiltIn:
 
 
 def built_in(
-    *, freeze: bool, quarantine: bool, skills: bool = False, search: bool = False, groups: Sequence[str] = ()
+    *,
+    freeze: bool,
+    quarantine: bool,
+    skills: bool = False,
+    search: bool = False,
+    groups: Sequence[str] = (),
+    history: bool = False,
 ) -> Mapping[str, BuiltIn]:
     """Make the tools that an agent has beside its own. `groups`: the groups of those, for `search` to name."""
     made = [_read_result()]
@@ -56,6 +72,8 @@ def built_in(
         made.append(_use_skill())
     if search:
         made += [_find_tools(groups), _call_tool()]
+    if history:
+        made.append(_read_history())
     return {one.spec.name: one for one in made}
 
 
@@ -139,6 +157,26 @@ def _call_tool() -> BuiltIn:
     )
     described = f"Call a tool that {FIND_TOOLS} gave you."
     return BuiltIn(ToolSpec(CALL_TOOL, described, arguments.schema, "read"), arguments)
+
+
+def _read_history() -> BuiltIn:
+    query = "What you look for, in words that stand in it: names, ids, amounts, dates, or the question itself."
+    turns = 'Instead: which turns to read, as in "12" or "12-14".'
+    arguments = Arguments(
+        READ_HISTORY,
+        (
+            Parameter("query", Annotated[str, Field(description=query)], "", "argument"),
+            Parameter("turns", Annotated[str, Field(description=turns)], "", "argument"),
+            Parameter("page", Annotated[int, Field(ge=1, description="Further pages of the same.")], 1, "argument"),
+        ),
+        {},
+        strict_mode=False,
+    )
+    described = (
+        "Find what was said or read earlier in this conversation and was left out of your prompt to save room: what the user said, "
+        "what you did, what tools answered. Use it before you ask the user again or call a tool again for the same."
+    )
+    return BuiltIn(ToolSpec(READ_HISTORY, described, arguments.schema, "read", repeatable=True), arguments)
 
 
 def _extract() -> BuiltIn:

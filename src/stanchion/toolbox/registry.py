@@ -39,9 +39,11 @@ class Registry:
         quarantine: bool = False,
         skills: bool = False,
         search: bool = False,
+        history: bool = False,
     ) -> None:
         """`freeze`, `quarantine`: as in the agent's `GuardRules`, for what it has beside its own tools. `skills`: it has some.
         `search`: some of its tools are not shown, and found.
+        `history`: its conversations are compacted.
         """
         self._deps = Dependencies(deps or {})
         self._threads = Threads(threads)
@@ -51,7 +53,9 @@ class Registry:
         for given in tools:
             self._add(_as_tool(given))
         groups = [bound.spec.group for bound in self._bound.values()]
-        self._built_in = built_in(freeze=freeze, quarantine=quarantine, skills=skills, search=search, groups=groups)
+        self._built_in = built_in(
+            freeze=freeze, quarantine=quarantine, skills=skills, search=search, groups=groups, history=history
+        )
         made = (one.spec for one in self._built_in.values())
         self.specs: tuple[ToolSpec, ...] = (*(bound.spec for bound in self._bound.values()), *made)
         """In the order given, the built-in last."""
