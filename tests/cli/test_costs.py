@@ -57,6 +57,27 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, out, err
 
 
+def test_a_step_by_another_model(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The answer by a cheap model with 2,000 tokens of input; a step, a model and a number that are none are refused by name."""
+    route = "answer=anthropic:claude-haiku-4-5@2000"
+    code, out, _ = said(capsys, "--data", data, "--route", route, "-o", "json")
+    report = json.loads(out)
+    assert code == 0
+    cheap = 2_000 * 1_000 + 100 * 5_000
+    assert report["what_if"]["usd"] == format_usd(2 * (A_CALL + cheap))
+    assert report["what_if"]["route"] == [route]
+    assert "at most 2,000 tokens of input" in report["what_if"]["note"]
+    wrong = ("answer", "retry=openai:gpt-5", "answer=openai:gpt-5@", "answer=openai:gpt-5@-1", "answer=openai:gpt-5@x")
+    for given, why in (
+        *((each, "is not of the form STEP=") for each in wrong),
+        ("answer=openai:none", "no price is known"),
+    ):
+        code, _, err = said(capsys, "--data", data, "--route", given)
+        assert code == 2, given
+        assert "--route" in err
+        assert why in err
+
+
 def test_a_table_and_what_the_cache_did(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The dearest first, a total, the cache in a line; what has no name is a dash."""
     code, out, err = said(capsys, "--data", data, "--by", "user,step")

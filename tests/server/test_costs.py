@@ -30,6 +30,9 @@ async def test_a_tenant_asks_what_its_runs_cost(tmp_path: Path) -> None:
     async with served(tmp_path, tenants=["acme", "globex"]) as server:
         for _ in range(2):
             await server.start(session="s", mode="wait")
+        routed = await server.call("GET", "/v1/costs?by=skill&route=answer=openai:gpt-5@200,act=openai:gpt-5")
+        assert routed.json["what_if"]["route"] == ["answer=openai:gpt-5@200", "act=openai:gpt-5"]
+        assert (await server.call("GET", "/v1/costs?route=answer")).status == 422
         said = await server.call("GET", "/v1/costs?by=agent,day&on_model=openai:gpt-5&without_cache=true&since=1h")
         assert said.status == 200, said.raw
         spent = sum(row.cost for row in await server.runtime.runs(tenant="acme"))

@@ -63,7 +63,8 @@ class Forecasting:
                 raise InputError(f"must be 0 to {most:,}, not {getattr(asked, name):,}", field=name)
         bundle = await self._bundle(asked.agent, tenant)
         progress = Progress(input_bytes=asked.input_bytes)
-        if not (asked.turns or asked.prefix_tokens or asked.growth_tokens or asked.output_tokens):
+        by_shape = asked.turns or asked.prefix_tokens or asked.growth_tokens or asked.output_tokens
+        if not by_shape:
             forecast = await self._courses.told(tenant, asked.agent, progress)
             if forecast is not None:
                 return _view(forecast, progress, _by_past(forecast))
@@ -76,7 +77,8 @@ class Forecasting:
             output=asked.output_tokens or SHAPE_OUTPUT,
             most_turns=bundle.caps.turns,
         )
-        return _view(from_shape(shape, route.price), Progress(), _by_shape(shape, f"{route.provider}:{route.model}"))
+        said = _by_shape(shape, f"{route.provider}:{route.model}", few=not by_shape)
+        return _view(from_shape(shape, route.price), Progress(), said)
 
     async def during(self, state: State, bundle: Bundle | None) -> ForecastView | None:
         """Say what a run that is under way will cost. None: it is over, or nothing can be said."""
@@ -90,7 +92,7 @@ class Forecasting:
         first = (preamble(bundle, mark=state.mark).bytes + state.content_bytes) // _BYTES_PER_TOKEN
         prefix = max(progress.tokens - SHAPE_GROWTH * (progress.turns - 1), 0) if progress.turns else first
         shape = Shape(prefix=prefix, most_turns=state.caps.turns)
-        said = _by_shape(shape, f"{route.provider}:{route.model}")
+        said = _by_shape(shape, f"{route.provider}:{route.model}", few=True, done=progress.turns)
         return _view(from_shape(shape, route.price, progress), progress, said)
 
     async def _bundle(self, agent: str, tenant: str) -> Bundle:
@@ -127,8 +129,9 @@ def _by_past(forecast: Forecast) -> str:
     return f"By {forecast.runs} past runs of the agent that went on after as many turns, and {_WORDS[forecast.by]}."
 
 
-def _by_shape(shape: Shape, model: str) -> str:
+def _by_shape(shape: Shape, model: str, *, few: bool, done: int = 0) -> str:
+    turns = f"as many turns again as the {done} there were" if 2 * done > shape.turns else f"{shape.turns} turns"
     return (
-        f"Too few past runs to go by. Assumed: {shape.turns} turns on {model} or as many again as there were, the first request of "
+        f"{'Too few past runs to go by. ' if few else ''}Assumed: {turns} on {model}, the first request of "
         f"{shape.prefix:,} tokens, {shape.growth:,} more in each, {shape.output:,} answered, all that was sent before read from the cache."
     )
