@@ -114,8 +114,10 @@ async def play(till: Till, running: Running, row: Row, task: Task, identity: str
 
 
 def lives_of(row: Row) -> tuple[str, ...]:
-    """List how a peer is told to cache in a row."""
-    return ("off",) if row.cache == "off" else LIVES
+    """List how a peer is told to cache in a row. The long life only where there are pauses: it costs more to write."""
+    if row.cache == "off":
+        return ("off",)
+    return LIVES if row.pause_s else LIVES[:1]
 
 
 def key(model: str, row: str, who: str, life: str) -> str:
@@ -171,7 +173,10 @@ async def of_ours(
     with tempfile.TemporaryDirectory(prefix="stanchion-bill-") as folder:
         number = 0
         for name, row, task in cases(model, names):
-            asked = [row] if model.startswith("anthropic") else [row, msgspec.structs.replace(row, cache="long")]
+            free = (
+                SHEETS[model].cache_write == SHEETS[model].input
+            )  # a longer life costs nothing, and is not chosen unasked
+            asked = [row, msgspec.structs.replace(row, cache="long")] if free and row.pause_s else [row]
             for case in asked:
                 at = key(model, name, "stanchion", case.cache)
                 if missing and "nano_usd" in cells.get(at, {}):

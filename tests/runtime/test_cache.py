@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -127,3 +128,27 @@ async def test_an_automatic_cache_reads_what_goes_on_from_it(tmp_path: Path, sim
     for before, now in pairwise(usages):
         assert now.cache_read_tokens == before.total_input_tokens // 128 * 128
     assert sim.bill.view().total.nano_usd == sum(call.cost for call in made)
+
+
+@pytest.mark.parametrize("model", ["openai:gpt-5.6", "openai-chat:gpt-5.6"])
+@pytest.mark.parametrize(("cache", "pause_s"), [("auto", 1_700), ("long", 43_000)])
+async def test_what_ends_at_a_breakpoint_is_read(
+    tmp_path: Path, sim: SimServer, model: str, cache: Literal["auto", "long"], pause_s: float
+) -> None:
+    """All that was sent before, over a pause within the life that was asked for; another session reads what all begin with. The bill is ours."""
+    runtime = await opened(tmp_path, sim, Model(model, cache=cache))
+    try:
+        made = await calls(runtime, ["look", "many"], "s1")
+        sim.advance(pause_s)
+        made += await calls(runtime, ["hello"], "s1")
+        other = await calls(runtime, ["hello"], "s2")
+    finally:
+        await runtime.aclose(grace_s=1.0)
+    usages = [call.usage for call in made if call.usage is not None]
+    for before, now in pairwise(usages):
+        assert now.cache_read_tokens == before.total_input_tokens
+        assert now.input_tokens == 0
+        assert (now.cache_write_long_tokens > 0) == (cache == "long")
+    assert other[0].usage is not None
+    assert other[0].usage.cache_read_tokens > 3_000
+    assert sim.bill.view().total.nano_usd == sum(call.cost for call in (*made, *other))

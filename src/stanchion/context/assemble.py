@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from stanchion.context.cache import plan
+from stanchion.context.cache import Keeps, plan
 from stanchion.core.block import EXPLANATION
 from stanchion.core.bundle import Bundle, Route
 from stanchion.core.caching import LONG_TTL, cache_rules
@@ -81,11 +81,11 @@ def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
     return Preamble(system, tools, hashlib.sha256(encoded).digest(), len(encoded))
 
 
-def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> ModelRequest:
-    """Make the request that goes on from a state."""
+def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route, *, keeps: Keeps = "end") -> ModelRequest:
+    """Make the request that goes on from a state. `keeps`: what of it the provider is asked to keep."""
     name = f"{route.provider}:{route.model}"
     messages = readable_by(name, state.reasoners, state.messages)
-    marks = _marks(messages, state.kept_parts if state.kept_by == name else 0, bundle, shown, route)
+    marks = _marks(messages, state.kept_parts if state.kept_by == name else 0, bundle, shown, route, keeps)
     return ModelRequest(
         model=route.model,
         messages=messages,
@@ -105,12 +105,13 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route) -> Mod
 
 
 def _marks(
-    messages: tuple[Message, ...], kept: int, bundle: Bundle, shown: Preamble, route: Route
+    messages: tuple[Message, ...], kept: int, bundle: Bundle, shown: Preamble, route: Route, keeps: Keeps
 ) -> tuple[CacheMark, ...]:
     """Plan the cache marks. What one request alone would read is not kept: a first question whose answer is to be of a form, without tools."""
     rules = cache_rules(route.provider, route.model) if route.cache != "off" else None
     goes_on = bool(bundle.tools) or len(messages) > 1 or bundle.output is None
-    marks = plan(messages, kept, rules, preamble=bool(shown.system or shown.tools), long=route.cache == "long")
+    begins = bool(shown.system or shown.tools)
+    marks = plan(messages, kept, rules, preamble=begins, long=route.cache == "long", keeps=keeps)
     return marks if goes_on else tuple(mark for mark in marks if mark.message < 0)
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from stanchion.context.cache import Keeps
 from stanchion.core.bundle import Route
 from stanchion.core.caching import CacheRules, cache_rules
 from stanchion.core.kept import expected, why_not
@@ -153,3 +154,23 @@ def life(state: State, route: Route, habit: Habit, now_ms: int, tokens: int) -> 
     ):
         return "long" if state.kept_long else "short"
     return choose(route.price, rules, habit, tokens, state.kept_calls)
+
+
+def keeps(state: State, route: Route, habit: Habit, now_ms: int, life: Life) -> Keeps:
+    """Say what of the next request is to be kept: not its end, where the session is so likely over with it that its write does not pay."""
+    rules = cache_rules(route.provider, route.model)
+    calls = state.kept_calls + 1
+    known = sum(count for length, count in habit.lengths if length >= calls) >= LEAST_SESSIONS
+    if (
+        rules is None
+        or rules.kind != "marked"
+        or route.cache != "auto"
+        or state.refreshing
+        or not (habit.measured and known)
+    ):
+        return "end"
+    chance, price = habit.goes_on(calls), route.price
+    write = price.cache_write_long if life == "long" else price.cache_write
+    if chance * (price.input - price.cache_read) >= (1 - chance) * (write - price.input):
+        return "end"
+    return "read" if expected(state, route.provider, route.model, now_ms) else "nothing"

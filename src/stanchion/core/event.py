@@ -117,6 +117,8 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """Of a call in a batch, whose request is assembled later, as of this event."""
     cache: Literal["", "short", "long", "off"] = ""
     """For how long the provider is asked to keep it. Earlier journals do not say."""
+    cache_keeps: Literal["end", "read", "nothing"] = "end"
+    """All of it; what was sent before and is kept, as the session is thought to be over with it; nothing but what all sessions begin with."""
     cache_expected: int = 0
     """How many of its tokens should be read from the provider's cache: an estimate, by what was sent before, when, and the rules."""
     cache_sent: int = 0

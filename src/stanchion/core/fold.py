@@ -319,6 +319,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         batch=event.batch,
         name=f"{event.provider}:{event.model}",
         cache=event.cache,
+        cache_keeps=event.cache_keeps,
         cache_expected=event.cache_expected,
         sent_before=event.cache_sent,
         unkept=event.cache_unkept,
@@ -353,7 +354,8 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
     state = _with(state, totals=totals)
     if model is not None and model.view:
         return trial.hold(state, state.seq, event, model, counted=False)
-    kept = sum(len(message.parts) for message in state.messages)
+    ends = model is None or model.cache_keeps == "end"
+    kept = sum(len(message.parts) for message in state.messages) if ends else state.kept_parts
     state = _kept(_with(state, kept_parts=kept, kept_by=model.name if model is not None else ""), model, usage)
     counted = bool(usage and usage.total_input_tokens)
     if counted:
@@ -367,10 +369,13 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
 
 def _kept(state: State, model: ModelCall | None, usage: Usage | None) -> State:
     """Note what the provider may keep of a request that was answered."""
-    asked = model is not None and model.cache != "off"
+    tokens = 0
+    if usage is not None and model is not None and model.cache != "off":
+        written = usage.cache_write_tokens + usage.cache_write_long_tokens
+        tokens = usage.total_input_tokens if model.cache_keeps == "end" else usage.cache_read_tokens + written
     return _with(
         state,
-        kept_tokens=usage.total_input_tokens if usage is not None and asked else 0,
+        kept_tokens=tokens,
         kept_ms=model.started_ms if model is not None else 0,
         kept_long=model is not None and model.cache == "long",
         kept_calls=state.kept_calls + 1,

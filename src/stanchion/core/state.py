@@ -38,6 +38,7 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """Provider and model."""
     cache: str = ""
     """For how long its request is kept: "short", "long" or "off"; "": not said."""
+    cache_keeps: str = "end"
     cache_expected: int = 0
     sent_before: int = 0
     """Tokens of the session's request before it, if that was to be kept."""

@@ -347,6 +347,7 @@ def _call_model(
         batch=batch,
         max_output_tokens=allowed.max_output_tokens if batch else 0,
         cache=kept,
+        cache_keeps=life.keeps(state, view.bundle.route(route), moment.habit, moment.now_ms, kept),
         dispatch=view.bundle.search is not None,
         step=why.step,
         choice=why.choice,
@@ -358,7 +359,7 @@ def _call_model(
         handed = HandIn(turn, attempt, route, allowed.reserved)
         return Decision(events=(*_resets(state, route), started), effects=(handed,))
     request = msgspec.structs.replace(
-        assemble(state, view.bundle, view.preamble(mark=state.mark), chosen),
+        assemble(state, view.bundle, view.preamble(mark=state.mark), chosen, keeps=started.cache_keeps),
         max_output_tokens=allowed.max_output_tokens,
     )
     model = state.model
@@ -390,7 +391,7 @@ def batched_request(state: State, bundle: Bundle, started: ev.ModelCallStarted) 
     route = bundle.route(started.route)
     if started.cache:
         route = msgspec.structs.replace(route, cache=started.cache)
-    request = assemble(state, bundle, preamble(bundle, mark=state.mark), route)
+    request = assemble(state, bundle, preamble(bundle, mark=state.mark), route, keeps=started.cache_keeps)
     return msgspec.structs.replace(request, max_output_tokens=started.max_output_tokens)
 
 

@@ -118,9 +118,8 @@ class PrefixCache:
         total = sums[-1] if sums else 0
         if not breaks:
             return Found(total)
-        hit = max(
-            (n for n, name in enumerate(names) if sums[n] >= rules.minimum and self._touch(name, now_s)), default=-1
-        )
+        looked = range(len(pieces)) if end else breaks  # earlier requests' ends count where this one's would
+        hit = max((n for n in looked if sums[n] >= rules.minimum and self._touch(names[n], now_s)), default=-1)
         read = sums[hit] if hit >= 0 else 0
         for n in breaks:
             self._keep(names[n], rules.long_s if long else rules.short_s, now_s)
