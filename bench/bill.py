@@ -186,9 +186,13 @@ def said(task: Task, turn: int) -> str:
     return text[: 4 * tokens].ljust(4 * tokens, ".")
 
 
-async def billed(row: Row, model: str, task: Task, identity_bytes: int, folder: Path) -> Bill:
-    """Run a row, and say what it was billed."""
-    sim = await start_sim_process(planted.script(task.output) if row.routed else Script(default=Reply(text=ANSWER)))
+async def billed(
+    row: Row, model: str, task: Task, identity_bytes: int, folder: Path, *, retained: bool = False
+) -> Bill:
+    """Run a row, and say what it was billed. `retained`: at OpenAI, by an organisation whose data may be retained for a day."""
+    arguments = ["--retention", "24h"] if retained else []
+    script = planted.script(task.output) if row.routed else Script(default=Reply(text=ANSWER))
+    sim = await start_sim_process(script, arguments=arguments)
     made = agent(model, identity_bytes, row.cache, routed=row.routed)
     try:
         async with opened(made, folder, sim) as desk:

@@ -25,7 +25,7 @@ import aiohttp
 import msgspec
 
 from bench import bill as ours
-from bench.floor import ROWS, SHEETS, Row, Task, floor
+from bench.floor import ROWS, SHEETS, Row, Task
 from bench.peers.bill_page import COMMITTED, publish
 from bench.peers.contenders import CONTENDERS, Contender, chatting
 from bench.peers.peers import ENVIRONMENTS, make
@@ -37,6 +37,8 @@ LONG = "200"
 """The row of 200 turns, beside those of 15."""
 TASKS = {LONG: Task(turns=200, last=180_000)}
 LIVES = ("short", "long")
+RETAINED = "auto-retained"
+"""Ours at OpenAI before gpt-5.6 where an organisation's data may be retained: what is sent is kept for a day, unasked."""
 
 Cells = dict[str, dict[str, Any]]
 
@@ -173,17 +175,18 @@ async def of_ours(
     with tempfile.TemporaryDirectory(prefix="stanchion-bill-") as folder:
         number = 0
         for name, row, task in cases(model, names):
-            free = (
-                SHEETS[model].cache_write == SHEETS[model].input
-            )  # a longer life costs nothing, and is not chosen unasked
-            asked = [row, msgspec.structs.replace(row, cache="long")] if free and row.pause_s else [row]
-            for case in asked:
-                at = key(model, name, "stanchion", case.cache)
+            lives = [row.cache]
+            if row.pause_s and SHEETS[model].cache_write == SHEETS[model].input:  # a day costs nothing where it is had
+                lives += ["long", RETAINED]
+            for life in lives:
+                at = key(model, name, "stanchion", life)
                 if missing and "nano_usd" in cells.get(at, {}):
                     continue
                 began, number = time.monotonic(), number + 1
-                bill = await ours.billed(case, model, task, size, Path(folder) / str(number))
-                cells[at] = {"nano_usd": bill.nano_usd, "floor": floor(case, task, model), "bills": []}
+                case = msgspec.structs.replace(row, cache="long") if life == "long" else row
+                place = Path(folder) / str(number)
+                bill = await ours.billed(case, model, task, size, place, retained=life == RETAINED)
+                cells[at] = {"nano_usd": bill.nano_usd, "bills": []}
                 if task.turns > 15:
                     total, sums = 0, list[int]()
                     for usage in bill.usages:

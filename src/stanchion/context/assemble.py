@@ -99,7 +99,7 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route, *, kee
         top_p=route.top_p,
         thinking_tokens=0 if route.thinking_tokens and _is_unthought(state) else route.thinking_tokens,
         effort=route.effort,
-        options=_retained(route, marks, f"{shown.digest.hex()[:24]}-{_shard(state.session)}"),
+        options=_retained(route, _ends(marks, messages), f"{shown.digest.hex()[:24]}-{_shard(state.session)}"),
         cache_marks=marks,
     )
 
@@ -115,7 +115,12 @@ def _marks(
     return marks if goes_on else tuple(mark for mark in marks if mark.message < 0)
 
 
-def _retained(route: Route, marks: tuple[CacheMark, ...], key: str) -> Mapping[str, Any]:
+def _ends(marks: tuple[CacheMark, ...], messages: tuple[Message, ...]) -> bool:
+    """Say whether the end of a request is to be kept."""
+    return bool(marks) and marks[-1].message == len(messages) - 1
+
+
+def _retained(route: Route, ends: bool, key: str) -> Mapping[str, Any]:
     """Say by options what marks do not: OpenAI's lives, that a request's end is not to be kept, and which requests begin alike.
 
     Source: OpenAI, "Prompt caching": a key brings requests to where their prefix is, and is to carry about 15 a minute.
@@ -125,7 +130,6 @@ def _retained(route: Route, marks: tuple[CacheMark, ...], key: str) -> Mapping[s
         return route.options
     if rules.kind == "automatic":
         return {"prompt_cache_retention": "24h", **route.options} if route.cache == "long" else route.options
-    ends = any(mark.message >= 0 for mark in marks)
     asked = {} if ends else {"mode": "explicit"}
     if route.cache == "long":
         asked["ttl"] = LONG_TTL

@@ -19,6 +19,7 @@ from stanchion.context.cache import Keeps
 from stanchion.core.bundle import Route
 from stanchion.core.caching import CacheRules, cache_rules
 from stanchion.core.kept import expected, why_not
+from stanchion.core.message import Text
 from stanchion.core.money import Price
 from stanchion.core.state import State
 
@@ -52,6 +53,8 @@ class Habit(msgspec.Struct, frozen=True):
     """Tokens by which a request is longer than the one before it, in the mean."""
     shared: float = 0.0
     """The part of a session's first request that was read, because other sessions keep it; of late."""
+    outlived: float = 0.0
+    """The part of prefixes that were read after their life was over: some organisations' are kept longer than others'."""
 
     @property
     def measured(self) -> bool:
@@ -86,7 +89,7 @@ class Kept(msgspec.Struct, frozen=True):
     def pause(self, habit: Habit, goes_on: float, refreshes: int) -> float:
         """Expect the cost of a pause with at most so many refreshes, beside the read that ends it."""
         total = float(sum(gap.count for gap in habit.gaps)) or 1.0
-        again = (self.tokens - self.shared) * (self.write - self.read)
+        again = (self.tokens - self.shared) * (self.write - self.read) * (1 - habit.outlived)
         each = self.tokens * self.read
         cost = (1 - goes_on) * refreshes * each
         for gap in habit.gaps:
@@ -161,16 +164,22 @@ def keeps(state: State, route: Route, habit: Habit, now_ms: int, life: Life) -> 
     rules = cache_rules(route.provider, route.model)
     calls = state.kept_calls + 1
     known = sum(count for length, count in habit.lengths if length >= calls) >= LEAST_SESSIONS
-    if (
-        rules is None
-        or rules.kind != "marked"
-        or route.cache != "auto"
-        or state.refreshing
-        or not (habit.measured and known)
-    ):
+    if rules is None or rules.kind == "automatic" or route.cache != "auto" or state.refreshing:
+        return "end"
+    if not (habit.measured and known) or (rules.kind == "breakpoints" and not _ended_in_text(state)):
         return "end"
     chance, price = habit.goes_on(calls), route.price
     write = price.cache_write_long if life == "long" else price.cache_write
     if chance * (price.input - price.cache_read) >= (1 - chance) * (write - price.input):
         return "end"
     return "read" if expected(state, route.provider, route.model, now_ms) else "nothing"
+
+
+def _ended_in_text(state: State) -> bool:
+    """Say whether the session's last request ended with a text of the user's: on nothing else a breakpoint may stand."""
+    left = state.kept_parts
+    for message in state.messages:
+        if left <= len(message.parts):
+            return left > 0 and message.role == "user" and isinstance(message.parts[left - 1], Text)
+        left -= len(message.parts)
+    return False

@@ -19,6 +19,7 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
 from stanchion.core.chain import Outline
 from stanchion.core.errors import UnknownEvent
+from stanchion.core.kept import TOLERANCE
 from stanchion.core.message import Usage
 from stanchion.core.routing import Measured
 from stanchion.core.state import State
@@ -40,6 +41,8 @@ ANSWERS = 200
 """After so many answers of a model to a type of step the older ones count half."""
 PASSED_OVER = 0.98
 """How much less all of them count each time that the model is passed over: after a while it is asked again."""
+LEAST_OUTLIVED = 2.5
+"""Before so many prefixes were seen to outlive their life, or not to, it is taken to end when it says."""
 READ_TENANTS, READ_RUNS, READ_EVENTS = 50, 200, 20_000
 """What is read when a process starts: so many tenants, runs of each, and events in all."""
 
@@ -49,6 +52,8 @@ class _Session:
     last_ms: int
     calls: int = 0
     tokens: int = 0
+    over: int = 0
+    """Tokens of the last request that the call under way should not find, as their life was over."""
 
 
 @dataclass(slots=True)
@@ -61,17 +66,20 @@ class _Agent:
     grown: list[float] = field(default_factory=lambda: [0.0, 0.0])
     shared: list[float] = field(default_factory=lambda: [0.0, 0.0])
     """The parts of first requests that were read, and how many that were, older ones fading."""
+    outlived: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    """The prefixes that were read after their life, and how many might have been, older ones fading."""
     sessions: OrderedDict[tuple[str, str], _Session] = field(default_factory=OrderedDict[tuple[str, str], _Session])
     habit: Habit | None = None
 
-    def asks(self, session: tuple[str, str], at_ms: int) -> None:
-        """Note that a session has a model call."""
+    def asks(self, session: tuple[str, str], at_ms: int, over: int = 0) -> None:
+        """Note that a session has a model call, before which the life of so many tokens was over."""
         self.habit = None
         known = self.sessions.pop(session, None)
         if known is not None:
             self._paused((at_ms - known.last_ms) / 1000)
         self.sessions[session] = known or _Session(at_ms)
         self.sessions[session].last_ms = at_ms
+        self.sessions[session].over = over
         self._forget(at_ms)
 
     def _paused(self, seconds: float) -> None:
@@ -93,6 +101,10 @@ class _Agent:
             of, count = self.shared
             self.shared = [of * (1 - LATELY) + usage.cache_read_tokens / tokens, count * (1 - LATELY) + 1]
         elif known.tokens:
+            if known.over:
+                of, count = self.outlived
+                read = usage.cache_read_tokens >= known.over * (1 - TOLERANCE)
+                self.outlived = [of * (1 - LATELY) + read, count * (1 - LATELY) + 1]
             self.grown[0] += max(tokens - known.tokens, 0)
             self.grown[1] += 1
         known.calls, known.tokens = known.calls + 1, tokens
@@ -112,7 +124,8 @@ class _Agent:
             gaps = tuple(Gap(total / count, round(count)) for total, count in self.gaps if count >= 1)
             growth = self.grown[0] / self.grown[1] if self.grown[1] else 0.0
             shared = self.shared[0] / self.shared[1] if self.shared[1] else 0.0
-            self.habit = Habit(gaps, tuple(sorted(self.lengths.items())), growth, shared)
+            outlived = self.outlived[0] / self.outlived[1] if self.outlived[1] >= LEAST_OUTLIVED else 0.0
+            self.habit = Habit(gaps, tuple(sorted(self.lengths.items())), growth, shared, outlived)
         return self.habit
 
 
@@ -169,7 +182,8 @@ class Habits:
                 continue
             if isinstance(event, ev.ModelCallStarted):
                 if (event.attempt == 1 or event.choice == "escalated") and not event.batch:
-                    self._agents.setdefault(agent, _Agent()).asks(session, entry.at_ms)
+                    over = event.cache_sent if event.cache_unkept == "life" else 0
+                    self._agents.setdefault(agent, _Agent()).asks(session, entry.at_ms, over)
             elif isinstance(event, ev.ModelCallFinished) and event.usage is not None and agent in self._agents:
                 self._agents[agent].answered(session, event.usage, first=calls == 0)
                 calls += 1

@@ -27,7 +27,7 @@ from stanchion.core.message import (
 )
 from stanchion.model.client import Endpoint
 from stanchion.model.failure import unsupported
-from stanchion.model.openai_breakpoint import BREAKPOINT, breaks_after_system
+from stanchion.model.openai_breakpoint import BREAKPOINT, breaks_after_system, broken_after, end_with_breakpoint
 from stanchion.model.openai_chat_decode import WIRE, ChatDecoder
 from stanchion.model.wire import merge_options
 
@@ -54,8 +54,12 @@ class OpenAIChat:
         if request.tools:
             body["tools"] = [_tool(schema) for schema in request.tools]
         body["messages"] = messages = _system(request.system, kept=breaks_after_system(request))
-        for message in request.messages:
-            messages.extend(_messages(message))
+        broken = broken_after(request)
+        for index, message in enumerate(request.messages):
+            added = _messages(message)
+            if index == broken:
+                end_with_breakpoint(added, "text")
+            messages.extend(added)
         _settings(body, request)
         if request.max_output_tokens > 0:
             body[self._limit_field] = request.max_output_tokens

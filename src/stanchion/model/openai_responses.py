@@ -28,7 +28,7 @@ from stanchion.core.message import (
 )
 from stanchion.model.client import Endpoint
 from stanchion.model.failure import unsupported
-from stanchion.model.openai_breakpoint import BREAKPOINT, breaks_after_system
+from stanchion.model.openai_breakpoint import BREAKPOINT, breaks_after_system, broken_after, end_with_breakpoint
 from stanchion.model.openai_responses_decode import WIRE, ResponsesDecoder
 from stanchion.model.wire import merge_options
 
@@ -53,7 +53,13 @@ class OpenAIResponses:
         body: dict[str, Any] = {"model": request.model}
         if request.tools:
             body["tools"] = [_tool(schema) for schema in request.tools]
-        items = [item for message in request.messages for item in _items(message)]
+        items: list[dict[str, Any]] = []
+        broken = broken_after(request)
+        for index, message in enumerate(request.messages):
+            added = list(_items(message))
+            if index == broken:
+                end_with_breakpoint(added, "input_text")
+            items += added
         if instructions := "\n\n".join(text.text for text in request.system if text.text):
             if breaks_after_system(request):
                 items.insert(

@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--context-tokens", type=int, default=0, help="longer requests are refused as too long; 0: none is"
     )
+    retention = "what OpenAI's models before gpt-5.6 keep, and for how long, where a request does not say"
+    parser.add_argument("--retention", choices=["in_memory", "24h"], default="in_memory", help=retention)
     parser.add_argument("--json", action="store_true", help="print one JSON line when it listens")
     return parser
 
@@ -79,6 +81,7 @@ def _settings(arguments: argparse.Namespace) -> SimSettings:
         faults=faults,
         limits=limits,
         context_tokens=arguments.context_tokens,
+        retention=arguments.retention,
     )
 
 

@@ -223,14 +223,14 @@ class SimServer:
         owner = f"{key}\0{ask.model}\0{ask.wire}"
         asked: dict[str, Any] = ask.body.get("prompt_cache_options") or {}
         price = self._prices.of(ask.wire, ask.model)
+        retained = ask.body.get("prompt_cache_retention") or self.settings.retention
+        life = asked.get("ttl") if rules.kind == "breakpoints" else retained
         return self.cache.use(
             owner,
             ask.pieces,
             rules,
             asyncio.get_running_loop().time() + self._ahead_s,
-            long=asked.get("ttl") == LONG_TTL
-            if rules.kind == "breakpoints"
-            else ask.body.get("prompt_cache_retention") == "24h",
+            long=life == (LONG_TTL if rules.kind == "breakpoints" else "24h"),
             writes=price is not None and price.cache_write != price.input,
             end=asked.get("mode") != "explicit",
         )
