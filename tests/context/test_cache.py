@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from stanchion.context.cache import plan
+from stanchion.context.cache import Keeps, plan
 from stanchion.core.caching import CacheRules, cache_rules
 from stanchion.core.message import (
     DEVELOPER,
@@ -70,6 +70,24 @@ def test_each_request_reads_all_of_the_one_before(parts: int) -> None:
     for read, written, plain in found:
         assert (read, plain) == (total, 0)
         total = read + written
+
+
+def test_what_nobody_goes_on_from_is_read_and_not_written() -> None:
+    """The last request of a session reads all of the one before, and what is new in it is plain input; one more reads as much."""
+    assert RULES is not None
+    cache, found = PrefixCache(), list[tuple[int, int, int]]()
+    keeps: tuple[Keeps, ...] = ("end", "read", "read", "nothing")
+    for number, kept in enumerate(keeps):
+        messages = conversation(1 + number, 3, 400)
+        sent = 7 if number else 0
+        marks = plan(messages, sent, RULES, preamble=True, keeps=kept)
+        request = ModelRequest(SONNET, messages, 10, system=(Text("s" * 40_000, DEVELOPER),), cache_marks=marks)
+        used = cache.use("k", read_messages(Anthropic().encode(request)).pieces, RULES, float(number))
+        found.append((used.read, used.written, used.plain))
+    (_, first, _), last, again, none = found
+    assert (last[0], last[1]) == (again[0], again[1]) == (first, 0)
+    assert 0 < last[2] < again[2]
+    assert none[:2] == (10_000, 0), "but what all sessions begin with"
 
 
 def test_without_marks_everything_is_paid_again() -> None:

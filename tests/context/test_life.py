@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,11 +18,13 @@ from stanchion.context.life import (
     Habit,
     Kept,
     choose,
+    keeps,
     kept,
     refreshes,
 )
 from stanchion.core.bundle import Route
 from stanchion.core.caching import CacheRules, cache_rules
+from stanchion.core.message import MODEL, USER, Message, Text, ToolResult
 from stanchion.core.money import price_usd
 from stanchion.core.state import State
 
@@ -118,3 +122,57 @@ def test_only_what_was_left_to_us_is_refreshed(changed: dict[str, object]) -> No
     how = habit((2, 52), (360, 4))
     assert refreshes(state, Route("anthropic", "claude-sonnet-4-6", PRICE), how) == 1
     assert refreshes(state, Route(**told), how) == 0  # type: ignore[arg-type]
+
+
+def _after(calls: int, provider: str, model: str, last: Text | ToolResult) -> State:
+    """A session that had so many calls, the last of which it asked with this."""
+    said = (Message("user", (last,)), Message("assistant", (Text("a", MODEL),)), Message("user", (Text("more", USER),)))
+    return State(
+        messages=said, bundle="b", prompted="b", kept_by=f"{provider}:{model}", kept_tokens=70_000, kept_ms=1_000,
+        kept_parts=1, kept_calls=calls,
+    )  # fmt: skip
+
+
+RESULT = ToolResult("c", "f", "r", USER)
+
+
+@pytest.mark.parametrize(
+    ("calls", "after_s", "lengths", "cache", "what"),
+    [
+        (14, 10, ((15, 4),), "auto", "read"),
+        (14, 400, ((15, 4),), "auto", "nothing"),
+        (13, 10, ((15, 4),), "auto", "end"),
+        (14, 10, ((15, 4),), "short", "end"),
+        (14, 10, ((15, 2),), "auto", "end"),
+        (14, 10, ((15, 3), (16, 1)), "auto", "end"),
+        (14, 10, ((15, 8), (16, 1)), "auto", "read"),
+        (15, 10, ((15, 4),), "auto", "end"),
+    ],
+)
+def test_whether_the_end_is_worth_its_write(
+    calls: int, after_s: int, lengths: tuple[tuple[int, int], ...], cache: Literal["auto", "short"], what: str
+) -> None:
+    """Where a session of this agent is over with a request, by how many it has had; not by few sessions, nor beyond any."""
+    how = Habit((Gap(2.0, 56),), lengths, 1_429.0, 0.0)
+    route = Route("anthropic", "claude-sonnet-4-6", PRICE, cache=cache)
+    state = _after(calls, "anthropic", "claude-sonnet-4-6", Text("q", USER))
+    assert keeps(state, route, how, 1_000 + after_s * 1_000, "short") == what
+
+
+def test_a_breakpoint_stands_on_what_was_said_only() -> None:
+    """Not on a result, so that the end is kept; caches that ask nobody are not asked."""
+    how = Habit((Gap(2.0, 56),), ((15, 4),), 1_429.0, 0.0)
+    price = price_usd(input="4", output="20", cache_read="0.40", cache_write="5", cache_write_long="10")
+    for model, last, what in (
+        ("gpt-5.6", Text("q", USER), "read"), ("gpt-5.6", RESULT, "end"), ("gpt-5.2", Text("q", USER), "end"),
+    ):  # fmt: skip
+        state = _after(14, "openai", model, last)
+        assert keeps(state, Route("openai", model, price), how, 2_000, "short") == what
+
+
+def test_what_outlives_its_life_is_not_refreshed() -> None:
+    """Some organisations' prefixes are kept for a day: once that is seen, a read before the life's end is for nothing."""
+    how = habit((2, 52), (360, 4))
+    prefix = kept(PRICE, rules(), 70_000, 0.0, long=False)
+    assert prefix.best(how, 1.0)[0] == 1
+    assert prefix.best(msgspec.structs.replace(how, outlived=1.0), 1.0) == (0, 0.0)

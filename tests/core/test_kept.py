@@ -81,3 +81,12 @@ def test_the_command_line_says_it_in_words() -> None:
         said == "69,000 of 70,000 tokens read that were sent before; turn 9 read 0 of 71,000: the cache's life was over"
     )
     assert _cached({"usage": {}}) == ""
+
+
+def test_what_was_not_to_be_kept_is_not_counted_on() -> None:
+    """After a request whose end was not kept the next one reads what that one read, or what stands before the conversation."""
+    usage = Usage(500, cache_read_tokens=70_000, cache_write_tokens=20, output_tokens=5)
+    for keeps, tokens, parts in (("end", 70_520, 1), ("read", 70_020, 0), ("nothing", 70_020, 0)):
+        events = [started(), asked(cache="short", cache_keeps=keeps), answered(Text("a", MODEL), usage=usage)]
+        state = fold(entries(*events))
+        assert (state.kept_tokens, state.kept_parts) == (tokens, parts)

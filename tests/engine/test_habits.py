@@ -41,6 +41,40 @@ def test_what_is_measured() -> None:
     assert habits.of("another").gaps == ()
 
 
+def test_what_is_read_after_its_life_is_noted() -> None:
+    """Three prefixes that outlived it; before that nothing is concluded. One that had lapsed counts against it."""
+    habits = Habits()
+    started = ev.ModelCallStarted(
+        turn=1,
+        attempt=1,
+        route=0,
+        provider="p",
+        model="m",
+        messages=1,
+        prefix="",
+        cache_sent=1_000,
+        cache_unkept="life",
+    )
+
+    def later(read: int) -> float:
+        for number, event in enumerate(
+            (
+                started,
+                ev.ModelCallFinished(
+                    turn=1, attempt=1, finish="stop", cost=0, usage=Usage(1_100 - read, cache_read_tokens=read)
+                ),
+            )
+        ):
+            before = State(tenant="t", session="s", agent="desk", kept_calls=1)
+            habits.note(before, [ev.Entry(number + 1, 400_000, 1, event)])
+        return habits.of("desk").outlived
+
+    call(habits, 0, "s", tokens=1_000)
+    assert [later(1_000), later(1_000)] == [0.0, 0.0]
+    assert later(980) == 1.0
+    assert 0.7 < later(0) < 0.75
+
+
 def test_it_stays_small_and_follows_changes() -> None:
     """However many sessions and pauses there are; the old ones fade."""
     habits = Habits()
