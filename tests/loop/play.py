@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from stanchion.context.forecast import Forecast
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import READ_RESULT, Bundle, Caps, RetryPolicy, Route, ToolSpec
@@ -242,6 +243,8 @@ class Play:
     on_refold: Callable[[State], None] = lambda state: None
     measured: tuple[Measured, ...] = ()
     """How models did until now."""
+    foretold: Callable[[State], Forecast | None] = lambda state: None
+    """What past runs tell of it."""
     label: str = ""
     """The type of step that the run is started with."""
     checks: Sequence[Any] = ()
@@ -432,7 +435,7 @@ class Play:
         return self._next(decision)
 
     def _decide(self) -> Decision:
-        moment = Moment(self.now_ms, self.epoch, measured=self.measured)
+        moment = Moment(self.now_ms, self.epoch, measured=self.measured, forecast=self.foretold(self.state))
         decision = decide(self.state, self.view, moment)
         again = decide(self.state, self.view, moment)
         assert msgspec.json.encode(decision.events) == msgspec.json.encode(again.events)
