@@ -83,7 +83,7 @@ async def test_everything_of_a_start_reaches_the_journal(tmp_path: Path) -> None
             {"type": "text", "text": "See"},
             {"type": "media", "mime": "image/png", "data": "aGk=", "max_input_tokens": 9},
         ]
-        limits = {"usd": 0.5, "turns": 90, "wall_s": 60}
+        limits = {"usd": 0.5, "turns": 90, "wall_s": 60, "stop_early": True}
         run = (
             await server.start(
                 input=parts, user="ann", session="s1", limits=limits, dry_run=True, deadline=deadline, if_busy="queue"
@@ -93,6 +93,7 @@ async def test_everything_of_a_start_reaches_the_journal(tmp_path: Path) -> None
         first = page["events"][0]
         assert (first["user"], first["session"], first["dry_run"]) == ("ann", "s1", True)
         assert (first["caps"]["nano_usd"], first["caps"]["wall_s"]) == (500_000_000, 60.0)
+        assert first["caps"]["stop_early"] is True
         assert first["deadline_ms"] == int(datetime.fromisoformat(deadline).timestamp() * 1000)
         assert [part["type"] for part in first["parts"]] == ["text", "media"]
         assert {part["label"]["source"] for part in first["parts"]} == {"user"}

@@ -170,7 +170,9 @@ def _limits_json(limits: Limits | None) -> str:
     if limits is None:
         return ""
     limits.caps()  # raises for what is no limit
-    said = {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    said = {
+        name: value for name, value in dataclasses.asdict(limits).items() if value is not None and value is not False
+    }
     return msgspec.json.encode(said).decode()
 
 

@@ -128,6 +128,7 @@ def limits_of(body: LimitsBody | None) -> Limits | None:
         input_tokens=body.input_tokens,
         output_tokens=body.output_tokens,
         wall_s=body.wall_s,
+        stop_early=body.stop_early,
     )
 
 
