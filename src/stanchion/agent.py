@@ -41,6 +41,7 @@ from stanchion.core.policy import GuardRules
 from stanchion.core.prices import Prices, find_price
 from stanchion.core.skill import Skill
 from stanchion.guard.detector import VERSION as REDACTION
+from stanchion.memory import Memory
 from stanchion.model.providers import split_model
 from stanchion.plugin import bound_rules
 from stanchion.routing import Routing, check_shape, read_table
@@ -261,7 +262,8 @@ class Approve:
     to: Sequence[str] = ()
     """Only if one of its destinations is like one of these ("*@partner.example")."""
     ground: Sequence[str] = ()
-    """Only if a value of it has such a ground: "field" (a tool's result named it), "allowed" (a person did, in this session)."""
+    """Only if a value of it has such a ground: "field" (a tool's result named it), "memory" (the user said it in an earlier session),
+    "allowed" (a person did, in this session)."""
     quorum: int = 1
     """How many people must say yes."""
 
@@ -303,6 +305,8 @@ class Agent:
     """Which turns go to a cheaper model first (`stanchion.routing`)."""
     fallback_message: str = ""
     """What the user is told where no model can answer, before what became of the run; "": the runtime's own words."""
+    memory: Memory | None = None
+    """What it remembers of its users from one session to the next; None: nothing."""
     limits: Limits = Limits()
     compaction: Compaction | None = None
     """How long conversations are made shorter (`stanchion.compaction`). None: long results are left out where a provider says that a
@@ -350,6 +354,7 @@ class Agent:
         _must_be_list(self.skills, str | Path | Skill | SkillFile, f"{where}: skills")
         object.__setattr__(self, "skills", _read(self.skills, where))
         _must_be(self.model, str | Model, f"{where}: model", "provider:model, or Model(..)")
+        _must_be(self.memory, Memory | None, f"{where}: memory", "Memory(..), as in Memory(tokens=800)")
         for step, model in _must_be(
             self.steps, Mapping, f"{where}: steps", "a dict of types of steps and models"
         ).items():
@@ -389,6 +394,7 @@ class Agent:
             skills=bool(self.skills),
             search=self.search is not None,
             history=self.compaction is not None,
+            memory=self.memory.rules(self.name) if self.memory is not None else None,
         )
 
     def skill_files(self) -> tuple[SkillFile, ...]:
@@ -397,7 +403,7 @@ class Agent:
 
     def bundle(self, registry: Registry, prices: Prices, on_date: str, *, framework: str = "") -> Bundle:
         """Make the bundle. Raises `ConfigError` or `InputError` that names the setting."""
-        tools = registry.specs if self.tools or self.skills or self.compaction else ()
+        tools = registry.specs if self.tools or self.skills or self.compaction or self.memory else ()
         known = {spec.name: spec for spec in tools}
         check_needs(self.name, known, self.credentials)
         skills = tuple(read.skill for read in self.skill_files())
@@ -432,6 +438,7 @@ class Agent:
             skills=skills,
             search=search,
             compaction=self.compaction.rules(self.name, known) if self.compaction else None,
+            memory=self.memory.rules(self.name) if self.memory is not None else None,
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,

@@ -139,6 +139,7 @@ def test_every_event_folds_in_every_state(script: Any, luck: Any, dies: Any, see
 EVERY: tuple[ev.Event, ...] = (
     ev.RunStarted(run="r", tenant="t", session="s", agent="a", bundle="b"),
     ev.MessageAdded(),
+    ev.MemoryRecalled(facts=("f",)),
     ev.NoticeAdded(kind="output"),
     ev.PrefixReset(reason="compaction"),
     ev.ModelCallStarted(turn=1, attempt=1, route=7, provider="p", model="m", messages=0, prefix=""),

@@ -20,6 +20,7 @@ from stanchion import Runtime, tool
 from stanchion.agent import Agent, Approve, Model
 from stanchion.core.bundle import Timeouts
 from stanchion.core.errors import ModelError
+from stanchion.core.fact import Owner
 from stanchion.core.message import Delta, ModelRequest, ModelResponse, Text, ToolResult
 from stanchion.core.money import price_usd
 from stanchion.core.policy import Destination
@@ -36,7 +37,7 @@ GRANTED = "grant-acme"
 BATCHED = Model("anthropic:claude-test", price=price_usd(input="1", output="1"))
 LOCAL = WebhookSettings(allow_private=True)
 ENVIRONMENT = {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "ANTHROPIC_API_KEY": "none"}
-_MADE_IDS = re.compile(r"\b(run_|ses_|hook_|msg_|whsec_)[0-9A-Za-z_+/=-]+")
+_MADE_IDS = re.compile(r"\b(run_|ses_|hook_|msg_|whsec_|fact_)[0-9A-Za-z_+/=-]+")
 _TIMES = re.compile(r'"(\w+_ms|seen_s_ago)":(\[[\d,]*\]|[\d.]+)')
 
 
@@ -169,6 +170,8 @@ async def settle(server: Served, model: Player, receiver_url: str, standing: Seq
     for name, enabled in (("daily-acme", True), ("paused-acme", False)):
         schedule = {"cron": "0 0 1 1 *", "agent": "support", "input": CONTENT, "user": "ann-acme", "enabled": enabled}
         assert (await server.call("PUT", f"/v1/schedules/{name}", schedule)).status == 200
+    fact = {"space": "support", "attribute": "city", "value": CONTENT}
+    facts = [(await _made(server, "/v1/memory/ann-acme", fact))["id"]]
     runs = await _runs(server, model, f"{receiver_url}/acme/callback")
     runs += standing
     for run, status in (
@@ -193,6 +196,7 @@ async def settle(server: Served, model: Player, receiver_url: str, standing: Seq
         "delivery": [deliveries[0]["id"], deliveries[-1]["id"]],
         "key": [key.id, "key-acme"],
         "grant": [grant],
+        "fact": facts,
     }
     return Owned(server.key, ids, waiting.call, [server.key, *secrets])
 
@@ -283,6 +287,7 @@ async def snapshot(runtime: Runtime, tenant: str) -> dict[str, Any]:
         "ledgers": list(await store.ledgers(tenant)),
         "keys": list(await store.keys(tenant)),
         "api keys": [row for row in await store.api_keys() if row.tenant == tenant],
+        "facts": list(await store.memories.facts(Owner(tenant, "ann-acme", ""), history=True)),
         "schedules": list(await store.schedules.listed(tenant)),
         "endpoints": [*endpoints, *[await store.outbox.endpoint(tenant, row.run) for row in rows]],
         "secrets": await store.outbox.secrets(tenant),

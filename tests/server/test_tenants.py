@@ -122,6 +122,16 @@ PLACES: dict[tuple[str, str], Place] = {
     ("GET", "/v1/connections/callback"): Place("tenant", queries=("", "state={id}&user={id}&code=x", "user={id}")),
     ("GET", "/v1/connections/{name}/authorize"): Place("tenant", queries=("", "user={id}")),
     ("DELETE", "/v1/connections/{name}"): Place("tenant", queries=("", "user={id}")),
+    ("GET", "/v1/memory"): Place("tenant", queries=("", "after={id}")),
+    ("GET", "/v1/memory/{user}"): Place("tenant", queries=("", "query={id}", "history=true", "space={id}")),
+    ("POST", "/v1/memory/{user}"): Place(
+        "tenant", ({"space": "support", "attribute": "city", "value": "Hi"},), makes=True
+    ),
+    ("DELETE", "/v1/memory/{user}"): Place("tenant"),
+    ("GET", "/v1/memory/{user}/{fact}"): Place("tenant"),
+    ("PATCH", "/v1/memory/{user}/{fact}"): Place("tenant", ({"value": "{id}"},)),
+    ("POST", "/v1/memory/{user}/{fact}/retract"): Place("tenant", (None, {})),
+    ("DELETE", "/v1/memory/{user}/{fact}"): Place("tenant"),
     ("GET", "/v1/webhooks"): Place("tenant"),
     ("POST", "/v1/webhooks"): Place("tenant", ({"url": "http://127.0.0.1:9/x", "agents": ["{id}"]},), makes=True),
     ("GET", "/v1/webhooks/deliveries"): Place(
@@ -205,13 +215,14 @@ class Trial:
     async def ask(self, method: str, path: str, body: Any, query: str, sent: str, session: str) -> Reply:
         """Ask with an id in its place, of something in a session. Nothing of the tenant's may stand in the answer."""
         others = {"call": self.owned.call} | ({"session": session} if path.count("{") > 1 else {})
+        others |= {"user": self.owned.ids["user"][0]} if "{fact}" in path else {}
         text = msgspec.json.encode(body).decode().replace("{id}", sent).replace("{call}", self.owned.call)
         where = _PARAMETER.sub(lambda found: others.get(found[1], sent), path)
         address = f"{where}?{query.replace('{id}', sent)}" if query else where
         self.paths.add(where)
         said = await self.server.call(method, address, None if body is None else text.encode(), key=self.key)
         told = said.raw.decode() + str(said.headers)
-        assert self.owned.found_in(told, sent=(sent, session)) == [], (method, address, told)
+        assert self.owned.found_in(told, sent=(sent, session, others.get("user", sent))) == [], (method, address, told)
         assert said.status < 500, (method, address, told)
         self.asked += 1
         return said
@@ -294,6 +305,8 @@ async def test_its_own_key_finds_it_all(tmp_path: Path) -> None:
             ("session", "/v1/sessions/{}/grants"),
             ("ledger", "/v1/budgets/{}"),
             ("name", "/v1/schedules/{}"),
+            ("user", "/v1/memory/{}"),
+            ("fact", "/v1/memory/ann-acme/{}"),
             ("id", "/v1/webhooks/{}"),
             ("delivery", "/v1/webhooks/deliveries/{}"),
         ):

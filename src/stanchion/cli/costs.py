@@ -70,8 +70,8 @@ def costs(
 
     \b
     Steps are plan (a run's first answer, if it asks for tools), act (later ones that do), answer (those that do not), extract,
-    check, tool, retry (attempts that failed and were billed), and refresh (made so that the cache keeps a request). A skill's
-    costs are those of a run from where it opened the skill on.
+    check, tool, retry (attempts that failed and were billed), refresh (made so that the cache keeps a request), and
+    remember (what is worth remembering of a run). A skill's costs are those of a run from where it opened the skill on.
 
     \b
     Examples:

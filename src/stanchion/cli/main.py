@@ -20,6 +20,7 @@ from stanchion.cli import (
     grants,
     keys,
     lint,
+    memory,
     move,
     policy,
     prices,
@@ -81,6 +82,7 @@ app.add_typer(connect.app)
 app.add_typer(budgets.app)
 app.add_typer(shares.app)
 app.add_typer(quotas.app)
+app.add_typer(memory.app)
 app.add_typer(schedule.app)
 app.add_typer(webhooks.app)
 app.add_typer(shares.workers)

@@ -196,6 +196,11 @@ def bound_input_tokens(state: State, shown: Preamble, route: int) -> int:
     return shown.bytes + state.weight + WIRE_TOKENS
 
 
+def bound_alone(request: ModelRequest) -> int:
+    """Bound the input tokens of a request that goes on from none."""
+    return len(msgspec.json.encode(request)) + WIRE_TOKENS
+
+
 def unbounded_parts(state: State, route: Route) -> str:
     """Name what cannot be bounded in the request under a budget, or ""."""
     if state.unbounded:

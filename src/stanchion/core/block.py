@@ -37,6 +37,12 @@ def is_marked(text: str) -> bool:
 _BLOCK = re.compile(r"\[untrusted [0-9a-f]{8} from [^\]\n]*\]\n(.*?)\n\[end untrusted [0-9a-f]{8}\]", re.DOTALL)
 
 
+def outside(text: str) -> str:
+    """What of a text stands in no block; "" of one that has none."""
+    left, blocks = _BLOCK.subn("", text)
+    return left if blocks else ""
+
+
 def bare(text: str) -> str:
     """Take the head and the foot of a block off a text, as who only plays a model reads it."""
     return _BLOCK.sub(lambda found: found[1], text)

@@ -16,6 +16,7 @@ from stanchion.core.credential import Needs
 from stanchion.core.message import JsonSchema, OutputSchema
 from stanchion.core.money import Price
 from stanchion.core.policy import GuardRules, ResultField, Role
+from stanchion.core.remembered import MemoryRules
 from stanchion.core.routing import RouteTable
 from stanchion.core.skill import Skill
 
@@ -31,6 +32,13 @@ EXTRACT = "extract"
 """The built-in tool by which a planner has typed values taken out of text that it is not shown."""
 USE_SKILL = "use_skill"
 """The built-in tool by which a model opens a skill."""
+RECALL = "recall_memory"
+"""The built-in tool by which a model searches what is remembered of the user."""
+REMEMBER = "remember_fact"
+"""The built-in tool by which it remembers a fact at once."""
+NOTE = "write_note"
+"""The built-in tool by which it writes a note for itself."""
+MEMORY_TOOLS = frozenset({RECALL, REMEMBER, NOTE})
 STEPS = ("extract", "summarise", "judge", "remember")
 """The types of steps that a model of their own may do: take values out of sealed text, summarise a history, grade an answer, note what is
 worth remembering."""
@@ -40,7 +48,9 @@ CALL_TOOL = "call_tool"
 """The built-in form of a call of a tool that is not shown. To all but the provider it is a call of that tool."""
 READ_HISTORY = "read_history"
 """The built-in tool by which a model reads what was said before and is not in its prompt any more."""
-BUILT_IN = frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL, FIND_TOOLS, CALL_TOOL, READ_HISTORY})
+BUILT_IN = (
+    frozenset({READ_RESULT, DECLARE_PLAN, EXTRACT, USE_SKILL, FIND_TOOLS, CALL_TOOL, READ_HISTORY}) | MEMORY_TOOLS
+)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -216,6 +226,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """Name -> the most that its tools may be given of it, as scopes."""
     skills: tuple[Skill, ...] = ()
     """By name."""
+    memory: MemoryRules | None = None
+    """What is remembered of users; None: nothing."""
     others: tuple[Route, ...] = ()
     """Models for single types of steps. None falls back on them."""
     steps: Mapping[str, int] = {}

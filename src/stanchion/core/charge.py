@@ -20,10 +20,10 @@ from stanchion.core.chain import Outline
 from stanchion.core.message import Usage
 from stanchion.core.money import Price, cost, in_batch
 
-Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "summary", "refresh", "judge"]
+Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "summary", "refresh", "judge", "remember"]
 """A run's first answer, if it asked for tools; a later one that did; one that did not; values taken out of a sealed result; an
 attempt that failed; a classifier; a tool; what was said before, summed up; a request that was made again so that the provider's cache
-keeps it; the grade of an answer."""
+keeps it; the grade of an answer; what is worth remembering of a run."""
 PriceLists = Mapping[str, tuple[tuple[str, Price], ...]]
 """Digest of a bundle -> its routes in order: "provider:model", and the price by which its calls are billed."""
 
@@ -96,6 +96,7 @@ class _Walk:
     """What its request is: "" for the conversation."""
     refreshing: bool = False
     skill: str = ""
+    remembering: bool = False
     tools: dict[str, str] = field(default_factory=dict[str, str])
     """Call -> tool."""
     asked: dict[str, str] = field(default_factory=dict[str, str])
@@ -122,6 +123,7 @@ class _Walk:
         match event:
             case ev.RunStarted():
                 self.bundle, self.refreshing = event.bundle, event.refreshes is not None
+                self.remembering = event.remembers is not None
             case ev.BundleChanged():
                 self.bundle = event.bundle
             case ev.ModelCallStarted():
@@ -169,8 +171,8 @@ class _Walk:
         )  # fmt: skip
 
     def _step(self, outline: Outline) -> Step:
-        if self.refreshing:
-            return "refresh"
+        if self.refreshing or self.remembering:
+            return "refresh" if self.refreshing else "remember"
         if self.view == "judge":
             return "judge"
         first, self.answered = not self.answered, True

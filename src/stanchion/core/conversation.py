@@ -70,6 +70,11 @@ def add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ...
     )
 
 
+def count_parts(state: State) -> int:
+    """Count the parts of the conversation."""
+    return sum(len(message.parts) for message in state.messages)
+
+
 def _media(part: Part) -> tuple[Media, ...]:
     match part:
         case Media():

@@ -73,12 +73,26 @@ class RunStarted(_Event, frozen=True, tag="run_started"):
     """When such a run last did so for this run's session, since its last model call; 0: none did."""
     step: str = ""
     """The type of its turns, where it was said at the start: what they are routed by."""
+    recalls: bool = False
+    """What is remembered of the user comes first, as a `MemoryRecalled`: what is said waits for it. Later runs of a session keep what
+    its first one was told (I8)."""
+    remembers: Base | None = None
+    """It says nothing to anybody: a model looks what is to be remembered of another run, which ended there."""
+    said_ms: int = 0
+    """When that run ended."""
 
 
 class MessageAdded(_Event, frozen=True, tag="message_added"):
     """Something more was said to a running agent. `parts` is what."""
 
     by: str = ""
+
+
+class MemoryRecalled(_Event, frozen=True, tag="memory_recalled"):
+    """What is remembered of the user, as of now; it stands before what is said, and is never moved (I8). `parts`: what the model is told."""
+
+    facts: tuple[str, ...] = ()
+    """Which versions of facts that is."""
 
 
 class NoticeAdded(_Event, frozen=True, tag="notice_added"):
@@ -506,6 +520,7 @@ class RunFinished(_Event, frozen=True, tag="run_finished"):
 Event = (
     RunStarted
     | MessageAdded
+    | MemoryRecalled
     | NoticeAdded
     | PrefixReset
     | ModelCallStarted

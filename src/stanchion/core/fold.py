@@ -25,9 +25,9 @@ from stanchion.core.calls import (
     tool_finished,
     tool_started,
 )
-from stanchion.core.conversation import add, flush, say
+from stanchion.core.conversation import add, count_parts, flush, say
 from stanchion.core.kept import TOLERANCE
-from stanchion.core.message import Part, Usage, text_of
+from stanchion.core.message import Message, Part, Usage, text_of
 from stanchion.core.policy import Grant
 from stanchion.core.progress import result_bytes, said_bytes
 from stanchion.core.state import Missed, ModelCall, Refusal, State, Unchecked
@@ -76,6 +76,7 @@ def carry(ended: State) -> State:
         kept_void=ended.kept_void,
         kept_calls=ended.kept_calls,
         unbounded=ended.unbounded,
+        began_parts=ended.began_parts,
         prompted=ended.prompted,
         prompted_route=ended.prompted_route,
         reasoners=ended.reasoners,
@@ -106,6 +107,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _run_started(state, event)
         case ev.MessageAdded():
             return _say_checked(_told(state, event.parts), event.parts)
+        case ev.MemoryRecalled():
+            return _recalled(state, event)
         case ev.NoticeAdded():
             return _noticed(state, event)
         case ev.PrefixReset():
@@ -148,10 +151,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _with(state, cancelled_by=event.by or "unknown", parked="")
         case ev.BundleChanged():
             return _with(state, bundle=event.bundle, exact_tokens=0)
-        case ev.RunParked():
-            return _with(state, parked=event.reason)
-        case ev.RunRevived():
-            return _with(state, parked="")
+        case ev.RunParked() | ev.RunRevived():
+            return _with(state, parked=event.reason if isinstance(event, ev.RunParked) else "")
         case ev.RunFinished():
             return _run_finished(state, event)
         case _:
@@ -210,7 +211,7 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         started_ms=state.at_ms,
         task=event.task,
         step=event.step,
-        mark=event.mark if event.base is None and event.refreshes is None else state.mark,
+        mark=event.mark if event.base is None and event.refreshes is None and event.remembers is None else state.mark,
         quarantine=event.quarantine,
         checked=event.checked,
     )
@@ -221,8 +222,12 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
         state = _with(state, exact_tokens=0)
     if event.refreshes is not None:
         return _asked_before(state)
+    recalling = event.recalls and event.base is None
+    if event.remembers is not None:  # its answer is a message of its own
+        said = (*state.messages, Message("user", ()))
+        return _with(state, messages=said, remembers=event.remembers.run, said_ms=event.said_ms, recalling=recalling)
     state = _with(_told(state, parts), refreshed_ms=event.refreshed_ms)
-    return _say_checked(state, parts)
+    return _say_checked(_with(state, recalling=recalling, began_parts=count_parts(state)), parts)
 
 
 def _told(state: State, parts: tuple[Part, ...]) -> State:
@@ -233,7 +238,19 @@ def _told(state: State, parts: tuple[Part, ...]) -> State:
 
 def _run_finished(state: State, event: ev.RunFinished) -> State:
     state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
-    return flush(_with(state, checks=(), unchecked=(), compacting=None, trial=None, degraded=event.degraded))
+    state = _with(state, checks=(), unchecked=(), recalling=False, unsaid=())
+    return flush(_with(state, compacting=None, trial=None, degraded=event.degraded))
+
+
+def _recalled(state: State, event: ev.MemoryRecalled) -> State:
+    """Put what is remembered first, and what was said behind it."""
+    if state.remembers:
+        return _with(state, recalled=event.parts, recalling=False)
+    unsaid = state.unsaid
+    state = say(_with(state, recalling=False, unsaid=()), event.parts)
+    for one in unsaid:
+        state = _say_as(state, one.of, one.parts)
+    return state
 
 
 def _asked_before(state: State) -> State:
@@ -264,10 +281,16 @@ def _noticed(state: State, event: ev.NoticeAdded) -> State:
 
 
 def _say_checked(state: State, parts: tuple[Part, ...]) -> State:
-    """Say what came from outside, or keep it until its checks are done."""
+    """Say what came from outside, or keep it until its checks are done, or until what is remembered was said."""
+    if state.recalling:
+        return _with(state, unsaid=(*state.unsaid, Unchecked(str(state.seq), parts)))
+    return _say_as(state, str(state.seq), parts)
+
+
+def _say_as(state: State, of: str, parts: tuple[Part, ...]) -> State:
     if "input" not in state.checked:
         return say(state, parts)
-    return _with(state, unchecked=(*state.unchecked, Unchecked(str(state.seq), parts)))
+    return _with(state, unchecked=(*state.unchecked, Unchecked(of, parts)))
 
 
 def _checked(state: State, event: ev.CheckStarted | ev.CheckFailed | ev.ContentChecked, epoch: int) -> State:

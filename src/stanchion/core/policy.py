@@ -159,6 +159,8 @@ class GuardRules(msgspec.Struct, frozen=True, omit_defaults=True):
     levels: tuple[Level, ...] = ()
     grants: tuple[Grant, ...] | None = None
     """None: all of its tools."""
+    memory: tuple[str, ...] = ()
+    """Kinds of values ("email", "text", ..) of which it is enough that the user said them in an earlier session. Others ask."""
     mark: bool = True
     """Untrusted text stands in the prompt in marked blocks."""
     freeze: bool = False

@@ -97,7 +97,7 @@ class _Walk:
         self._counts = [0, 0, 0, 0, 0]
         """Turns, tokens, tool calls, bytes of results and of input."""
         self._started: set[str] = set()
-        self._refreshing = False
+        self._aside = False
 
     def take(self, outline: Outline) -> None:
         """Read one more event."""
@@ -105,7 +105,7 @@ class _Walk:
         self.cost += 0 if isinstance(event, _SAID_AGAIN) else getattr(event, "cost", 0)
         match event:
             case ev.RunStarted():
-                self.session, self._refreshing = event.session, event.refreshes is not None
+                self.session, self._aside = event.session, event.refreshes is not None or event.remembers is not None
                 self._counts[4] += _texts(outline.parts[:-1] if event.narrowed else outline.parts)
             case ev.MessageAdded():
                 self._counts[4] += _texts(outline.parts)
@@ -120,7 +120,7 @@ class _Walk:
             case ev.ToolCallFinished() if outline.parts and outline.parts[0].kind == "tool_result":
                 self._counts[3] += _shown(outline.parts[0].size, event.shown)
             case ev.RunFinished():
-                self.ended = event.outcome in _ENDS and not self._refreshing
+                self.ended = event.outcome in _ENDS and not self._aside
             case _:
                 pass
 

@@ -443,6 +443,18 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     checked: tuple[str, ...] = ()
     """Where text waits for its checks."""
     unchecked: tuple[Unchecked, ...] = ()
+    recalling: bool = False
+    """What is remembered of the user comes first .."""
+    unsaid: tuple[Unchecked, ...] = ()
+    """.. and then what was said to the run meanwhile."""
+    began_parts: int = 0
+    """How many parts the conversation had when the run began."""
+    remembers: str = ""
+    """The run of which this one looks what is to be remembered; it does nothing else."""
+    said_ms: int = 0
+    """When that ended."""
+    recalled: tuple[Part, ...] = ()
+    """What was known before it."""
     checks: tuple[Checking, ...] = ()
     """The classifiers that were asked about texts which are not settled."""
     blocked: tuple[str, ...] = ()

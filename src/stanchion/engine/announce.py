@@ -19,8 +19,12 @@ from stanchion.journal.store import RunRow
 
 
 def announcements(state: State, entries: Sequence[ev.Entry]) -> tuple[Announcement, ...]:
-    """Announce what entries say; `state` is as it is after them. What only refreshes a cache is nobody's matter."""
-    return () if state.refreshing else _announced(entries, state.session, state.agent, state.totals.cost)
+    """Announce what entries say; `state` is as it is after them. What only refreshes a cache or remembers is nobody's matter."""
+    return (
+        ()
+        if state.refreshing or state.remembers
+        else _announced(entries, state.session, state.agent, state.totals.cost)
+    )
 
 
 def parked_by_claim(row: RunRow | None, entries: Sequence[ev.Entry]) -> tuple[Announcement, ...]:

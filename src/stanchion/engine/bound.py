@@ -12,6 +12,7 @@ from stanchion.guard.check import Checks
 from stanchion.guard.redact import Redactor
 from stanchion.loop.effect import View, view
 from stanchion.model.client import ModelClient
+from stanchion.model.embedding import Embedder
 from stanchion.model.moderation import Classifier
 from stanchion.toolbox.answer import Problem
 from stanchion.toolbox.registry import Registry
@@ -34,6 +35,9 @@ class BoundAgent:
     """Where the credentials of its tools come from."""
     redactor: Redactor = field(default_factory=Redactor)
     """What takes secrets out of all that comes in for its runs."""
+
+    embedder: Embedder | None = None
+    """What gives its memory vectors."""
 
     classifiers: Mapping[str, Classifier] = field(default_factory=dict[str, Classifier])
     """What is asked about texts over the network, by name."""

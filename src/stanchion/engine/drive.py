@@ -397,7 +397,9 @@ class Drive:
         """It is durable: tell the watchers, and perform what was decided."""
         state = self.state
         if self._performer is None:
-            self._performer = Performer(self._agent, state, self._clock, self._live, self._gate)
+            self._performer = Performer(
+                self._agent, state, self._clock, self._live, self._gate, memories=self._store.memories
+            )
         self._poll_budget = state.refused is not None and not any(reserves(effect) for effect in stage.effects)
         self._live.publish(state.tenant, state.run, stage.entries)
         self._habits.note(stage.before, stage.entries)

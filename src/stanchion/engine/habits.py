@@ -164,13 +164,14 @@ class Habits:
     def note(self, before: State, entries: Iterable[ev.Entry | Outline]) -> None:
         """Note what a run wrote. `before`: its state until then."""
         agent, session = before.agent, (before.tenant, before.session)
-        refreshing, calls = before.refreshing, before.kept_calls
+        apart, calls = before.refreshing or bool(before.remembers), before.kept_calls
         aside = before.model is not None and bool(before.model.view)
         for entry in entries:
             event = entry.event
             if isinstance(event, ev.RunStarted):
-                agent, session, refreshing = event.agent, (event.tenant, event.session), event.refreshes is not None
-            if refreshing or not agent:
+                agent, session = event.agent, (event.tenant, event.session)
+                apart = event.refreshes is not None or event.remembers is not None
+            if apart or not agent:
                 continue
             if isinstance(event, ev.AnswerJudged):
                 self._answered(agent, event)

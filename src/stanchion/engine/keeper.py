@@ -109,7 +109,13 @@ class Keeper:
             self._refreshed(state)
             return
         agent = self._find_agent(state.agent)
-        if agent is None or agent.digest != state.bundle or state.dry_run or state.prompted != state.bundle:
+        if (
+            agent is None
+            or agent.digest != state.bundle
+            or state.dry_run
+            or state.remembers
+            or state.prompted != state.bundle
+        ):
             return
         route = agent.bundle.route(state.prompted_route) if state.prompted_route >= 0 else None
         rules = cache_rules(route.provider, route.model) if route is not None else None

@@ -78,5 +78,6 @@ def base_of(first: ev.Entry) -> ev.Base | None:
 
 
 def went_on_from(first: ev.RunStarted) -> ev.Base | None:
-    """Say what a run goes on from: its session's head, or that of the session that it refreshes."""
-    return first.refreshes or first.base
+    """Say what a run goes on from: its session's head, or that of the session that it refreshes, or that
+    of which it remembers."""
+    return first.refreshes or first.remembers or first.base

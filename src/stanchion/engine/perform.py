@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import Route
-from stanchion.core.errors import ModelError
+from stanchion.core.bundle import MEMORY_TOOLS, Route
+from stanchion.core.errors import JournalError, ModelError
 from stanchion.core.message import RUNTIME, Delta, Label, Part, Text, ToolResult, Usage, is_own
 from stanchion.core.money import cost
 from stanchion.core.state import State
@@ -23,11 +23,13 @@ from stanchion.engine.breaker import Barred, Passed, refusal
 from stanchion.engine.clock import Clock
 from stanchion.engine.gate import Gate
 from stanchion.engine.live import Live
+from stanchion.engine.memory import MemoryTools
 from stanchion.engine.minting import Minting
 from stanchion.engine.permit import Ticket
 from stanchion.guard.evidence import label_of
 from stanchion.guard.redact import DeltaRedactor
 from stanchion.guard.telling import told_of
+from stanchion.journal.memory import Memories
 from stanchion.loop.effect import Ask, Attempt, CallModel, CallTool, CheckText, Summarise, backoff_s
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
@@ -55,8 +57,21 @@ _NO_PERMIT = "a limit that all workers share had no room for this call before it
 class Performer:
     """Performs the effects of one run's drive."""
 
-    def __init__(self, agent: BoundAgent, state: State, clock: Clock, live: Live, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        agent: BoundAgent,
+        state: State,
+        clock: Clock,
+        live: Live,
+        gate: Gate | None = None,
+        *,
+        memories: Memories | None = None,
+    ) -> None:
         self._gate = gate
+        rules = agent.bundle.memory
+        self._memory = (
+            MemoryTools(memories, rules, agent.embedder, state) if memories is not None and rules is not None else None
+        )
         self._agent = agent
         self._clock = clock
         self._live = live
@@ -247,6 +262,8 @@ class Performer:
             began = time.monotonic()
             if effect.ask is not None:
                 return await self._extract(effect, effect.ask, ticket, began)
+            if self._memory is not None and effect.tool in MEMORY_TOOLS:
+                return [await self._remember(effect, self._memory, began)]
             if effect.mode == "reconcile":
                 return self._minting.told(effect, await self._reconcile(effect, context))
             answer = await self._answer(effect, context)
@@ -263,6 +280,15 @@ class Performer:
         if not (answer.retryable or answer.in_doubt or effect.in_doubt):
             return _finished(effect, "error", answer.text, Label("tool", effect.tool), took_ms=took_ms)
         return self._tool_failed(effect, answer)
+
+    async def _remember(self, effect: CallTool, memory: MemoryTools, began: float) -> ev.Event:
+        """Search what is remembered, or add to it."""
+        try:
+            said = await memory.answer(effect, self._clock.now_ms())
+        except JournalError as error:
+            return self._tool_failed(effect, Failure("memory", str(error), retryable=True))
+        outcome = "error" if said.error else "pretended" if effect.mode == "dry" else "ok"
+        return _finished(effect, outcome, said.text, said.label, took_ms=int((time.monotonic() - began) * 1000))
 
     async def _extract(self, effect: CallTool, ask: Ask, ticket: Ticket | None, began: float) -> list[ev.Event]:
         """Ask a model for values of a text. As of a model call its bill is settled, and its permits."""

@@ -11,8 +11,10 @@ from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import decode_bundle
 from stanchion.core.errors import JournalError
+from stanchion.core.fold import evolve
 from stanchion.core.message import RUNTIME, Text
 from stanchion.core.state import State
+from stanchion.engine import memory
 from stanchion.engine.announce import parked_by_claim
 from stanchion.engine.bound import BoundAgent, bind, misfits
 from stanchion.engine.clock import Clock
@@ -23,6 +25,7 @@ from stanchion.engine.habits import Habits
 from stanchion.engine.live import Live
 from stanchion.engine.load import Loader, went_on_from
 from stanchion.engine.policing import InForce, Policing
+from stanchion.journal.memory import recalled_subject
 from stanchion.journal.record import Cipher, Recorder
 from stanchion.journal.store import Append, Claim, Start, Store
 from stanchion.toolbox.registry import Registry
@@ -67,9 +70,12 @@ class Preparer:
     async def start(self, start: Start, first: ev.RunStarted, agent: BoundAgent) -> Drive:
         """Make the drive of a run that is started here."""
         state = await self._loader.base(start.tenant, went_on_from(first))
-        recorder = await self._recorder(start.tenant, start.run, start.user or start.session, State())
+        recorder = await self._recorder(start.tenant, start.run, _subject(first), State(), agent, start.user)
         in_force = await self._policies(start.tenant, state)
-        return self._drive(agent, state, recorder, 1, first, start.priority, in_force)
+        await memory.expect(self._store, agent.bundle, first)
+        drive = self._drive(agent, state, recorder, 1, first, start.priority, in_force)
+        await self._recall(drive, agent, state, first)
+        return drive
 
     async def claimed(self, claim: Claim) -> Drive | None:
         """Fold a claimed run and find its agent; a run that cannot go on is parked and says why."""
@@ -82,8 +88,9 @@ class Preparer:
         if not state.seq:
             first = await self._queued_start(tenant, run, row.session)
             state = await self._loader.base(tenant, went_on_from(first))
-        recorder = await self._recorder(tenant, run, row.user or row.session, state)
         agent = self._find_agent(row.agent)
+        subject = recalled_subject(row.user) if state.remembers else row.user or row.session
+        recorder = await self._recorder(tenant, run, subject, state, agent, row.user)
         parked = await self._unfit(claim, state, row.agent, row.bundle, agent)
         if agent is None or isinstance(parked, ev.RunParked):
             agent = await self._to_cancel(claim, state.bundle or row.bundle)
@@ -96,7 +103,23 @@ class Preparer:
         drive = self._drive(agent, state, recorder, claim.epoch, first, row.priority, in_force)
         if isinstance(parked, ev.BundleChanged):
             drive.tell(parked, ev.PrefixReset(reason="bundle"))
+        if not state.totals.turns and (began := first or await self._first(tenant, run)) is not None:
+            await memory.expect(self._store, agent.bundle, began)
+        if not state.seq or state.recalling:
+            await self._recall(drive, agent, state, first)
         return drive
+
+    async def _first(self, tenant: str, run: str) -> ev.RunStarted | None:
+        entries = await self._store.read(tenant, run, limit=1)
+        event = entries[0].event if entries else None
+        return event if isinstance(event, ev.RunStarted) else None
+
+    async def _recall(self, drive: Drive, agent: BoundAgent, state: State, first: ev.RunStarted | None) -> None:
+        """Have a run told first what is remembered, if that is how it begins."""
+        if first is not None and not (first.recalls and first.base is None):
+            return
+        asked = state if first is None else evolve(state, ev.Entry(1, state.at_ms, 0, first, b""))
+        drive.tell(await memory.recalled(self._store, agent.bundle, asked, self._clock.now_ms()))
 
     async def _policies(self, tenant: str, state: State) -> InForce | None:
         return await self._policing.of(tenant, state) if self._policing is not None else None
@@ -163,10 +186,13 @@ class Preparer:
         self._live.publish(claim.tenant, claim.run, entries)
         log.error("run %s is parked: %s", claim.run, parked.reason, extra={"tenant": claim.tenant})
 
-    async def _recorder(self, tenant: str, run: str, subject: str, state: State) -> Recorder:
+    async def _recorder(
+        self, tenant: str, run: str, subject: str, state: State, agent: BoundAgent | None, user: str
+    ) -> Recorder:
         key = await self._store.key_for(tenant, subject)
+        own = None if agent is None else await memory.key_of_recalled(self._store, agent.bundle, tenant, user)
         before = state.hash or chain.genesis(tenant, run)
-        return Recorder(key, self._cipher, seq=state.seq, hash=before, at_ms=state.at_ms)
+        return Recorder(key, self._cipher, seq=state.seq, hash=before, at_ms=state.at_ms, memory=own)
 
     def _drive(
         self,
@@ -194,6 +220,11 @@ class Preparer:
             habits=self._habits,
             courses=self._courses,
         )
+
+
+def _subject(first: ev.RunStarted) -> str:
+    """Name the subject whose content key a run's content lies under."""
+    return recalled_subject(first.user) if first.remembers is not None else first.user or first.session
 
 
 def _missing(name: str) -> ev.RunParked:

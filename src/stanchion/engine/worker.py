@@ -381,7 +381,7 @@ class Worker:
 
     def _note_end(self, state: State) -> None:
         """Keep what a run leaves to the next of its session."""
-        if not state.refreshing:
+        if not (state.refreshing or state.remembers):
             self._loader.keep(state)
             _log_end(state)
         if self.ended is not None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from stanchion.core.block import outside
 from stanchion.core.bundle import Bundle, ToolSpec
 from stanchion.core.conversation import count_said, said_message
 from stanchion.core.message import Label, Part, Text, ToolResult
 from stanchion.core.path import leaves, select
 from stanchion.core.policy import ResultField
+from stanchion.core.remembered import values_in
 from stanchion.core.skill import disclosure
 from stanchion.core.state import Seen, State
 from stanchion.guard.dates import Days
@@ -67,6 +69,8 @@ class Evidence:
         """Levels of what stands in the model's context. What is sealed does not."""
         self.untrusted = False
         """Whether anything was read that is not trusted."""
+        self._remembered: Evidence | None = None
+        """What the user said in earlier sessions, as memory tells it."""
         if self._bundle.identity:
             self._speak(-1, self._bundle.identity)
 
@@ -110,7 +114,9 @@ class Evidence:
         match part:
             case Text() if label.source in _SPOKEN and label.trust != "untrusted":
                 self._speak(index, part.text)
-            case Text() if label.source in ("document", "memory", "tool"):
+            case Text() | ToolResult() if label.source == "memory":
+                self._recall(index, part.text, label)
+            case Text() if label.source in ("document", "tool"):
                 self._overhear(part.text)
             case ToolResult() if label.source == "developer":
                 self._open(label.name, part.text)
@@ -138,6 +144,19 @@ class Evidence:
         self.accounts |= {dense(text[start:end]) for start, end in accounts_in(text)}
         self.emails |= {normal("email", text[start:end]) for start, end in emails_in(text)}
         self.days.add(folded)
+
+    def _recall(self, index: int, text: str, label: Label) -> None:
+        """Take what memory tells: of what stands in no block of others, the values of facts, apart from what was said now."""
+        self._overhear(text)
+        if label.trust == "untrusted":
+            self.untrusted, text = True, outside(text)
+        for value in values_in(text):
+            self._remembered = self._remembered or Evidence(msgspec.structs.replace(self._bundle, identity=""))
+            self._remembered._speak(index, value)
+
+    def remembered(self, kind: str, value: Any) -> bool:
+        """Whether the user said a value of a kind in an earlier session, as memory tells it: less than to say it now."""
+        return self._remembered is not None and self._remembered.said(kind, value)
 
     def _overhear(self, text: str) -> None:
         self.read_urls |= {normal("url", text[start:end]) for start, end in urls_in(text)}

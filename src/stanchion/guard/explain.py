@@ -60,7 +60,7 @@ class Row(msgspec.Struct, frozen=True):
     role: Literal["destination", "bound", "content"]
     kind: str = ""
     ground: str = ""
-    """"user", "configured", "field", "allowed", "reviewer", "free", "none"; "" of content, which needs none."""
+    """"user", "configured", "field", "memory", "allowed", "reviewer", "free", "none"; "" of content, which needs none."""
     origins: tuple[Origin, ...] = ()
     note: str = ""
     """The ground in words."""
@@ -70,6 +70,7 @@ _WORDS = {
     "user": "said by the user or the developer",
     "configured": "known to the operator",
     "field": "held by a field that the policy trusts",
+    "memory": "the user said it in an earlier session",
     "allowed": "allowed by a person in this session",
     "reviewer": "written by the person who edited the call",
     "free": "needs no ground: the least that can be asked for",

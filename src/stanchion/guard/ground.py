@@ -18,8 +18,9 @@ from stanchion.core.policy import Bound, Content, Destination, Grant, GuardRules
 from stanchion.guard.evidence import Evidence
 from stanchion.guard.values import accounts_in, commands_in, emails_in, normal, pattern_of, plain, urls_in
 
-Ground = Literal["user", "configured", "field", "allowed", "reviewer", "free", "none"]
-"""Said by the user or the developer; known to the operator; held by a trusted field; granted by a person in this session; written by
+Ground = Literal["user", "configured", "field", "memory", "allowed", "reviewer", "free", "none"]
+"""Said by the user or the developer; known to the operator; held by a trusted field; said by the user in an earlier
+session, where the rules trust memory for that kind; granted by a person in this session; written by
 a reviewer; needs none; has none."""
 
 
@@ -117,6 +118,8 @@ class _Look:
             return "user", ""
         if any(self._allows(grant, kind, form) for grant in self._granted):
             return "allowed", ""
+        if kind in self._rules.memory and self._evidence.remembered(kind, value):
+            return "memory", ""
         return "none", ""
 
     def _is_known(self, kind: str, form: str, known: tuple[str, ...]) -> bool:
@@ -141,6 +144,8 @@ class _Look:
             return Finding(path, shown, "bound", role.kind, "user")
         if form and any(self._allows(grant, role.kind, form) for grant in self._granted):
             return Finding(path, shown, "bound", role.kind, "allowed")
+        if form and role.kind in self._rules.memory and self._evidence.remembered(role.kind, value):
+            return Finding(path, shown, "bound", role.kind, "memory")
         return Finding(path, shown, "bound", role.kind, "none")
 
     @staticmethod

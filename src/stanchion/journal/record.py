@@ -102,8 +102,12 @@ class Recorder:
     to be thrown away with the state that it belonged to.
     """
 
-    def __init__(self, key: Key, cipher: Cipher, *, seq: int, hash: bytes, at_ms: int) -> None:
+    def __init__(
+        self, key: Key, cipher: Cipher, *, seq: int, hash: bytes, at_ms: int, memory: Key | None = None
+    ) -> None:
+        """`memory`: the key under which lies what was recalled; None: it lies under that of the rest."""
         self.key = key
+        self.memory = memory or key
         self.cipher = cipher
         self.seq = seq
         self.hash = hash
@@ -118,7 +122,7 @@ class Recorder:
             self.seq += 1
             contents = tuple(self._content(part) for part in event.parts)
             refs = tuple(
-                chain.PartRef(kind_of(part), part.label, self.key.id, _text(stored.commit), size)
+                chain.PartRef(kind_of(part), part.label, stored.key, _text(stored.commit), size)
                 for part, (stored, size) in zip(event.parts, contents, strict=True)
             )
             tag = str(event.__struct_config__.tag)
@@ -131,8 +135,9 @@ class Recorder:
 
     def _content(self, part: Part) -> tuple[Content, int]:
         content = pack(part)
-        commit = chain.commitment(self.key.salt, content)
-        return Content(self.key.id, commit, self.cipher.seal(self.key, content)), len(content)
+        key = self.memory if part.label.source == "memory" else self.key
+        commit = chain.commitment(key.salt, content)
+        return Content(key.id, commit, self.cipher.seal(key, content)), len(content)
 
 
 def read_envelope(envelope: bytes) -> chain.Envelope:

@@ -27,6 +27,7 @@ from stanchion.journal.share import INTERACTIVE, NOBODY, Ahead, NoPlace, Ready, 
 from stanchion.journal.tray import Tray, TrayItem
 
 if TYPE_CHECKING:
+    from stanchion.journal.memory import Memories
     from stanchion.journal.moving import Moving
 
 Status = Literal["queued", "runnable", "waiting", "parked", "ended"]
@@ -323,6 +324,11 @@ class Store(Protocol):
     @property
     def schedules(self) -> Schedules:
         """Runs that are to start at certain times."""
+        ...
+
+    @property
+    def memories(self) -> Memories:
+        """What is remembered of users."""
         ...
 
     @property

@@ -12,13 +12,20 @@ from __future__ import annotations
 import msgspec
 
 from stanchion.context import life
-from stanchion.context.assemble import assemble, bound_input_tokens, preamble, prefix_digest, unbounded_parts
+from stanchion.context.assemble import (
+    assemble,
+    bound_alone,
+    bound_input_tokens,
+    preamble,
+    prefix_digest,
+    unbounded_parts,
+)
 from stanchion.core import event as ev
 from stanchion.core.bundle import EXTRACT, Bundle, Route
 from stanchion.core.kept import predicted
 from stanchion.core.message import RUNTIME, ModelRequest, Part, Text, ToolCall, text_of
 from stanchion.core.state import ModelCall, State, Trial
-from stanchion.loop import answer, cascade, check, compact, honest, limit, step
+from stanchion.loop import answer, cascade, check, compact, honest, limit, remember, step
 from stanchion.loop.cascade import Chosen
 from stanchion.loop.detect import detect
 from stanchion.loop.effect import Abort, CallModel, Decision, HandIn, Moment, View
@@ -46,8 +53,12 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
         return Decision(events=lost)
     if state.cancelled_by:
         return _wind_down(state, view, "cancelled", "cancelled")
+    if state.recalling:
+        return NOTHING  # the worker puts it in front of what follows
     if state.refreshing:
         return _refresh(state, view, moment)
+    if state.remembers:
+        return _remember(state, view, moment)
     checked = check.inputs(state, view, moment)
     answered = None if checked.events else _answered(state, view, moment)
     if decision := next((found for found in (checked, answered) if found is not None and found.events), None):
@@ -84,6 +95,25 @@ def _refresh(state: State, view: View, moment: Moment) -> Decision:
         return _finish(state, view, "halted", over, parts=())
     decision = _call_model(state, view, moment, Chosen(), route=max(state.prompted_route, 0), turn=1, attempt=1)
     return _bounded_wait(decision, limit.end_ms(state, moment.now_ms))
+
+
+def _remember(state: State, view: View, moment: Moment) -> Decision:
+    """Ask a model what is to be remembered of another run, until it has answered once."""
+    model = state.model
+    if model is not None and model.in_flight:
+        return NOTHING
+    route = min(view.bundle.step_route("remember"), len(view.bundle.every_route) - 1)
+    if model is not None and not (model.retryable and model.tries < view.bundle.route(route).retry.attempts):
+        return _finish(state, view, "failed", f"model:{model.code}", parts=())
+    if model is not None and moment.now_ms < model.retry_at_ms:
+        return Decision(wake_at_ms=model.retry_at_ms)
+    if state.totals.turns or not remember.passages(state, view.bundle):
+        unfit = isinstance(remember.learned(state, view.bundle), str)
+        return _finish(state, view, *(("failed", "malformed") if unfit else ("done", "")), parts=())
+    if over := limit.out_of_time(state, moment.now_ms):
+        return _finish(state, view, "halted", over, parts=())
+    attempt = model.attempt + 1 if model is not None else 1
+    return _call_model(state, view, moment, Chosen("remember"), route=route, turn=1, attempt=attempt)
 
 
 def _bounded_wait(decision: Decision, end_ms: int) -> Decision:
@@ -320,7 +350,8 @@ def _call_model(
     """Start an attempt at a model call, within what is left of money and tokens."""
     if decision := _refused(state, view, moment):
         return decision
-    tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
+    asked = remember.request(state, view.bundle, view.bundle.route(route)) if state.remembers else None
+    tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route) if asked is None else bound_alone(asked)
     kept, chosen = _kept_for(state, view, moment, view.bundle.route(route))
     batch = attempt == 1 and _may_wait(state, view, moment, route)
     allowed = limit.allow_call(state, chosen, tokens, batch=batch)
@@ -359,7 +390,7 @@ def _call_model(
         handed = HandIn(turn, attempt, route, allowed.reserved)
         return Decision(events=(*_resets(state, route), started), effects=(handed,))
     request = msgspec.structs.replace(
-        assemble(state, view.bundle, view.preamble(mark=state.mark), chosen, keeps=started.cache_keeps),
+        asked or assemble(state, view.bundle, view.preamble(mark=state.mark), chosen, keeps=started.cache_keeps),
         max_output_tokens=allowed.max_output_tokens,
     )
     model = state.model
@@ -370,6 +401,9 @@ def _call_model(
 
 def _kept_for(state: State, view: View, moment: Moment, route: Route) -> tuple[life.Life, Route]:
     """Settle for how long a request is kept; a refresh asks for the shortest answer that its provider takes."""
+    if state.remembers:  # it is asked once
+        most = min(route.max_output_tokens, remember.MAX_OUTPUT_TOKENS)
+        return "off", msgspec.structs.replace(route, cache="off", max_output_tokens=most)
     kept = life.life(state, route, moment.habit, moment.now_ms, _estimated(state, view))
     most = min(route.max_output_tokens, REFRESH_TOKENS) if state.refreshing else route.max_output_tokens
     return kept, msgspec.structs.replace(route, cache=kept, max_output_tokens=most)
@@ -412,6 +446,8 @@ def _given_up(state: State, code: str, moment: Moment | None) -> ev.ModelCallFai
 
 def _resets(state: State, route: int) -> tuple[ev.Event, ...]:
     """Say that the next request does not go on from the one before it (I8)."""
+    if state.remembers:  # what it asks goes on from nothing
+        return ()
     if state.prompted not in ("", state.bundle):
         return (ev.PrefixReset(reason="bundle"),)
     if state.rewritten:

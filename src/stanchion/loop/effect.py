@@ -99,6 +99,8 @@ class CallTool(msgspec.Struct, frozen=True):
     """An earlier attempt may have been done: that this one was not does not settle the call."""
     ask: Ask | None = None
     """It is an `extract`."""
+    said: Label | None = None
+    """Of what `remember_fact` is to remember: who said it."""
 
 
 class CheckText(msgspec.Struct, frozen=True):

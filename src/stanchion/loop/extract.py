@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stanchion.context.assemble import WIRE_TOKENS
+from stanchion.context.assemble import bound_alone
 from stanchion.core import event as ev
 from stanchion.core.block import marked
 from stanchion.core.bundle import Bundle, Route, ToolSpec
@@ -63,7 +63,7 @@ def attempt(state: State, call: Call, spec: ToolSpec, checked: bytes, bundle: Bu
         bundle.route(number), max_output_tokens=min(bundle.route(number).max_output_tokens, MAX_OUTPUT_TOKENS)
     )
     request = _request(state, call, asked, sealed, route)
-    tokens = len(msgspec.json.encode(request)) + WIRE_TOKENS
+    tokens = bound_alone(request)
     allowed = limit.allow_call(state, route, tokens)
     if allowed.limit:
         return f"Not done: what is left of this run's limit ({allowed.limit}) does not suffice."

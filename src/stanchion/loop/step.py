@@ -21,8 +21,10 @@ from stanchion.core.bundle import (
     DECLARE_PLAN,
     EXTRACT,
     FIND_TOOLS,
+    MEMORY_TOOLS,
     READ_HISTORY,
     READ_RESULT,
+    REMEMBER,
     USE_SKILL,
     Bundle,
     ToolSpec,
@@ -32,7 +34,7 @@ from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.grant import covered
 from stanchion.guard.judge import Verdict, call_digest, judge
 from stanchion.guard.standing import standing
-from stanchion.loop import check, compact, extract, find, plan, skill
+from stanchion.loop import check, compact, extract, find, plan, remember, skill
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -158,7 +160,7 @@ def _judge(state: State, call: Call, index: int, view: View, moment: Moment) -> 
 
 
 def _built_in(state: State, call: Call, checked: bytes, spec: ToolSpec, view: View) -> list[ev.Event] | None:
-    """Answer what the loop itself can, and let an `extract` be started. None: it is a tool of the agent."""
+    """Answer what the loop itself can, and let an `extract` be started, or what reads and writes memory. None: it is a tool of the agent."""
     allowed = _judged(call, "allow", "built_in", spec.name, call_digest(spec.name, checked))
     if spec.name == READ_RESULT:
         return [_judged(call, "allow", "built_in", spec.name, ""), _read_result(state, call, checked, spec)]
@@ -180,6 +182,8 @@ def _built_in(state: State, call: Call, checked: bytes, spec: ToolSpec, view: Vi
         return [allowed, _result(call, "ok", told.text, told.label)]
     if spec.name == CALL_TOOL:  # one that could be taken for a call of a tool is one already
         return [_result(call, "invalid", f"{CALL_TOOL} calls another tool: say its name, and its arguments.")]
+    if spec.name in MEMORY_TOOLS:
+        return [allowed]
     if spec.name == EXTRACT:
         problem = extract.problem(state, checked)
         return [_result(call, "invalid", problem)] if problem else [allowed]
@@ -308,6 +312,7 @@ def _attempt(
         doubtful=spec.effect != "read" and mode == "run",
         max_result_chars=spec.max_result_chars,
         in_doubt=call.in_doubt,
+        said=remember.said_by(state, str(msgspec.json.decode(checked)["value"])) if spec.name == REMEMBER else None,
     )
     return Decision(events=(started,), effects=(effect,))
 

@@ -11,6 +11,7 @@ from stanchion.runtime.files import load_agents
 from stanchion.runtime.following import Draining
 from stanchion.runtime.forecasting import ForecastQuestion
 from stanchion.runtime.keys import Reviewer, reviewer_of
+from stanchion.runtime.remembering import FactView, Forgotten, RememberedView
 from stanchion.runtime.scheduling import ScheduleView
 from stanchion.runtime.shape import (
     Approval,
@@ -37,12 +38,15 @@ __all__ = [
     "DeliveryView",
     "Draining",
     "EndpointView",
+    "FactView",
     "ForecastQuestion",
     "ForecastView",
+    "Forgotten",
     "GrantView",
     "LiveDelta",
     "Precedent",
     "Redirect",
+    "RememberedView",
     "Reviewer",
     "RunView",
     "Runtime",

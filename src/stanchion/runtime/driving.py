@@ -4,6 +4,7 @@ gate       what limits that all workers share allow         worker    drives run
 deliverer  posts what was announced to webhooks             batcher   hands in model calls that wait for a batch
 alarm      starts what schedules say                    keeper    reads what idle sessions have in a provider's cache, before it lapses
 watcher    tells when budgets cross a line, and when far more than usual is spent
+rememberer looks what is to be remembered of runs that have ended
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from stanchion.engine.live import Live
 from stanchion.engine.load import Loader
 from stanchion.engine.policing import Policing
 from stanchion.engine.port import MakeEngine
+from stanchion.engine.remember import Rememberer
 from stanchion.engine.worker import Worker, WorkerSettings
 from stanchion.guard.redact import Redactor
 from stanchion.journal.quota import Quota
@@ -111,11 +113,13 @@ class Driving:
         )
         self.keeper = Keeper(store, self.worker.start, clock, self.worker.habits, agents.get, new_id)
         self.watcher = Watcher(store, clock)
+        self.rememberer = Rememberer(store, self.worker.start, loader, clock, agents.get, tuple(agents), new_id)
         self.worker.ended = self._ended
 
     def _ended(self, state: State) -> None:
         self.keeper.ended(state)
         self.watcher.ended(state)
+        self.rememberer.ended(state)
 
     async def open(self, start: StartScheduled, schedules: Scheduling) -> None:
         """Take the driver's seat and begin. Raises `ConfigError`."""
@@ -136,6 +140,7 @@ class Driving:
     async def drain(self, grace_s: float) -> None:
         """Let go of all runs within the grace (seconds)."""
         await self.keeper.aclose()
+        await self.rememberer.aclose()
         await self.worker.drain(grace_s)
 
     async def aclose(self) -> None:
@@ -150,6 +155,8 @@ class Driving:
         deliverer = Deliverer(self._store, self._clock, settings.webhooks)
         deliverer.open()
         self.keeper.open()
+        self.rememberer.open()
+        self._stack.push_async_callback(self.rememberer.aclose)
         self._stack.push_async_callback(self.keeper.aclose)
         self._stack.push_async_callback(deliverer.aclose)
         if settings.adopt:

@@ -3,7 +3,7 @@
 With `drive=False` it looks and posts only, and may stand beside a process that drives the same store. If it knows
 agents it accepts their runs too, and leaves them to whoever drives. What is more than a few lines is done next door:
 `opening`, `driving`, `starting`, `following`, `deciding`, `proof`, `moving`. What is no run's has a desk of its own:
-`schedules`, `webhooks`, `shares`, `quotas`, `keys`, `costs`, `forecasting`.
+`schedules`, `webhooks`, `shares`, `quotas`, `keys`, `costs`, `forecasting`, `memory`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ from stanchion.runtime.name import checked, checked_ledger, checked_step, new_id
 from stanchion.runtime.opening import batch_clients, bind_agents, open_store
 from stanchion.runtime.policies import Places, PolicyFiles, places_of, read_policies, recorded
 from stanchion.runtime.quotas import Limiting, read_quotas
+from stanchion.runtime.remembering import Remembering
 from stanchion.runtime.reviewing import Reviewing, Wanted
 from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
 from stanchion.runtime.secrecy import Redacting, check_names, known_secrets
@@ -114,6 +115,7 @@ class Runtime:
         self.costs = Costs(store)
         self._courses = Courses(store, clock)
         self.forecasting = Forecasting(store, self._courses, agents)
+        self.memory = Remembering(store, agents, clock, self.redactor, self._content_erased)
         self.connections = Connecting(
             store, agents.values(), clock, environment or {}, partial(self.secrets.add, minted=True)
         )
@@ -211,6 +213,7 @@ class Runtime:
         self._driving = Driving(*parts, settings, shared=self._shared, courses=self._courses)
         self._starter = Starter(self.store, self._driving.worker, self._clock, self._expires_s)
         self._starter.spent = self._driving.watcher.spent
+        self.memory.rememberer = self._driving.rememberer
         await self._driving.open(self._start_scheduled, self.schedules)
         self._relay.drives()
 
@@ -264,7 +267,8 @@ class Runtime:
             if self._driving is not None:
                 closing.push_async_callback(self._driving.aclose)
             for agent in self._bound.values():
-                for client in (*agent.clients, *agent.classifiers.values()):
+                embedders = () if agent.embedder is None else (agent.embedder,)
+                for client in (*agent.clients, *agent.classifiers.values(), *embedders):
                     closing.push_async_callback(client.aclose)
             if self._driving is not None:
                 await self._driving.drain(grace_s)
@@ -338,6 +342,7 @@ class Runtime:
             mark=bound.bundle.guard.mark,
             checked=bound.view.checked,
             quarantine=bound.bundle.guard.quarantine,
+            recalls=bool(user) and bound.bundle.memory is not None,
             refreshed_ms=self._driving.keeper.refreshed_ms(tenant, session) if self._driving else 0,
             parts=(*bound.redactor.parts(parts), *narrowed),
         )
@@ -639,6 +644,10 @@ class Runtime:
     async def erase(self, subject: str, *, tenant: str = "default") -> bool:
         """Destroy the content of a user (or of a session without one) for ever. The chains still verify."""
         done = await self.store.destroy_key(tenant, subject)
+        forgotten = await self.memory.forget(subject, tenant=tenant) if checked(subject, "subject") else None
+        self._content_erased()
+        return done or (forgotten is not None and bool(forgotten.versions or forgotten.journals))
+
+    def _content_erased(self) -> None:
         self._loader.clear()
         self._reviewing.clear()
-        return done

@@ -82,7 +82,7 @@ class Forecasting:
 
     async def during(self, state: State, bundle: Bundle | None) -> ForecastView | None:
         """Say what a run that is under way will cost. None: it is over, or nothing can be said."""
-        if state.ended or state.parked or state.refreshing or bundle is None or not state.agent:
+        if state.ended or state.parked or state.refreshing or state.remembers or bundle is None or not state.agent:
             return None
         progress = progress_of(state)
         forecast = await self._courses.told(state.tenant, state.agent, progress)

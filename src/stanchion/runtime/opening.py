@@ -23,6 +23,7 @@ from stanchion.journal.sqlite.schema import APPLICATION_ID
 from stanchion.journal.store import Store
 from stanchion.model.batch import BatchClient
 from stanchion.model.client import ModelClient
+from stanchion.model.embedding import Embedder, opened_embedder
 from stanchion.model.moderation import is_classifier, opened
 from stanchion.model.providers import account, family, has_batches, open_batches, open_client, resolve_endpoint
 from stanchion.plugin import pure_checks
@@ -103,6 +104,7 @@ def _bind(
 ) -> BoundAgent:
     registry = agent.registry()
     bundle = agent.bundle(registry, load_prices(), datetime.now(UTC).date().isoformat(), framework=version("stanchion"))
+    embedder = _embedder(agent, environment) if drive else None
     check = OutputCheck(agent.output) if agent.output is not None else None
     checks = pure_checks(agent.checks)
     if not drive:
@@ -124,7 +126,12 @@ def _bind(
     if bundle.search is not None:
         bound.view.catalogue.prepare()
     asked = {plug.name: plug for plug in (opened(given, environment) for given in agent.checks if is_classifier(given))}
-    return replace(bound, classifiers=asked, accounts=accounts, broker=Broker(agent.credentials))
+    return replace(bound, classifiers=asked, accounts=accounts, broker=Broker(agent.credentials), embedder=embedder)
+
+
+def _embedder(agent: Agent, environment: Mapping[str, str]) -> Embedder | None:
+    given = agent.memory.embeddings if agent.memory is not None else None
+    return None if given is None else opened_embedder(given, environment)
 
 
 def _replaced(model: str, provider: str, clients: Mapping[str, ModelClient]) -> ModelClient | None:

@@ -262,7 +262,7 @@ class RowModel(BaseModel):
     value: Any
     role: Literal["destination", "bound", "content"]
     kind: str
-    ground: Literal["user", "configured", "field", "allowed", "reviewer", "free", "none", ""]
+    ground: Literal["user", "configured", "field", "memory", "allowed", "reviewer", "free", "none", ""]
     origins: list[OriginModel]
     note: str = Field(description="The ground in words.")
 

@@ -37,6 +37,7 @@ from stanchion.server.routes import (
     costs,
     dlq,
     health,
+    memory,
     quotas,
     runs,
     schedules,
@@ -114,7 +115,7 @@ def create_app(runtime: Runtime, settings: Settings | None = None) -> FastAPI:
             )
         )
     )
-    app.include_router(_versioned((schedules.router, webhooks.router, connections.router, costs.router)))
+    app.include_router(_versioned((schedules.router, webhooks.router, connections.router, costs.router, memory.router)))
     return app
 
 

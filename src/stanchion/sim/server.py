@@ -2,6 +2,7 @@
 
     POST /v1/messages  /v1/chat/completions  /v1/responses     the wires     GET /v1/models
     POST /v1/moderations                                       flags what the script says (moderations.py)
+    POST /v1/embeddings                                        vectors of words (embeddings.py)
     POST /v1/messages/batches  /v1/files  /v1/batches          the batch APIs (batches.py)
     PUT  /sim/conversations/{id}   load a recorded conversation     GET /sim/conversations
     PUT  /sim/script  /sim/faults  /sim/pacing  /sim/limits         GET /bill  /limits  /health     POST /sim/reset
@@ -23,6 +24,7 @@ from aiohttp import web
 
 from stanchion.core.caching import LONG_TTL, cache_rules
 from stanchion.core.errors import InputError, StanchionError
+from stanchion.sim import embeddings
 from stanchion.sim.batches import Batches, Reply
 from stanchion.sim.bill import Bill, Line, Sheet
 from stanchion.sim.cache import Found, PrefixCache
@@ -97,6 +99,7 @@ class SimServer:
         if self.settings.batch_s is not None:
             self._batches.add_to(app.router)
         app.router.add_post("/v1/moderations", self._moderate)
+        app.router.add_post("/v1/embeddings", self._embed)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/bill", self._bill)
@@ -303,6 +306,10 @@ class SimServer:
     async def _moderate(self, request: web.Request) -> web.Response:
         _key(request)
         return _json(self.moderations.answer(self.script.moderations, await request.read()))
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        _key(request)
+        return _json(embeddings.answer(await request.read()))
 
     async def _models(self, request: web.Request) -> web.Response:
         _key(request)

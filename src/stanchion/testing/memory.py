@@ -37,6 +37,7 @@ from stanchion.journal.store import (
 )
 from stanchion.testing.memory_alert import MemoryAlerts
 from stanchion.testing.memory_connection import MemoryConnections
+from stanchion.testing.memory_facts import MemoryMemories
 from stanchion.testing.memory_moving import MemoryMoving
 from stanchion.testing.memory_outbox import MemoryOutbox
 from stanchion.testing.memory_quota import MemoryQuotas
@@ -76,6 +77,7 @@ class MemoryStore:
         self._seen = 0
         self.schedules = MemorySchedules(self, clock)
         self.connections = MemoryConnections(self)
+        self.memories = MemoryMemories(self)
         self.outbox = MemoryOutbox(self, clock)
         self.alerts = MemoryAlerts(self)
         self.sharing = MemorySharing(self, clock)

@@ -42,6 +42,7 @@ from stanchion.journal.store import (
 )
 from stanchion.testing.memory_books import Books
 from stanchion.testing.memory_connection import ConnectionRow
+from stanchion.testing.memory_facts import FactTables
 from stanchion.testing.memory_outbox import OutboxTables
 from stanchion.testing.memory_quota import QuotaTables
 from stanchion.testing.memory_share import ShareTables
@@ -145,6 +146,7 @@ class Tables:
         self.api_keys: dict[str, ApiKey] = {}
         self.schedules: dict[Place, Schedule] = {}
         self.connections: dict[tuple[str, str, str], ConnectionRow] = {}
+        self.facts = FactTables()
         self.outbox = OutboxTables()
         self.alerts: dict[tuple[str, str, str, int], Alert] = {}
         self.tray = TrayTables()
@@ -360,6 +362,9 @@ class Tables:
             key = self._subjects[tenant, subject] = self._make_key()
             self._contents[tenant, key.id] = {}
         return key
+
+    def known_key(self, tenant: str, subject: str) -> Key | None:
+        return self._subjects.get((tenant, subject))
 
     def keys(self, tenant: str) -> Sequence[Key]:
         return [key for _, key in self.subject_keys(tenant)]

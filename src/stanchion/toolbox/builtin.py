@@ -7,6 +7,7 @@ use_skill       read the instructions for a task                          (Agent
 find_tools      look for tools that are not shown                         (Agent.search)
 call_tool       call one of them; the loop never sees a call of it        (Agent.search)
 read_history    read what was said before and is in the prompt no more    (Agent.compaction)
+recall_memory, remember_fact, write_note                                  (Agent.memory)
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from stanchion.core.bundle import (
     DECLARE_PLAN,
     EXTRACT,
     FIND_TOOLS,
+    NOTE,
     READ_HISTORY,
     READ_RESULT,
+    RECALL,
+    REMEMBER,
     USE_SKILL,
     ToolSpec,
 )
+from stanchion.core.fact import MAX_NAME_CHARS, MAX_VALUE_CHARS
 from stanchion.core.quarantine import MAX_FIELDS, FieldType
+from stanchion.core.remembered import MemoryRules
 from stanchion.toolbox.arguments import Arguments
 from stanchion.toolbox.signature import EMPTY, Parameter
 
@@ -61,6 +67,7 @@ def built_in(
     search: bool = False,
     groups: Sequence[str] = (),
     history: bool = False,
+    memory: MemoryRules | None = None,
 ) -> Mapping[str, BuiltIn]:
     """Make the tools that an agent has beside its own. `groups`: the groups of those, for `search` to name."""
     made = [_read_result()]
@@ -74,6 +81,10 @@ def built_in(
         made += [_find_tools(groups), _call_tool()]
     if history:
         made.append(_read_history())
+    if memory is not None:
+        made += [_recall()] if memory.recall else []
+        made += [_remember()] if memory.remember else []
+        made += [_note()] if memory.notes else []
     return {one.spec.name: one for one in made}
 
 
@@ -202,3 +213,65 @@ def _extract() -> BuiltIn:
     )
     spec = ToolSpec(EXTRACT, described, arguments.schema, "read", timeout_s=EXTRACT_TIMEOUT_S)
     return BuiltIn(spec, arguments)
+
+
+_DATE = r"^(\d{4}-\d{2}-\d{2})?$"
+
+
+def _recall() -> BuiltIn:
+    asked = "What you want to know, in words that may stand in it."
+    as_of = 'A date (2026-03-31): what held then. "": what holds now.'
+    known_at = 'A date: what was known then. "": what is known now.'
+    arguments = Arguments(
+        RECALL,
+        (
+            Parameter(
+                "query", Annotated[str, Field(description=asked, min_length=1, max_length=500)], EMPTY, "argument"
+            ),
+            Parameter("as_of", Annotated[str, Field(description=as_of, pattern=_DATE)], "", "argument"),
+            Parameter("known_at", Annotated[str, Field(description=known_at, pattern=_DATE)], "", "argument"),
+        ),
+        {},
+        strict_mode=False,
+    )
+    described = "Search what is remembered of this user from earlier conversations: facts, what was done before, notes."
+    return BuiltIn(ToolSpec(RECALL, described, arguments.schema, "read"), arguments)
+
+
+def _remember() -> BuiltIn:
+    name = 'Of few plain words, as in "home city".'
+    value = "In the user's own words."
+    since = 'A date (2026-03-31) from when on it holds. "": now.'
+    arguments = Arguments(
+        REMEMBER,
+        (
+            Parameter(
+                "attribute", Annotated[str, Field(description=name, max_length=MAX_NAME_CHARS)], EMPTY, "argument"
+            ),
+            Parameter("value", Annotated[str, Field(description=value, max_length=MAX_VALUE_CHARS)], EMPTY, "argument"),
+            Parameter("subject", Annotated[str, Field(max_length=MAX_NAME_CHARS)], "user", "argument"),
+            Parameter("since", Annotated[str, Field(description=since, pattern=_DATE)], "", "argument"),
+        ),
+        {},
+        strict_mode=False,
+    )
+    described = (
+        "Remember a fact about this user for later conversations, when the user asks for it or says something lasting. It replaces "
+        "what was known of the same attribute."
+    )
+    return BuiltIn(ToolSpec(REMEMBER, described, arguments.schema, "write", keyed=True), arguments)
+
+
+def _note() -> BuiltIn:
+    text = "What to note. An empty text takes the note away."
+    arguments = Arguments(
+        NOTE,
+        (
+            Parameter("name", Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)], EMPTY, "argument"),
+            Parameter("text", Annotated[str, Field(description=text, max_length=MAX_VALUE_CHARS)], EMPTY, "argument"),
+        ),
+        {},
+        strict_mode=False,
+    )
+    described = "Write a note for yourself, which you have again in later conversations with this user. One of its name is replaced."
+    return BuiltIn(ToolSpec(NOTE, described, arguments.schema, "write", keyed=True), arguments)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from stanchion.core.bundle import ToolSpec
 from stanchion.core.errors import ConfigError
+from stanchion.core.remembered import MemoryRules
 from stanchion.toolbox.answer import Answer, Checked, Failure, Problem, Reconciled, ToolContext
 from stanchion.toolbox.builtin import built_in
 from stanchion.toolbox.call import Mint
@@ -40,10 +41,10 @@ class Registry:
         skills: bool = False,
         search: bool = False,
         history: bool = False,
+        memory: MemoryRules | None = None,
     ) -> None:
         """`freeze`, `quarantine`: as in the agent's `GuardRules`, for what it has beside its own tools. `skills`: it has some.
-        `search`: some of its tools are not shown, and found.
-        `history`: its conversations are compacted.
+        `search`: some of its tools are not shown, and found. `history`: its conversations are compacted. `memory`: what it remembers.
         """
         self._deps = Dependencies(deps or {})
         self._threads = Threads(threads)
@@ -54,7 +55,13 @@ class Registry:
             self._add(_as_tool(given))
         groups = [bound.spec.group for bound in self._bound.values()]
         self._built_in = built_in(
-            freeze=freeze, quarantine=quarantine, skills=skills, search=search, groups=groups, history=history
+            freeze=freeze,
+            quarantine=quarantine,
+            skills=skills,
+            search=search,
+            groups=groups,
+            history=history,
+            memory=memory,
         )
         made = (one.spec for one in self._built_in.values())
         self.specs: tuple[ToolSpec, ...] = (*(bound.spec for bound in self._bound.values()), *made)

@@ -11,7 +11,7 @@ from stanchion.core.errors import ConfigError
 from stanchion.core.policy import Answer, Grant, GuardRules, Known, Level
 from stanchion.guard.values import normal
 
-GROUNDS = ("user", "configured", "field", "allowed", "reviewer", "free", "none")
+GROUNDS = ("user", "configured", "field", "memory", "allowed", "reviewer", "free", "none")
 _ANSWERS: tuple[str, ...] = get_args(Answer)
 _ANSWERED = ("ungrounded", "ungrounded_irreversible", "copied_url", "composed_url", "flow", "shape")
 
@@ -30,6 +30,8 @@ def _problems(rules: GuardRules, tools: Mapping[str, ToolSpec]) -> Iterator[str]
     for name in ("mark", "freeze", "quarantine"):
         if not isinstance(getattr(rules, name), bool):
             yield f"{name} must be True or False"
+    if isinstance(rules.memory, str) or not all(isinstance(kind, str) and kind for kind in rules.memory):  # pyright: ignore[reportUnnecessaryIsInstance]
+        yield f'memory must be a list of kinds of values, as in ("email",), not {rules.memory!r}'
     if rules.pii not in ("keep", "redact"):
         yield f'pii must be "keep" or "redact", not {rules.pii!r}'
     for tier in rules.confirm:

@@ -33,6 +33,7 @@ from stanchion.journal.postgres.connections import PostgresConnections
 from stanchion.journal.postgres.errors import LOST, refused
 from stanchion.journal.postgres.lane import Lane
 from stanchion.journal.postgres.line import Line
+from stanchion.journal.postgres.memory import PostgresMemories
 from stanchion.journal.postgres.moving import PostgresMoving
 from stanchion.journal.postgres.outbox import PostgresOutbox
 from stanchion.journal.postgres.places import KnownShares
@@ -99,6 +100,7 @@ class PostgresStore:
         self._sealed = not isinstance(cipher, Identity)
         self.moving = PostgresMoving(reader, cipher, sealed=self._sealed)
         self.schedules = PostgresSchedules(reader)
+        self.memories = PostgresMemories(reader, cipher, sealed=self._sealed)
         self.connections = PostgresConnections(reader)
         self.outbox = PostgresOutbox(reader)
         self.alerts = PostgresAlerts(reader, self.outbox.ring)

@@ -14,6 +14,7 @@ from stanchion.journal.relay import Overheard
 from stanchion.journal.share import NOBODY, Ahead, Ready
 from stanchion.journal.sqlite.alerts import SqliteAlerts
 from stanchion.journal.sqlite.connections import SqliteConnections
+from stanchion.journal.sqlite.memory import SqliteMemories
 from stanchion.journal.sqlite.moving import SqliteMoving
 from stanchion.journal.sqlite.outbox import SqliteOutbox
 from stanchion.journal.sqlite.packing import pack
@@ -62,6 +63,7 @@ class SqliteStore:
         self.tray = SqliteTray(writer, reader, clock)
         self.moving = SqliteMoving(writer, reader, cipher, sealed=self._sealed)
         self.schedules = SqliteSchedules(writer, reader, clock)
+        self.memories = SqliteMemories(writer, reader, cipher, clock, sealed=self._sealed)
         self.connections = SqliteConnections(writer, reader)
         self.outbox = SqliteOutbox(writer, reader, clock)
         self.alerts = SqliteAlerts(writer, reader, self.outbox.ring)

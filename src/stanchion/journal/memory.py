@@ -1,0 +1,172 @@
+"""The port of memory: what is remembered of users, and of which runs it is still to be learned. Part of the store's (`Store.memories`).
+
+A version of a fact is a row with its times and a body. Bodies are content: sealed under a key of their own (`subject_of`). What
+journals hold of recalled memory lies under another (`recalled_subject`), so that forgetting takes both and leaves what the user said. What an operation does
+to the rows is `core.fact`; a store applies all operations of a change at once, or none, and once under each key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from stanchion.core.chain import commitment
+from stanchion.core.fact import Fact, Operation, Owner, Revision, key_of, revise
+from stanchion.journal.record import Cipher
+from stanchion.journal.store import Key
+
+MOST = 10_000
+"""Versions that one reading gives, the newest."""
+DANGLING_MS = 24 * 3_600_000
+"""A run that is expected and did not begin within so long is not waited for."""
+_with = msgspec.structs.replace
+
+
+def subject_of(user: str) -> str:
+    """Name the subject of the content key under which a user's memory lies. No user has a slash in the name."""
+    return f"{user}/memory"
+
+
+def recalled_subject(user: str) -> str:
+    """Name the subject of the content key under which journals hold what was recalled of a user, or looked for."""
+    return f"{user}/recalled"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Operations that are applied together, once. `due`: the run that they were learned from; it is not due any more then."""
+
+    owner: Owner
+    key: str
+    at_ms: int
+    """When it is believed from."""
+    operations: tuple[Operation, ...]
+    due: str = ""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A run that has ended and of which is to be learned."""
+
+    tenant: str
+    run: str
+    agent: str
+    user: str
+    tries: int
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """That there is something of a user."""
+
+    user: str
+    space: str
+    facts: int
+    """Versions that are believed."""
+    updated_ms: int
+
+
+class FactRow(msgspec.Struct, frozen=True, array_like=True):
+    """A version as it lies there: what changes, and its body, which never does."""
+
+    id: str
+    space: str
+    kind: str
+    about: bytes
+    recorded_ms: int
+    ended_ms: int
+    why: str
+    replaced_by: str
+    key: str
+    by: str
+    body: bytes
+
+
+class Memories(Protocol):
+    """Where memory is kept. Every method may raise `JournalError`."""
+
+    async def apply(self, change: Change) -> int | None:
+        """Apply a change; give how many versions it wrote or ended.
+
+        None: its key was applied before, or the run that it is due for is not due (any more).
+        """
+        ...
+
+    async def facts(
+        self,
+        owner: Owner,
+        *,
+        recorded_ms: int = 0,
+        history: bool = False,
+        kinds: Collection[str] = (),
+        limit: int = MOST,
+    ) -> Sequence[Fact]:
+        """List what is believed of a user (or was, at `recorded_ms`), oldest first; with `history` all versions.
+
+        Space "" is all spaces.
+        """
+        ...
+
+    async def users(self, tenant: str, *, after: str = "", limit: int = 50) -> Sequence[Remembered]:
+        """List who is remembered, by name, from behind a user on."""
+        ...
+
+    async def forget(self, tenant: str, user: str, *, ids: Collection[str] = ()) -> int:
+        """Erase versions for ever; give how many. With `ids`: those, and all others about the same. Without: all, and what is due."""
+        ...
+
+    async def expect(self, due: Due) -> None:
+        """Note before a run begins that there is to be learned from it."""
+        ...
+
+    async def due(self, agents: Collection[str], *, limit: int = 20) -> Sequence[Due]:
+        """List expected runs of these agents that have ended, the longest waiting first. Drops those that never began."""
+        ...
+
+    async def later(self, tenant: str, run: str, *, in_ms: int) -> None:
+        """Put a run off, as one more try."""
+        ...
+
+    async def drop(self, tenant: str, run: str) -> None:
+        """Learn nothing (more) from a run."""
+        ...
+
+
+def about(key: Key, kind: str, subject: str, attribute: str) -> bytes:
+    """What a row is about, so that only who has the key's salt can tell."""
+    return commitment(key.salt, key_of(kind, subject, attribute).encode())
+
+
+def pack(fact: Fact, owner: Owner, key: Key, cipher: Cipher) -> FactRow:
+    """Make the row of a new version."""
+    bare = _with(fact, ended_ms=0, why="", replaced_by="", space="")
+    body = cipher.seal(key, msgspec.msgpack.encode(bare))
+    place = about(key, fact.kind, fact.subject, fact.attribute)
+    space = fact.space or owner.space
+    return FactRow(fact.id, space, fact.kind, place, fact.recorded_ms, 0, "", "", key.id, fact.by, body)
+
+
+_decode = msgspec.msgpack.Decoder(Fact).decode
+
+
+def unpack(row: FactRow, key: Key, cipher: Cipher) -> Fact:
+    """Read a row."""
+    body: Any = _decode(cipher.open(key, row.body))
+    return _with(body, ended_ms=row.ended_ms, why=row.why, replaced_by=row.replaced_by, space=row.space)
+
+
+def unpacked(rows: Sequence[FactRow], key: Key | None, cipher: Cipher) -> list[Fact]:
+    """Read the rows that lie under a key. What lies under one that was destroyed is nobody's any more."""
+    return [] if key is None else [unpack(row, key, cipher) for row in rows if row.key == key.id]
+
+
+def operation_key(change: Change, number: int) -> str:
+    """Name an operation of a change."""
+    return f"{change.key}#{number}"
+
+
+def planned(change: Change, number: int, known: Sequence[FactRow], key: Key, cipher: Cipher) -> Revision:
+    """Say what an operation of a change does to the rows that are believed."""
+    op = change.operations[number]
+    return revise(
+        unpacked(known, key, cipher), op, key=operation_key(change, number), now_ms=change.at_ms
+    )  # fmt: skip

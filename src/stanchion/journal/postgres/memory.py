@@ -1,0 +1,146 @@
+"""What is remembered of users in the scale-out store: a change is one transaction, one at a time for each user."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from stanchion.core.fact import Fact, Owner
+from stanchion.journal.memory import (
+    DANGLING_MS,
+    MOST,
+    Change,
+    Due,
+    FactRow,
+    Remembered,
+    about,
+    operation_key,
+    pack,
+    planned,
+    subject_of,
+    unpacked,
+)
+from stanchion.journal.postgres.address import Connection
+from stanchion.journal.postgres.read import Reader
+from stanchion.journal.postgres.schema import lock_number
+from stanchion.journal.queries import named
+from stanchion.journal.record import Cipher
+from stanchion.journal.store import Key
+
+_SQL = named("postgres/memory.sql")
+_ALWAYS = 1 << 62
+"""Later than anything: what is believed now."""
+
+
+class PostgresMemories:
+    """`Memories` in a PostgreSQL database."""
+
+    def __init__(self, reader: Reader, cipher: Cipher, *, sealed: bool) -> None:
+        self._reader = reader
+        self._cipher = cipher
+        self._sealed = sealed
+
+    async def apply(self, change: Change) -> int | None:
+        async def write(connection: Connection) -> int | None:
+            async with connection.transaction():
+                return await self._apply(connection, change)
+
+        return await self._reader.use(write)  # (twice does what once does: it has a key)
+
+    async def facts(
+        self,
+        owner: Owner,
+        *,
+        recorded_ms: int = 0,
+        history: bool = False,
+        kinds: Collection[str] = (),
+        limit: int = MOST,
+    ) -> Sequence[Fact]:
+        at_ms = recorded_ms or _ALWAYS
+        found = await self._rows("listed", owner.tenant, owner.user, owner.space, at_ms, history, limit)
+        key = await self._rows("key_of", owner.tenant, subject_of(owner.user))
+        rows = [row for row in map(_row, reversed(found)) if not kinds or row.kind in kinds]
+        return unpacked(rows, Key(*key[0]) if key else None, self._cipher)
+
+    async def users(self, tenant: str, *, after: str = "", limit: int = 50) -> Sequence[Remembered]:
+        return [Remembered(*row) for row in await self._rows("users", tenant, after, limit)]
+
+    async def forget(self, tenant: str, user: str, *, ids: Collection[str] = ()) -> int:
+        async def write(connection: Connection) -> int:
+            async with connection.transaction():
+                await connection.execute(_SQL["lock"], _lock_of(tenant, user))
+                if ids:
+                    said = await connection.execute(_SQL["forget_about"], tenant, user, list(ids))
+                else:
+                    said = await connection.execute(_SQL["forget"], tenant, user)
+                    await connection.execute(_SQL["drop_dues"], tenant, user)
+                return int(said.rpartition(" ")[2])
+
+        return await self._reader.use(write)
+
+    async def expect(self, due: Due) -> None:
+        await self._rows("expect", due.tenant, due.run, due.agent, due.user)
+
+    async def due(self, agents: Collection[str], *, limit: int = 20) -> Sequence[Due]:
+        await self._rows("drop_dangling", DANGLING_MS)
+        return [Due(*row) for row in await self._rows("due", list(agents), limit)]
+
+    async def later(self, tenant: str, run: str, *, in_ms: int) -> None:
+        await self._rows("later", tenant, run, in_ms)
+
+    async def drop(self, tenant: str, run: str) -> None:
+        await self._rows("drop", tenant, run)
+
+    async def _rows(self, name: str, *values: Any) -> list[Any]:
+        return await self._reader.use(lambda connection: connection.fetch(_SQL[name], *values))
+
+    async def _apply(self, connection: Connection, change: Change) -> int | None:
+        owner, moved = change.owner, 0
+        await connection.execute(_SQL["lock"], _lock_of(owner.tenant, owner.user))
+        if change.due and not await connection.fetch(_SQL["take_due"], owner.tenant, change.due):
+            return None
+        keys = [operation_key(change, number) for number in range(len(change.operations))]
+        if await connection.fetch(_SQL["applied"], owner.tenant, keys):
+            return None
+        key = await self._key(connection, owner)
+        for number, op in enumerate(change.operations):
+            if op.target:
+                found = await connection.fetch(_SQL["named"], owner.tenant, owner.user, op.target)
+            else:
+                place = about(key, op.kind, op.subject, op.attribute)
+                found = await connection.fetch(_SQL["known"], owner.tenant, owner.user, owner.space, place)
+            revision = planned(change, number, [_row(row) for row in found], key, self._cipher)
+            for fact in revision.added:
+                await self._insert(connection, fact, owner, key)
+            ended_ms = max((change.at_ms, *(fact.recorded_ms for fact in revision.added)))
+            for ended in revision.ended:
+                await connection.execute(
+                    _SQL["end"], owner.tenant, ended.id, ended_ms, ended.why, ended.replaced_by
+                )  # fmt: skip
+            moved += len(revision.added) + len(revision.ended)
+        return moved
+
+    async def _insert(self, connection: Connection, fact: Fact, owner: Owner, key: Key) -> None:
+        row = pack(fact, owner, key, self._cipher)
+        places = (owner.tenant, owner.user, row.space)
+        await connection.execute(
+            _SQL["insert"], *places, row.id, row.kind, row.about, row.recorded_ms, 0, "", "", row.key, row.by, row.body
+        )
+
+    async def _key(self, connection: Connection, owner: Owner) -> Key:
+        """Find or make the key. Who destroys it takes the user's lock behind this transaction, and deletes its rows."""
+        subject = subject_of(owner.user)
+        while not (rows := await connection.fetch(_SQL["key_of"], owner.tenant, subject)):
+            secret = secrets.token_bytes(32) if self._sealed else b""
+            made = (secrets.token_urlsafe(9), secrets.token_bytes(32), secret)
+            await connection.execute(_SQL["insert_key"], owner.tenant, subject, *made)
+        return Key(*rows[0])
+
+
+def _lock_of(tenant: str, user: str) -> int:
+    return (lock_number("memory") << 32) + lock_number(f"{tenant}/{user}") + (1 << 31)
+
+
+def _row(row: Any) -> FactRow:
+    return FactRow(*row)

@@ -1,0 +1,70 @@
+-- What is remembered of users, and what is to be learned.
+
+-- name: lock
+SELECT pg_advisory_xact_lock($1)
+
+-- name: applied
+SELECT 1 FROM memory_facts WHERE tenant = $1 AND by = ANY($2::text[]) LIMIT 1
+
+-- name: take_due
+DELETE FROM memory_due WHERE tenant = $1 AND run = $2 RETURNING no
+
+-- name: known
+SELECT id, space, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by, body FROM memory_facts
+WHERE tenant = $1 AND "user" = $2 AND space = $3 AND about = $4 AND ended_ms = 0 ORDER BY no
+
+-- name: named
+SELECT id, space, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by, body FROM memory_facts
+WHERE tenant = $1 AND "user" = $2 AND id = $3 AND ended_ms = 0
+
+-- name: end
+UPDATE memory_facts SET ended_ms = $3, why = $4, replaced_by = $5 WHERE tenant = $1 AND id = $2
+
+-- name: insert
+INSERT INTO memory_facts (tenant, "user", space, id, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by, body)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+
+-- name: key_of
+SELECT id, salt, secret FROM keys WHERE tenant = $1 AND subject = $2 AND NOT moved
+
+-- name: insert_key
+INSERT INTO keys (tenant, subject, id, salt, secret) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+
+-- name: listed
+SELECT id, space, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by, body FROM memory_facts
+WHERE tenant = $1 AND "user" = $2 AND ($3 = '' OR space = $3)
+    AND ($5 OR (recorded_ms <= $4 AND (ended_ms = 0 OR ended_ms > $4)))
+ORDER BY no DESC LIMIT $6
+
+-- name: users
+SELECT "user", space, count(*), max(recorded_ms) FROM memory_facts
+WHERE tenant = $1 AND "user" > $2 AND ended_ms = 0 GROUP BY "user", space ORDER BY "user", space LIMIT $3
+
+-- name: forget
+DELETE FROM memory_facts WHERE tenant = $1 AND "user" = $2
+
+-- name: forget_about
+DELETE FROM memory_facts g USING memory_facts f
+WHERE f.tenant = $1 AND f."user" = $2 AND f.id = ANY($3::text[])
+    AND g.tenant = f.tenant AND g."user" = f."user" AND g.space = f.space AND g.about = f.about
+
+-- name: drop_dues
+DELETE FROM memory_due WHERE tenant = $1 AND "user" = $2
+
+-- name: expect
+INSERT INTO memory_due (tenant, run, agent, "user", added_ms) VALUES ($1, $2, $3, $4, now_ms()) ON CONFLICT DO NOTHING
+
+-- name: due
+SELECT d.tenant, d.run, d.agent, d."user", d.tries
+FROM memory_due d JOIN runs r ON r.tenant = d.tenant AND r.run = d.run
+WHERE d.next_ms <= now_ms() AND r.status = 'ended' AND d.agent = ANY($1::text[]) ORDER BY d.no LIMIT $2
+
+-- name: drop_dangling
+DELETE FROM memory_due d WHERE d.added_ms < now_ms() - $1
+    AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant = d.tenant AND r.run = d.run)
+
+-- name: later
+UPDATE memory_due SET tries = tries + 1, next_ms = now_ms() + $3 WHERE tenant = $1 AND run = $2
+
+-- name: drop
+DELETE FROM memory_due WHERE tenant = $1 AND run = $2

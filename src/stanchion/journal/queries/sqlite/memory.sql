@@ -1,0 +1,77 @@
+-- What is remembered of users, and what is to be learned.
+
+-- name: applied
+SELECT 1 FROM memory_facts WHERE tenant = ? AND by >= ?2 AND by < ?3 LIMIT 1
+
+-- name: take_due
+DELETE FROM memory_due WHERE tenant = ? AND run = ? RETURNING no
+
+-- name: known
+SELECT f.id, f.space, f.kind, f.about, f.recorded_ms, f.ended_ms, f.why, f.replaced_by, f.key, f.by, b.body
+FROM memory_facts f JOIN memory_bodies b ON b.no = f.no
+WHERE f.tenant = ?1 AND f."user" = ?2 AND f.space = ?3 AND f.about = ?4 AND f.ended_ms = 0 ORDER BY f.no
+
+-- name: named
+SELECT f.id, f.space, f.kind, f.about, f.recorded_ms, f.ended_ms, f.why, f.replaced_by, f.key, f.by, b.body
+FROM memory_facts f JOIN memory_bodies b ON b.no = f.no
+WHERE f.tenant = ?1 AND f."user" = ?2 AND f.id = ?3 AND f.ended_ms = 0
+
+-- name: end
+UPDATE memory_facts SET ended_ms = ?3, why = ?4, replaced_by = ?5 WHERE tenant = ?1 AND id = ?2
+
+-- name: insert
+INSERT INTO memory_facts (tenant, "user", space, id, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: insert_body
+INSERT INTO memory_bodies (no, body) VALUES (?, ?)
+
+-- name: listed
+SELECT f.id, f.space, f.kind, f.about, f.recorded_ms, f.ended_ms, f.why, f.replaced_by, f.key, f.by, b.body
+FROM memory_facts f JOIN memory_bodies b ON b.no = f.no
+WHERE f.tenant = ?1 AND f."user" = ?2 AND (?3 = '' OR f.space = ?3)
+    AND (?5 OR (f.recorded_ms <= ?4 AND (f.ended_ms = 0 OR f.ended_ms > ?4)))
+ORDER BY f.no DESC LIMIT ?6
+
+-- name: users
+SELECT "user", space, count(*), max(recorded_ms) FROM memory_facts
+WHERE tenant = ?1 AND "user" > ?2 AND ended_ms = 0 GROUP BY "user", space ORDER BY "user", space LIMIT ?3
+
+-- name: nos
+SELECT no FROM memory_facts WHERE tenant = ?1 AND "user" = ?2
+
+-- name: nos_about
+SELECT g.no FROM memory_facts f JOIN memory_facts g
+    ON g.tenant = f.tenant AND g."user" = f."user" AND g.space = f.space AND g.about = f.about
+WHERE f.tenant = ?1 AND f."user" = ?2 AND f.id = ?3
+
+-- name: overwrite
+UPDATE memory_bodies SET body = zeroblob(length(body)) WHERE no = ?
+
+-- name: delete
+DELETE FROM memory_facts WHERE no = ?
+
+-- name: drop_dues
+DELETE FROM memory_due WHERE tenant = ? AND "user" = ?
+
+-- name: expect
+INSERT INTO memory_due (tenant, run, agent, "user", added_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: due
+SELECT d.tenant, d.run, d.agent, d."user", d.tries
+FROM memory_due d JOIN runs r ON r.tenant = d.tenant AND r.run = d.run
+WHERE d.next_ms <= ?1 AND r.status = 'ended' ORDER BY d.no
+
+-- name: dangling
+SELECT 1 FROM memory_due d WHERE d.added_ms < ?1
+    AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant = d.tenant AND r.run = d.run) LIMIT 1
+
+-- name: drop_dangling
+DELETE FROM memory_due WHERE added_ms < ?1
+    AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant = memory_due.tenant AND r.run = memory_due.run)
+
+-- name: later
+UPDATE memory_due SET tries = tries + 1, next_ms = ?3 WHERE tenant = ?1 AND run = ?2
+
+-- name: drop
+DELETE FROM memory_due WHERE tenant = ? AND run = ?

@@ -1,0 +1,129 @@
+"""The port of embedders, and one real adapter: `POST /v1/embeddings` as OpenAI and most servers of models speak it.
+
+Sources: OpenAI API reference, "Create embeddings"; the shortening of vectors by `dimensions`: Kusupati et al., "Matryoshka
+Representation Learning", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+import msgspec
+
+from stanchion.core.errors import ConfigError
+from stanchion.model.client import Endpoint, Timeouts
+from stanchion.model.failure import garbled, http_failure
+from stanchion.model.http import HttpPool, Lease
+from stanchion.model.providers import resolve_endpoint, split_model
+from stanchion.model.wire import secrets_of, without
+
+MOST_TEXTS: Final = 256
+"""In one request."""
+MOST_CHARS: Final = 8_000
+"""Of a text; what is behind is left out."""
+_NAME: Final = "embeddings"
+
+
+class Embedder(Protocol):
+    """Gives texts their vectors."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Embed texts, in order. Raises `ModelError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back the connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """An embedding model behind `/v1/embeddings`. Key and address are those of the provider (OPENAI_API_KEY, OPENAI_BASE_URL).
+
+    `dimensions` shortens the vectors, where the model can; 0: as long as they come. 256 cost a kilobyte for each fact.
+    """
+
+    name: str = "openai:text-embedding-3-small"
+    dimensions: int = 256
+    endpoint: Endpoint | None = None
+
+    def __post_init__(self) -> None:
+        split_model(self.name)
+        dimensions = cast("object", self.dimensions)
+        if not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 0:
+            raise ConfigError(f"embeddings {self.name!r}: dimensions must be a whole number, or 0, not {dimensions!r}")
+
+    def open(self, environment: Mapping[str, str]) -> Embedder:
+        """Make the client. Raises `ConfigError` where the key is missing."""
+        provider, model = split_model(self.name)
+        return EmbeddingClient(model, self.dimensions, self.endpoint or resolve_endpoint(provider, environment), _POOL)
+
+
+class EmbeddingClient:
+    """Asks the endpoint."""
+
+    def __init__(self, model: str, dimensions: int, endpoint: Endpoint, pool: HttpPool) -> None:
+        self._asked: dict[str, Any] = {"model": model, "encoding_format": "float"}
+        if dimensions:
+            self._asked["dimensions"] = dimensions
+        self._url = endpoint.base_url.rstrip("/") + "/embeddings"
+        self._headers = {"content-type": "application/json", **dict(endpoint.headers)}
+        if endpoint.api_key:
+            self._headers["authorization"] = f"Bearer {endpoint.api_key}"
+        self._secrets = secrets_of(endpoint)
+        self._pool = pool
+        self._lease: Lease | None = None
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Embed texts, in order."""
+        self._lease = self._lease or self._pool.lease()
+        vectors: list[Sequence[float]] = []
+        for start in range(0, len(texts), MOST_TEXTS):
+            vectors += await self._ask(
+                self._lease, [text[:MOST_CHARS] or " " for text in texts[start : start + MOST_TEXTS]]
+            )
+        return vectors
+
+    async def _ask(self, lease: Lease, texts: list[str]) -> list[Sequence[float]]:
+        body = msgspec.json.encode({**self._asked, "input": texts})
+        async with lease.post(self._url, self._headers, body, Timeouts()) as response:
+            said = without(self._secrets, await response.rest())
+            if response.status != 200:
+                raise http_failure(_NAME, response.status, response.headers, said)
+        return _vectors(said, len(texts))
+
+    async def aclose(self) -> None:
+        if self._lease is not None:
+            await self._lease.aclose()
+            self._lease = None
+
+
+class _One(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Answer(msgspec.Struct):
+    data: list[_One]
+
+
+def _vectors(body: bytes, texts: int) -> list[Sequence[float]]:
+    """Read the vectors in the order of the texts. Raises `ModelError` if there is not one for each."""
+    try:
+        found = sorted(msgspec.json.decode(body, type=_Answer).data, key=lambda one: one.index)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise garbled(_NAME, f"cannot read {body[:120]!r}") from error
+    if [one.index for one in found] != list(range(texts)) or not all(one.embedding for one in found):
+        raise garbled(_NAME, f"{len(found)} vectors for {texts} texts")
+    return [one.embedding for one in found]
+
+
+def opened_embedder(given: object, environment: Mapping[str, str]) -> Embedder:
+    """Make ready to be asked what an author gave. Raises `ConfigError`."""
+    opening: Any = getattr(given, "open", None)
+    return cast("Embedder", opening(environment) if callable(opening) else given)
+
+
+_POOL: Final = HttpPool()
