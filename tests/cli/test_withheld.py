@@ -30,3 +30,19 @@ def test_the_answer_is_shown_once(held: bool, shown: str, capsys: pytest.Capture
     screen.event(said(1, "model_call_finished", "It was {{r1.who}}.", **({"held": True} if held else {})))
     screen.event(said(2, "run_finished", "It was bob."))
     assert capsys.readouterr().out == shown
+
+
+def test_an_answer_behind_one_that_was_not_taken_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A cheap model's try is withheld; the agent's own model then says it for all to see, and the end does not say it again."""
+    screen = Screen()
+    screen.live = True
+    screen.event(said(1, "model_call_finished", "", held=True))
+    screen.event(
+        said(2, "answer_judged", "I am not shown that.", action="escalate", by="self", model="p:m", step="lookup")
+    )
+    screen.event(said(3, "model_call_finished", "It was bob.", attempt=2))
+    screen.event(said(4, "run_finished", "It was bob."))
+    shown = capsys.readouterr()
+    assert shown.out == "It was bob.\n"
+    assert "answer_judged" in shown.err
+    assert "action=escalate" in shown.err

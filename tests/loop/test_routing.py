@@ -180,8 +180,8 @@ def test_a_judge_that_is_down_is_gone_on_without_and_that_is_said() -> None:
 def test_a_cheap_model_that_is_down_is_gone_on_without() -> None:
     """It is tried as its retries say; then the agent's own model has the turn, and nothing was lost by it."""
     down = Break("server_error")
-    play = Play(desk(), [down, down, down, "220 days."], user=ASKED).play()
-    assert [c.view for c in play.events(ev.ModelCallStarted)] == ["brief"] * 3 + [""]
+    play = Play(desk(), [down, down, "220 days."], user=ASKED).play()
+    assert [c.view for c in play.events(ev.ModelCallStarted)] == ["brief"] * 2 + [""]
     assert (judged(play), play.answer, play.state.degraded) == ([("escalate", "failed", -1)], "220 days.", ())
     waits = Play(desk(), [Break("rate_limited", after_s=30), "220 days."], user=ASKED).play()
     assert [c.view for c in waits.events(ev.ModelCallStarted)] == ["brief", ""]
@@ -270,6 +270,30 @@ def test_untrusted_text_stays_in_blocks_and_keeps_its_label() -> None:
     assert "[untrusted " in found.text
     assert found.text.endswith("]")
     assert any("[untrusted ..]" in text.text for text in play.requests[0][1].system)
+
+
+def test_a_type_that_was_passed_on_is_not_tried_again_in_the_run() -> None:
+    """A task that the cheap model cannot do it is not asked about at each of its steps; the session's next run is another."""
+    agent = desk(LOOK)
+    script = ["[escalate]", call("look"), "It is there."]
+    play = Play(agent, script, user=ASKED, label="lookup").play()
+    assert [(c.view, c.choice) for c in play.events(ev.ModelCallStarted)] == [
+        ("brief", "table"), ("", "escalated"), ("", "escalated"),
+    ]  # fmt: skip
+    assert Play(agent, ["12 days."], user="How long for K9?", base=play).play().started.view == "brief"
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+def test_cancelled_at_any_time(after: int) -> None:
+    """Nothing is left to be judged, and what had left is settled at its bound."""
+    script = ["220 days.", grade(10), "Surely 220 days."]
+    cancel = {after: [ev.CancelRequested(by="ann")]}
+    play = Play(desk(escalate_below=70), script, user=ASKED, inject=cancel).play()
+    assert play.state.outcome in ("cancelled", "done")
+    assert play.state.trial is None
+    started, ended = play.events(ev.ModelCallStarted), play.events(ev.ModelCallFinished, ev.ModelCallFailed)
+    assert len(started) == len(ended)
+    assert all(e.cost == s.reserved for s, e in zip(started, ended, strict=True) if isinstance(e, ev.ModelCallFailed))
 
 
 def test_a_message_meanwhile_waits_for_the_answer() -> None:

@@ -106,6 +106,7 @@ class Screen:
             case "model_call_finished" if event.get("held"):
                 self._withheld = True
             case "model_call_finished":
+                self._withheld = False
                 self._rest_of(event)
             case "run_finished" if self._withheld and self.live:
                 for part in event.get("parts", ()):

@@ -375,19 +375,17 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         last_tokens=used_in if usage else state.totals.last_tokens,
     )
     state = _with(state, totals=totals)
-    if model is not None and model.view:
-        return trial.hold(state, state.seq, event, model, counted=False)
+    counted = bool(usage and usage.total_input_tokens)
+    answer = trial.answer_of(event, model, state.seq, counted=counted)
+    if answer.view:
+        return trial.hold(state, _with(answer, counted=False))
     ends = model is None or model.cache_keeps == "end"
     kept = sum(len(message.parts) for message in state.messages) if ends else state.kept_parts
-    state = _kept(_with(state, kept_parts=kept, kept_by=model.name if model is not None else ""), model, usage)
-    counted = bool(usage and usage.total_input_tokens)
+    state = _kept(_with(state, kept_parts=kept, kept_by=answer.model), model, usage)
     if counted:
         state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route)
         state = compacted.counted(state, used_in)
-    if model is not None and model.trial:
-        return trial.hold(state, state.seq, event, model, counted=counted)
-    dispatch = model is not None and model.dispatch
-    return trial.take(state, state.seq, event.parts, event.finish, counted=counted, dispatch=dispatch)
+    return trial.hold(state, answer) if model is not None and model.trial else trial.take(state, answer)
 
 
 def _kept(state: State, model: ModelCall | None, usage: Usage | None) -> State:

@@ -402,6 +402,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many models of the table's row were asked for this turn in vain .."""
     attempts: int = 0
     """.. in so many attempts."""
+    passed_on: tuple[str, ...] = ()
+    """Types of steps of which a turn of this run came to the agent's own model after all."""
     degraded: tuple[str, ...] = ()
     """What the run had to do without, as in `RunFinished`."""
     totals: Totals = Totals()

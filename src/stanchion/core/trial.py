@@ -8,55 +8,63 @@ from stanchion.core import event as ev
 from stanchion.core import sealing
 from stanchion.core.calls import proposed
 from stanchion.core.conversation import add, flush
-from stanchion.core.message import Finish, Part, Text
+from stanchion.core.message import Part, Text
 from stanchion.core.state import ModelCall, State, Trial
 
 _with = msgspec.structs.replace
 
 
-def take(state: State, seq: int, parts: tuple[Part, ...], finish: Finish, *, counted: bool, dispatch: bool) -> State:
-    """Make a model's answer the turn's. `counted`: its provider has counted it, and the request before it. `dispatch`: cf. `calls.proposed`."""
-    said = _said(state, parts)
-    calls = tuple(sealing.fill_call(state, call) for call in proposed(seq, parts, dispatch=dispatch))
+def answer_of(event: ev.ModelCallFinished, model: ModelCall | None, seq: int, *, counted: bool) -> Trial:
+    """Read an answer. `counted`: its provider has counted it with the conversation."""
+    return Trial(
+        seq=seq,
+        turn=event.turn,
+        attempt=event.attempt,
+        model=model.name if model is not None else "",
+        step=model.step if model is not None else "",
+        view=model.view if model is not None else "",
+        finish=event.finish,
+        parts=event.parts,
+        rung=model.rung if model is not None else 0,
+        last=event.attempt,
+        counted=counted,
+        dispatch=model is not None and model.dispatch,
+    )
+
+
+def take(state: State, answer: Trial) -> State:
+    """Make an answer the turn's."""
+    said = _said(state, answer.parts)
+    calls = tuple(
+        sealing.fill_call(state, call) for call in proposed(answer.seq, answer.parts, dispatch=answer.dispatch)
+    )
+    known = not answer.step or answer.view or not state.rung or answer.step in state.passed_on
     state = _with(
         state,
         model=None,
         trial=None,
         rung=0,
         attempts=0,
+        passed_on=state.passed_on if known else (*state.passed_on, answer.step),
         more=False,
-        finish="stop" if finish == "tool_calls" and not calls else finish,
+        finish="stop" if answer.finish == "tool_calls" and not calls else answer.finish,
         totals=_with(state.totals, turns=state.totals.turns + 1),
         best=said or state.best,
     )
-    if parts:
-        state = add(state, "assistant", parts)
-    if counted:
+    if answer.parts:
+        state = add(state, "assistant", answer.parts)
+    if answer.counted:
         state = _with(state, weight_since=0)
     return _with(state, calls=calls) if calls else flush(state)
 
 
-def hold(state: State, seq: int, event: ev.ModelCallFinished, model: ModelCall, *, counted: bool) -> State:
+def hold(state: State, answer: Trial) -> State:
     """Hold an answer back; or note what a judge said of the one that is."""
-    if model.view == "judge":
+    if answer.view == "judge":
         trial = state.trial
-        graded = _with(trial, graded=event.parts, last=event.attempt) if trial is not None else None
+        graded = _with(trial, graded=answer.parts, last=answer.attempt) if trial is not None else None
         return _with(state, model=None, trial=graded)
-    trial = Trial(
-        seq=seq,
-        turn=event.turn,
-        attempt=event.attempt,
-        model=model.name,
-        step=model.step,
-        view=model.view,
-        finish=event.finish,
-        parts=event.parts,
-        rung=model.rung,
-        last=event.attempt,
-        counted=counted,
-        dispatch=model.dispatch,
-    )
-    return _with(state, model=None, trial=trial)
+    return _with(state, model=None, trial=answer)
 
 
 def judged(state: State, event: ev.AnswerJudged) -> State:
@@ -69,7 +77,7 @@ def judged(state: State, event: ev.AnswerJudged) -> State:
         asked = trial.rung if trial is not None else model.rung if model is not None else 0
         state = _with(state, model=None, trial=None, rung=max(asked, state.rung), attempts=event.attempt)
         return flush(_with(state, best=best or state.best))
-    return take(state, trial.seq, trial.parts, trial.finish, counted=trial.counted, dispatch=trial.dispatch)
+    return take(state, trial)
 
 
 def _said(state: State, parts: tuple[Part, ...]) -> tuple[Text, ...]:

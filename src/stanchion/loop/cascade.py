@@ -41,6 +41,8 @@ from stanchion.loop.effect import CallModel, Decision, Moment, View
 
 PATIENCE_MS = 10_000
 """A cheap model, or a judge, that is to be waited for longer is done without."""
+TRIES = 2
+""".. and so is one that fails as often."""
 JUDGED_TOKENS = 4_000
 """What a judge of the agent's own model is shown of what came before."""
 REASON_CHARS = 300
@@ -104,8 +106,8 @@ def choose(state: State, view: View, moment: Moment, tokens: int) -> Chosen:
     if not (table.table or table.hand_over_below) or state.batch_api or state.quarantine:
         return Chosen()
     step, trial = step_of(state, bundle), table.hand_over_below > 0
-    row = table.table.get(step, ())
-    choice: Choice = "escalated" if state.rung else ""
+    row = table.table.get(step, ()) if step not in state.passed_on else ()
+    choice: Choice = "escalated" if state.rung or step in state.passed_on else ""
     for number, rung in enumerate(row[state.rung :], start=state.rung + 1):
         choice, request = _worth(state, view, moment, tokens, step, rung)
         if request is not None:
@@ -213,7 +215,7 @@ def failed(state: State, view: View, moment: Moment, model: ModelCall) -> Decisi
     """Go on from a cheap model's call, or a judge's, that has failed: try again, or do without."""
     request, number = None, model.route
     if number < len(view.bundle.every_route) and model.retryable and model.retry_at_ms - moment.now_ms <= PATIENCE_MS:
-        if model.tries < view.bundle.route(number).retry.attempts:
+        if model.tries < min(view.bundle.route(number).retry.attempts, TRIES):
             request = _again(state, view.bundle, model)
     if request is not None:
         if moment.now_ms < model.retry_at_ms:
