@@ -296,6 +296,19 @@ def test_cancelled_at_any_time(after: int) -> None:
     assert all(e.cost == s.reserved for s, e in zip(started, ended, strict=True) if isinstance(e, ev.ModelCallFailed))
 
 
+def test_what_was_not_taken_is_the_best_there_is_where_no_model_answers() -> None:
+    """It was graded low, and stands above plain words about what was missing."""
+    script = ["220 days.", grade(10), Break("auth", retryable=False)]
+    play = Play(desk(escalate_below=70), script, user=ASKED).play()
+    assert play.end == ("failed", "model:auth")
+    best, words = play.answer.split("\n\n")
+    assert best == "220 days."
+    assert words == (
+        "This could not be finished. The model anthropic:claude-sonnet-4-6: did not accept the key. Nothing was changed. What was said "
+        "before that stands above; it may not be the whole answer."
+    )
+
+
 def test_a_message_meanwhile_waits_for_the_answer() -> None:
     """What is said while an answer is held back comes behind it, or behind the try that was not taken."""
     more = ev.MessageAdded(by="ann", parts=(Text("And K9?", MODEL),))

@@ -216,7 +216,8 @@ def _spoken(message: Message) -> Iterator[tuple[str, str, Label]]:
     for part in message.parts:
         match part:
             case Text() if part.label.source != "runtime":
-                yield message.role, part.text, part.label
+                who = part.label.source if part.label.source in ("document", "memory") else message.role
+                yield who, part.text, part.label
             case ToolResult():
                 yield f"result of {part.name}", bare(part.text), part.label
             case ToolCall():
