@@ -372,7 +372,7 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         cost=state.totals.cost + event.cost,
         cache_expected=state.totals.cache_expected + (model.cache_expected if model is not None else 0),
         cache_hit=state.totals.cache_hit + _hit(model, usage),
-        last_tokens=used_in if usage else state.totals.last_tokens,
+        last_tokens=used_in if usage and not (model and model.view) else state.totals.last_tokens,
     )
     state = _with(state, totals=totals)
     counted = bool(usage and usage.total_input_tokens)
