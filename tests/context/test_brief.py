@@ -186,3 +186,19 @@ def test_where_an_end_is_kept_and_billed_it_is_said_that_it_is_not_to_be() -> No
         assert request is not None
         assert request.options == options
         assert not request.cache_marks
+
+
+def test_what_was_compacted_is_found_and_what_is_declared_kept_stands_first() -> None:
+    """A brief context is chosen from the whole conversation, not from its summary."""
+    talk = tuple(m for n in range(200) for m in (user(f"Parcel P{n} weighs {n + 100} grams."), said("I see.")))
+    summary = Message("user", (Text("[runtime] Summary: many parcels.", RUNTIME),))
+    declared = Text("order: HAT271", Label("tool", "look"))
+    state = State(
+        messages=(summary, user("What does P17 weigh?")), past=talk, seam=1, session="s", run="r", declared=(declared,)
+    )
+    agent = bundle()
+    request = brief(state, agent, Rung(0, 600), agent.routes[0])
+    assert request is not None
+    assert "user: Parcel P17 weighs 117 grams." in whole(request)
+    assert request.messages[0].parts[1] == declared
+    assert "Summary" not in whole(request)

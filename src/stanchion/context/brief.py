@@ -7,7 +7,8 @@ It is made anew for its turn, for a model that is not shown the conversation, an
     .. since  the last step and its results, as they are where it has tools, else as text
 
 within a number of tokens (estimated, four bytes a token). The passages are those that BM25 ranks best by the questions that are asked, then by
-all that is said with them, and a few of what was said just before. Untrusted text stands in blocks as
+all that is said with them, and a few of what was said just before; what a compaction took out of the prompt is among them, and what the author
+declared to be kept stands before them. Untrusted text stands in blocks as
 it does elsewhere, and each part keeps its label. What does not fit, or holds media, is not for a brief context.
 """
 
@@ -21,6 +22,7 @@ from stanchion.context.assemble import readable_by, unkept
 from stanchion.context.passages import Shelf, passages, questions_in
 from stanchion.core.block import EXPLANATION, bare, marked
 from stanchion.core.bundle import Bundle, Route
+from stanchion.core.conversation import history
 from stanchion.core.message import (
     DEVELOPER,
     RUNTIME,
@@ -96,7 +98,7 @@ def _is_spoken(part: Part) -> bool:
 
 def brief(state: State, bundle: Bundle, rung: Rung, route: Route) -> ModelRequest | None:
     """Make the request, or None where there is no room for what it must hold, or it holds what cannot be cut."""
-    found = asked(state.messages)
+    found = asked(history(state))
     if found is None or (found.since and found.since[-1].role == "assistant"):
         return None
     if any(isinstance(part, Media) for part in _parts((*found.since, Message("user", found.parts)))):
@@ -113,7 +115,11 @@ def brief(state: State, bundle: Bundle, rung: Rung, route: Route) -> ModelReques
     room = rung.context_tokens * BYTES_PER_TOKEN - held - 2 * TEXT_BYTES - len(_EARLIER) - len(_ASKED)
     if room < 0:
         return None
-    known, earlier = _chosen(state, bundle.identity, opening, found, room)
+    declared = tuple(part for part in state.declared if isinstance(part, Text))
+    if _size(declared) > room // 4:
+        declared = ()
+    known, earlier = _chosen(state, bundle.identity, opening, found, room - _size(declared))
+    earlier = (*declared, *earlier)
     head = (Text(_EARLIER, RUNTIME), *earlier, Text(_ASKED, RUNTIME)) if earlier else ()
     messages = (Message("user", (*head, *found.parts, *told)), *(since if tools else ()))
     return ModelRequest(

@@ -21,6 +21,7 @@ from stanchion.context.brief import asked, brief
 from stanchion.context.detour import detour
 from stanchion.core import event as ev
 from stanchion.core.bundle import CALL_TOOL, Bundle
+from stanchion.core.conversation import history
 from stanchion.core.message import (
     DEVELOPER,
     MODEL,
@@ -83,7 +84,7 @@ def step_of(state: State, bundle: Bundle) -> str:
         return state.step
     last = state.messages[-1].parts if state.messages and state.messages[-1].role == "user" else ()
     answered = {part.name for part in last if isinstance(part, ToolResult)} if state.totals.turns else set[str]()
-    found = asked(state.messages)
+    found = asked(history(state))
     text = found.text if found is not None else ""
     for rule in bundle.routing.rules:
         if rule.tool and rule.tool not in answered:
