@@ -15,7 +15,9 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 
 class Stuck(Exception):
@@ -83,6 +85,15 @@ class SimLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> events.TimerHandle:
         return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Run it here and now: a thread would come back whenever it likes."""
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
         """A cancelled timer is skipped when its time comes."""
