@@ -232,11 +232,17 @@ def _reply(name: str, arguments: dict[str, Any]) -> Reply:
     return Reply(text="I see. ", calls=(ReplyCall(name=name, arguments=arguments),))
 
 
-async def billed(size: int, *, found: bool, model: str) -> dict[str, Any]:
-    """Run the task twice against the simulated provider: its first session, and one that finds the beginning in the cache."""
+async def billed(size: int, *, how: str, model: str) -> dict[str, Any]:
+    """Run the task twice against the simulated provider: its first session, and one that finds the beginning in the cache.
+
+    `how`: all tools are "shown"; they are "found"; or there are just those that are "needed", as if somebody knew them beforehand.
+    """
     specs, _ = made(size)
+    plays = script(specs, found=how == "found")
+    if how == "needed":
+        specs = list({spec.name: spec for spec, _ in _deeds(specs)}.values())
     began = time.process_time()
-    search = ToolSearch() if found else None
+    search = ToolSearch() if how == "found" else None
     agent = Agent(
         name="desk",
         identity="You see to what the staff of a large company ask for. " * 20,
@@ -245,13 +251,13 @@ async def billed(size: int, *, found: bool, model: str) -> dict[str, Any]:
         model=Model(model, context_tokens=1_000_000),
         limits=Limits(turns=40),
     )
-    server = SimServer(SimSettings(script=script(specs, found=found)))
+    server = SimServer(SimSettings(script=plays))
     await server.start()
     environment = {
         "ANTHROPIC_BASE_URL": server.base_url, "ANTHROPIC_API_KEY": "sim-key",
         "OPENAI_BASE_URL": server.openai_base_url, "OPENAI_API_KEY": "sim-key",
     }  # fmt: skip
-    row: dict[str, Any] = {"tools": size, "found": found, "model": model}
+    row: dict[str, Any] = {"tools": size, "how": how, "model": model}
     with tempfile.TemporaryDirectory() as folder:
         runtime = await Runtime.open(agent, data=str(Path(folder) / "c.db"), environment=environment)
         row["open_cpu_s"] = time.process_time() - began
@@ -305,12 +311,12 @@ def main() -> None:
         for form, at in row["recall"].items():
             print(f"      {form:<8}" + "  ".join(f"@{place} {part:6.1%}" for place, part in at.items()))
     for size in SIZES[:2] if given.quick else SIZES:
-        for found in (False, True):
-            row = asyncio.run(billed(size, found=found, model=given.model))
+        for how in ("shown", "found", "needed"):
+            row = asyncio.run(billed(size, how=how, model=given.model))
             rows["bill"].append(row)
             first, after = row["first"], row["next"]
             print(
-                f"{size:>5} tools {'found' if found else 'shown'}: {first['calls']} calls, {first['tokens_first']:,} tokens in the first, "
+                f"{size:>5} tools {how}: {first['calls']} calls, {first['tokens_first']:,} tokens in the first, "
                 f"{first['tokens_last']:,} in the last; ${first['usd']:.4f}, the next session ${after['usd']:.4f}; "
                 f"CPU {after['cpu_s']:.2f} s a session with the provider's, {row['open_cpu_s']:.1f} s to open"
             )  # fmt: skip

@@ -32,6 +32,7 @@ from stanchion.cli import (
     shares,
     sim,
     skills,
+    tools,
     verify,
     version,
     webhooks,
@@ -88,6 +89,7 @@ app.add_typer(webhooks.app)
 app.add_typer(shares.workers)
 app.add_typer(policy.app)
 app.add_typer(skills.app)
+app.add_typer(tools.app)
 app.command()(costs.costs)
 app.command()(forecast.forecast)
 app.command()(prices.prices)
