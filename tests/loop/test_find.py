@@ -141,7 +141,7 @@ def test_nothing_found_says_how_to_go_on() -> None:
 def test_a_group_is_listed() -> None:
     """A wider one by the groups in it; a tool by its name and the first sentence of what it does."""
     assert texts(play(finds("travel"), finds("Travel/Air/"))) == [
-        "travel:\n- travel/air/ (3 tools)\n- travel/hotel/ (1 tools)\nSearch for a name to see its parameters.",
+        "travel:\n- travel/air/ (3 tools)\n- travel/hotel/ (1 tool)\nSearch for a name to see its parameters.",
         (
             "travel/air:\n- cancel_booking: Cancel a booked flight.\n- move_booking: Put a booked flight on another day.\n"
             "- list_seats: List the free seats.\nSearch for a name to see its parameters."

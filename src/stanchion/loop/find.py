@@ -139,7 +139,7 @@ def _listed(group: str, search: _Search) -> str:
     """List a group: the groups in it, then its tools as far as there is room."""
     groups = search.catalogue.groups
     inner = [name for name in groups if name.rpartition("/")[0] == group]
-    lines = [f"{group}:", *(f"- {name}/ ({len(groups[name])} tools)" for name in inner)]
+    lines = [f"{group}:", *(f"- {name}/ ({_tools(len(groups[name]))})" for name in inner)]
     room, left = search.rules.max_chars - sum(map(len, lines)), 0
     for spec in groups[group]:
         if (inner and spec.group != group) or not search.may(spec):
@@ -153,6 +153,10 @@ def _listed(group: str, search: _Search) -> str:
     if left:
         lines.append(f"And {left} more: say what is to be done to find one of them.")
     return "\n".join((*lines, "Search for a name to see its parameters."))
+
+
+def _tools(count: int) -> str:
+    return "1 tool" if count == 1 else f"{count} tools"
 
 
 def _standing(state: State) -> set[str]:
