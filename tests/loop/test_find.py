@@ -18,11 +18,13 @@ from stanchion.core.dispatch import unwrapped
 from stanchion.core.message import RUNTIME, Label, Message, ToolCall, ToolResult
 from stanchion.core.policy import Bound, Destination, Grant, GuardRules
 from stanchion.core.quarantine import Extracted, Value
+from stanchion.core.routing import RouteTable, Rung
 from stanchion.loop.find import LABEL
 from tests.loop.play import Done, Doubt, Play, Said, Say, bundle, call, decided, flat, tool, truthful
 from tests.loop.random_runs import LOOP, TOOLS, crashes, fates, scripts
 from tests.loop.test_random_runs import erratic
 from tests.loop.test_random_runs import said as said_in
+from tests.loop.test_routing import MAIN, RULES, SMALL
 
 FIND = tool(FIND_TOOLS, parameters={"type": "object", "required": ["query"]})
 DISPATCH = tool(CALL_TOOL, parameters={"type": "object", "required": ["name"]})
@@ -309,6 +311,17 @@ def test_only_a_request_that_showed_it_dispatches() -> None:
     assert all(e.dispatch for e in play(finds("x")).events(ev.ModelCallStarted))
     finished = [e.parts[0] for e in entries if isinstance(e, ev.ToolCallFinished)]
     assert [part.name for part in finished if isinstance(part, ToolResult)] == [CALL_TOOL]
+
+
+def test_a_cheap_model_with_a_brief_context_is_understood_as_well() -> None:
+    """It is shown the last step as it was, so it may write its calls in the same form though it is not shown that."""
+    table = RouteTable(table={"act": (Rung(1, 800, tools=("list_seats",)),)})
+    of = msgspec.structs.replace(made(routes=(MAIN,), others=(SMALL,), routing=table), identity=RULES)
+    played = play(via("list_seats", GIVEN), via("list_seats", {"booking_id": "B2"}), of=of)
+    brief = [request for _, request in played.requests if [schema.name for schema in request.tools] == ["list_seats"]]
+    assert [event.view for event in played.events(ev.ModelCallStarted)] == ["", "brief", "brief"]
+    assert len(brief) == 2
+    assert [a.arguments for a in played.attempts] == [b'{"booking_id":"B1"}', b'{"booking_id":"B2"}']
 
 
 # --- whatever happens, it is the same run --------------------------------------------------------------------------------

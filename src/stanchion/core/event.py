@@ -140,7 +140,7 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     cache_unkept: Literal["", "reset", "compaction", "model", "life", "small"] = ""
     """Why they are not expected: another beginning, a compaction, another model, the cache's life is over, too short to be kept."""
     dispatch: bool = False
-    """The request showed `call_tool`: a call of it in the answer is a call of the tool that it names."""
+    """The agent has `call_tool`: a call of it in the answer is a call of the tool that it names."""
     step: str = ""
     """The turn's type, for an agent that routes by it."""
     choice: Choice = ""

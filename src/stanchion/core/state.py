@@ -45,7 +45,7 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     unkept: str = ""
     """Why they cannot be read, as in `core.kept.WORDS`."""
     dispatch: bool = False
-    """Its request showed `call_tool`."""
+    """A call of `call_tool` in its answer is one of the tool that it names."""
     step: str = ""
     choice: str = ""
     view: str = ""
@@ -83,7 +83,7 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     counted: bool = False
     """Its provider has counted it with the conversation."""
     dispatch: bool = False
-    """Its request showed `call_tool`."""
+    """A call of `call_tool` in its answer is one of the tool that it names."""
 
 
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):

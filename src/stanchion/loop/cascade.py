@@ -20,7 +20,7 @@ from stanchion.context.assemble import WIRE_TOKENS, unbounded_parts, unkept
 from stanchion.context.brief import asked, brief
 from stanchion.context.detour import detour
 from stanchion.core import event as ev
-from stanchion.core.bundle import CALL_TOOL, Bundle
+from stanchion.core.bundle import Bundle
 from stanchion.core.conversation import history
 from stanchion.core.message import (
     DEVELOPER,
@@ -195,7 +195,7 @@ def _started(state: State, view: View, moment: Moment, last: ModelCall, request:
         choice=last.choice,  # type: ignore[arg-type]  # it came from an event
         view=last.view,  # type: ignore[arg-type]
         rung=last.rung,
-        dispatch=any(tool.name == CALL_TOOL for tool in request.tools),
+        dispatch=view.bundle.search is not None,  # its last step may hold such calls
         trial=last.view == "brief",
     )
     call = CallModel(
