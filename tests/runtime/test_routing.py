@@ -32,7 +32,6 @@ TABLE = Routing(
 SCRIPT = Script(
     rules=(
         Rule(when=On(model="haiku", contains="kind K417 is held for 420 days"), reply=Reply(text="420 days.")),
-        Rule(when=On(model="haiku", user="grade"), reply=Reply(text='{"score": 20, "reason": "it guesses"}')),
         Rule(when=On(model="haiku"), reply=Reply(text="[escalate] I am not shown that.")),
     ),
     default=Reply(text="Let me see."),
@@ -91,6 +90,37 @@ async def test_a_turn_that_is_passed_on_is_told_once(tmp_path: Path, sim: SimSer
         assert first.held
         settled = sum(event.cost for event in await events(runtime, started.run, ev.ModelCallFinished))
     assert sim.bill.view().total.nano_usd == settled
+
+
+@pytest.mark.parametrize("judge", [HAIKU, "openai:gpt-5-mini", "openai-chat:gpt-5-mini"])
+@pytest.mark.parametrize(("score", "text"), [(90, "420 days."), (40, "Let me see.")])
+async def test_a_judge_on_each_wire(tmp_path: Path, judge: str, score: int, text: str) -> None:
+    """Its form is the provider's strict one; its call is on the run's bill."""
+    graded = Rule(
+        when=On(user="The answer to be graded:\\s+420 days", contains="kind K417 is held for 420 days"),
+        reply=Reply(text=f'{{"score": {score}, "reason": "so it says"}}'),
+    )
+    server = SimServer(SimSettings(script=Script(rules=(graded, *SCRIPT.rules), default=SCRIPT.default)))
+    await server.start()
+    table = Routing(table=TABLE.table, rules=TABLE.rules, escalate_below=70)
+    agent = Agent(name="desk", identity=LONG, model=SONNET, routing=table, steps={"judge": judge})
+    environment = {
+        "ANTHROPIC_BASE_URL": server.base_url, "ANTHROPIC_API_KEY": "sim-key",
+        "OPENAI_BASE_URL": server.openai_base_url, "OPENAI_API_KEY": "sim-key",
+    }  # fmt: skip
+    try:
+        async with await Runtime.open(agent, data=tmp_path / "t.db", environment=environment) as runtime:
+            started = await runtime.start("desk", "How long is K417 held?")
+            view = await runtime.wait(started.run, timeout_s=SOON_S)
+            assert (view.outcome, view.text) == ("done", text)
+            (judged,) = await events(runtime, started.run, ev.AnswerJudged)
+            assert (judged.by, judged.score) == ("judge", score)
+            report = await runtime.costs.report(CostQuestion(by=("step",)))
+            assert "judge" in {group.key["step"] for group in report.groups}
+            paid = sum(each.cost for each in await events(runtime, started.run, ev.ModelCallFinished))
+    finally:
+        await server.stop()
+    assert server.bill.view().total.nano_usd == paid
 
 
 async def test_the_label_of_a_start_is_a_row_of_the_table(tmp_path: Path, sim: SimServer) -> None:
