@@ -170,6 +170,16 @@ class Audit:
                 if state.model is None or not state.model.in_flight or state.model.attempt != event.attempt:
                     self._fail("I2", f"{run.run}: an outcome of attempt {event.attempt}, which was not in flight")
                 self._model_settled(run, event.cost)
+            case ev.CompactionStarted():
+                if state.in_flight:
+                    self._fail("I2", f"{run.run}: a summary was started while another attempt is in flight")
+                self._reserve(run, event.ledgers, event.reserved)
+            case ev.SummaryWritten() | ev.CompactionFailed():
+                if state.compacting is None or not state.compacting.in_flight:
+                    self._fail("I2", f"{run.run}: an outcome of a summary that was not in flight")
+                self._model_settled(run, event.cost)
+            case ev.Compacted():
+                self._trace("compacted", run.run, event.covers, event.degraded)
             case ev.ToolCallJudged():
                 run.allowed[event.call, event.revision] = event.action
                 if event.tool:
@@ -218,9 +228,12 @@ class Audit:
             self._fail("I8", f"{run.run}: the request at event {run.seq} does not go on from the one before it")
         run.prompt = state.messages
         run.prompts.append(state.messages)
-        run.reserved = dict.fromkeys(event.ledgers, event.reserved)
-        for ledger in event.ledgers:
-            self.reserved[self._owner(run, ledger)] += event.reserved
+        self._reserve(run, event.ledgers, event.reserved)
+
+    def _reserve(self, run: RunAudit, ledgers: tuple[str, ...], reserved: int) -> None:
+        run.reserved = dict.fromkeys(ledgers, reserved)
+        for ledger in ledgers:
+            self.reserved[self._owner(run, ledger)] += reserved
 
     def _model_settled(self, run: RunAudit, cost: int) -> None:
         for ledger, reserved in run.reserved.items():

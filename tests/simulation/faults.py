@@ -52,6 +52,8 @@ class Plan:
     """Runs of a tenant that are driven at once; 0: as many as there are."""
     rpm: int = 0
     """Model calls of all machines in any 20 s; 0: any number."""
+    long: bool = False
+    """Sessions are compacted: the context has room for a few turns. Never drawn: what seeds play stays as it was."""
     mutation: str = ""
 
     @classmethod

@@ -55,7 +55,7 @@ class People:
                     plan=f"{plan.seed}-{number}",
                     tenant="acme" if number % plan.sessions < 3 else "other",
                     session=f"s{number % plan.sessions}",
-                    agent=("plain", "spare")[agent],
+                    agent="long" if plan.long else ("plain", "spare")[agent],
                     at_s=rng.random() * plan.fault_s * 0.7,
                     dry_run=rng.random() < 0.04,
                     batch_api=waits.random() < plan.batches,

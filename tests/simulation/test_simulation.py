@@ -45,6 +45,13 @@ def test_doubts_are_reconciled() -> None:
     assert report.counts["reconciled"] > 0
 
 
+def test_sessions_are_compacted() -> None:
+    """Killed, frozen, cut off and refused at any place: the same holds of what a compaction writes, reserves and settles."""
+    report = sweep(range(SHORT // 2), jobs=1, long=True, requests=9, sessions=1)
+    assert report.problems == {}
+    assert report.counts["compacted"] > 0
+
+
 def test_a_seed_replays_bit_for_bit() -> None:
     """The same seed gives the same trace twice in a process; another gives another."""
     seeds = (3, 17, 212)

@@ -79,12 +79,11 @@ class Thinker:
 
     async def call(self, request: ModelRequest, *, timeouts: Timeouts, on_deltas: OnDeltas | None) -> ModelResponse:
         """Make a call, within its time."""
-        plan, turn = plan_of(request)
-        self._check(request, plan)
+        said = self._said(request)
         arrived_s = self._count()
         try:
             async with asyncio.timeout(timeouts.total_s):
-                return await self._call(request, reply(plan, turn), on_deltas)
+                return await self._call(request, said, on_deltas)
         except ModelError as error:
             if not error.sent:  # it was never there
                 self._audit.model_calls.remove(arrived_s)
@@ -151,6 +150,21 @@ class Thinker:
             partial=partial,
             sent=code != "connect",
         )
+
+    def _said(self, request: ModelRequest) -> tuple[Part, ...]:
+        """Say what is answered, to a call that may have left."""
+        if request.system and request.system[0].text.startswith("You sum up"):
+            self._check_summary()
+            return (Text("They spoke of plans.", MODEL),)
+        plan, turn = plan_of(request)
+        self._check(request, plan)
+        return reply(plan, turn)
+
+    def _check_summary(self) -> None:
+        """A summary must be one that a journal says is under way (I2)."""
+        runs = (run.state.compacting for run in self._audit.runs.values())
+        if not any(known is not None and known.in_flight for known in runs):
+            self._fail("I2", "a summary was asked for that no journal tells of")
 
     def _check(self, request: ModelRequest, plan: str) -> None:
         """The call must be one that the journal says has left (I2), with just those messages (I8)."""

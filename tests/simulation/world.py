@@ -29,6 +29,7 @@ from stanchion import (
     price_usd,
     tool,
 )
+from stanchion.compaction import Compaction
 from tests.simulation.audit import Audit
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimLoop
@@ -214,12 +215,12 @@ TOOLS = (look, note, book, mail, pay, shout, wipe, hand_over)
 _PRICE = price_usd(input="1", output="2")
 
 
-def _agent(name: str, **more: Any) -> Agent:
+def _agent(name: str, *, room: int = 200_000, **more: Any) -> Agent:
     return Agent(
         name=name,
         identity="You are simulated.",
         tools=TOOLS,
-        model=Model("openai:main", price=_PRICE, retries=2, max_output_tokens=1_000),
+        model=Model("openai:main", price=_PRICE, retries=2, max_output_tokens=1_000, context_tokens=room),
         approvals=[Approve(tool="shout", above={"loud": 5}, expires_s=40)],
         loop=LoopRules(calls_per_minute=0),
         **more,
@@ -234,4 +235,5 @@ AGENTS = (
         fallbacks=[Model("openai:spare", price=_PRICE, retries=2, max_output_tokens=1_000)],
         parallel_tool_calls=False,
     ),
+    _agent("long", room=2_400, limits=Limits(turns=12), compaction=Compaction(recent=12, when="room")),
 )

@@ -125,7 +125,7 @@ class Screen:
                 self.line(event_line(event, self._calls, short=True))
             case "answer_judged" if event["action"] != "take":
                 self.line(event_line(event, self._calls, short=True))
-            case "bundle_changed" | "run_parked":
+            case "bundle_changed" | "run_parked" | "compacted":
                 self.line(event_line(event, self._calls, short=True))
             case _:
                 pass
