@@ -7,16 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from stanchion.context.facts import head
 from stanchion.context.history import label_of
 from stanchion.core import event as ev
 from stanchion.core.bundle import READ_HISTORY, Bundle, CompactionRules
-from stanchion.core.conversation import history
+from stanchion.core.conversation import add, history
 from stanchion.core.fold import evolve
 from stanchion.core.message import MODEL, RUNTIME, USER, Label, Part, Text, ToolResult
 from stanchion.core.policy import Destination, GuardRules, Level, ResultField
+from stanchion.core.remembered import MemoryRules
 from stanchion.core.state import Call, State
 from stanchion.guard.evidence import Evidence
 from stanchion.loop.compact import read_back
+from stanchion.loop.remember import passages, said_by
 from tests.loop.play import Done, Play, call, decided, tool
 from tests.loop.test_compaction import RULES, desk, last, sums, texts
 from tests.loop.test_quarantine import ASKED, EVIL, MAIL
@@ -198,3 +201,27 @@ def test_the_user_s_words_are_theirs_in_the_head() -> None:
     assert [part.label.source for part in head] == ["runtime", "user", "model"]
     assert SAID in texts(last(played))
     assert any(isinstance(p, ToolResult) for m in history(played.state) for p in m.parts)
+
+
+def test_what_is_learned_of_a_run_is_the_same_with_and_without() -> None:
+    """Passages come from the whole conversation with their labels, and a head is none of them; what was read stays read."""
+    script = [call("look", f'{{"n":{n}}}', f"e{n}") for n in range(15)]
+    small = payments(*script)
+    whole = payments_without(msgspec.structs.replace(RULES, minimum=10**9), *script)
+    bundle = msgspec.structs.replace(small.bundle, memory=MemoryRules("desk"))
+    assert small.state.past
+    assert passages(small.state, bundle) == passages(whole.state, bundle)
+    assert said_by(small.state, "ann@shop.example") == USER
+    assert said_by(small.state, "eve@evil.example") == MODEL
+
+
+def test_what_was_remembered_stays() -> None:
+    """As it stood at the beginning, with its label."""
+    known = Text("Ann likes blue.", Label("memory", trust="untrusted"))
+    state = add(State(), "user", (known, Text("go", USER)))
+    for number in range(6):
+        state = add(state, "assistant", (Text(f"answer {number}", MODEL),))
+        state = add(state, "user", (Text(f"question {number}", USER),))
+    parts, fresh = head(state, desk(), RULES, 9, None)
+    assert known in parts
+    assert fresh == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from random import Random
 from typing import Any
 
@@ -59,7 +60,21 @@ def plan_of(request: ModelRequest) -> tuple[str, int]:
         for part in reversed(message.parts):
             if isinstance(part, Text) and part.text.startswith("plan:"):
                 return part.text[5:], turn
-    raise AssertionError("a request without a plan")
+    return _plan_in_head(request, turn)
+
+
+def _plan_in_head(request: ModelRequest, since: int) -> tuple[str, int]:
+    """Find the plan in what stands for the beginning of a conversation, and count the turns that are left out with it."""
+    said = "\n".join(part.text for part in request.messages[0].parts if isinstance(part, Text))
+    left_out, plans = _LEFT_OUT.search(said), _PLAN.findall(said)
+    if left_out is None or not plans:
+        raise AssertionError("a request without a plan")
+    plan, turn = plans[-1]
+    return plan, int(left_out[1]) - int(turn) + 1 + since
+
+
+_LEFT_OUT = re.compile(r"turns 1 to (\d+) are left out")
+_PLAN = re.compile(r"^- plan:(\S+) \(turn (\d+)\)$", re.MULTILINE)
 
 
 WINDOW_S = 20.0

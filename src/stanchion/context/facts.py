@@ -1,6 +1,7 @@
 """What stands for the beginning of a conversation word for word, whatever a model sums up: taken by code, and bounded. Pure.
 
     declared      values of results, and what patterns find, that the author wants kept: never left out, however many there are
+    remembered    what was known of the user before
     the goal      what the user said first
     by rank       what people decided, what was done and what was not; what the user said last; what they demanded; ids, amounts, dates,
                   addresses in what they said. As much of it as there is room for, the newest first
@@ -75,7 +76,7 @@ def head(
     chosen = _within(_lines(state, bundle, spoken, users, covers), rules.facts * BYTES)
     theirs = [Line(users[0].turn, _cut(users[0].text, GOAL), 0)] if users else []
     theirs += [line for line in chosen if line.rank in _USER]
-    parts: list[Part] = [*fresh, Text(_intro(turns), RUNTIME)]
+    parts: list[Part] = [*fresh, Text(_intro(turns), RUNTIME), *_remembered(whole, covers)]
     if theirs:
         parts.append(Text("[what the user said, word for word]\n" + _listed(theirs), USER))
     if done := [line for line in chosen if line.rank not in _USER]:
@@ -85,6 +86,12 @@ def head(
     elif summary:
         parts.append(_summed(state, spoken, turns, summary[-1]))
     return tuple(parts), len(fresh)
+
+
+def _remembered(whole: Sequence[Message], covers: int) -> Iterator[Part]:
+    """Give what was known of the user when the session began: it is bounded, and stays as it is."""
+    for message in whole[:covers]:
+        yield from (part for part in message.parts if isinstance(part, Text) and part.label.source == "memory")
 
 
 def _intro(turns: int) -> str:

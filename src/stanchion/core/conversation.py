@@ -71,8 +71,8 @@ def add(state: State, role: Literal["user", "assistant"], parts: tuple[Part, ...
 
 
 def count_parts(state: State) -> int:
-    """Count the parts of the conversation."""
-    return sum(len(message.parts) for message in state.messages)
+    """Count the parts of the session's conversation, whole."""
+    return sum(len(message.parts) for message in history(state))
 
 
 def _media(part: Part) -> tuple[Media, ...]:

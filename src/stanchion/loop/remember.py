@@ -19,6 +19,7 @@ import msgspec
 
 from stanchion.core.block import EXPLANATION, bare, marked
 from stanchion.core.bundle import BUILT_IN, Bundle, Route
+from stanchion.core.conversation import history
 from stanchion.core.fact import MAX_NAME_CHARS, MAX_VALUE_CHARS, Change, Operation
 from stanchion.core.message import (
     DEVELOPER,
@@ -125,15 +126,15 @@ def passages(state: State, bundle: Bundle) -> list[Passage]:
 
 def _own(state: State) -> Iterator[Part]:
     """The parts that came in the run itself; all, where its beginning is not known any more."""
-    parts = [part for message in state.messages for part in message.parts]
+    parts = [part for message in history(state) for part in message.parts]
     yield from parts[state.began_parts if state.began_parts <= len(parts) else 0 :]
 
 
 def _is_tainted(state: State) -> bool:
-    """Whether the model had read what others wrote, in this session."""
+    """Whether the model had read what others wrote, in this session, whatever of it was compacted since."""
     return any(
         part.label.trust == "untrusted" and part.label.source in ("tool", "document", "memory")
-        for message in state.messages
+        for message in history(state)
         for part in message.parts
     )
 
@@ -294,7 +295,7 @@ def happened(ended: State, bundle: Bundle) -> tuple[Operation, ...]:
 def said_by(state: State, value: str) -> Label:
     """Find who said a value in a conversation: the user, or whoever is trusted, latest first; else it is the model's own."""
     wanted = plain(value)
-    for message in reversed(state.messages):
+    for message in reversed(history(state)):
         for part in message.parts:
             if isinstance(part, Text) and part.label.source == "user" and part.label.trust != "untrusted":
                 if wanted and wanted in plain(part.text):
