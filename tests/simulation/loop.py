@@ -101,15 +101,6 @@ class SimLoop(asyncio.BaseEventLoop):
     def _process_events(self, event_list: Any) -> None:
         """There is no I/O."""
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        """What is left to a thread is done at once: a real one would have a time of its own."""
-        done = self.create_future()
-        try:
-            done.set_result(func(*args))
-        except Exception as error:
-            done.set_exception(error)
-        return done
-
     def _write_to_self(self) -> None:
         """There is nobody to wake."""
 
