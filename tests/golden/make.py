@@ -1,6 +1,6 @@
 """Makes the golden journals of a version, once: runs with something of everything, as they lie in a store.
 
-    python -m tests.golden.make v0.2
+    python -m tests.golden.make v0.3
 
 Writes one JSON Lines file a run (a head line, then a line per event: envelope, hash, contents in base64) and
 `summary.json`, what each folds to. Both are committed and never made again: what a released version wrote must fold to
@@ -16,14 +16,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from stanchion.core import event as ev
-from stanchion.core.bundle import ApprovalRule, Caps
-from stanchion.core.message import MODEL, USER, Erased, Media, Opaque, Text, Thinking, Usage
+from stanchion.core.bundle import READ_HISTORY, ApprovalRule, Caps, CompactionRules, Route
+from stanchion.core.message import MODEL, USER, Erased, Label, Media, Opaque, Text, Thinking, Usage
 from stanchion.core.policy import Grant, GuardRules, Param
+from stanchion.core.routing import RouteTable, Rung
 from stanchion.core.state import State
 from stanchion.journal.store import RawRecord
 from tests.loop.play import (
+    FAST,
     KEY,
+    PRICE,
     Break,
     Done,
     Doubt,
@@ -66,6 +71,29 @@ GUARDED: tuple[ev.Event, ...] = (
     ev.CredentialUsed(call="3.1", attempt=1, name="crm", adapter="oauth", scopes=("read",), expires_ms=8),
 )
 """What the guard and people say of a run, told from outside; none of it has to make sense here, only to be read for ever."""
+RECALLED = ev.MemoryRecalled(
+    facts=("f1", "f2"), parts=(Text("[memory] home: DEN", Label("memory", "user", "trusted")),)
+)
+
+
+def compacted() -> Play:
+    """A long run whose beginning is summed up, at the second attempt."""
+    route = Route("p", "m", PRICE, max_output_tokens=100, context_tokens=100_000, retry=FAST)
+    rules = CompactionRules(recent=2, minimum=200, summary=100, facts=300)
+    look = tool("look", max_result_chars=100_000)
+    agent = bundle(look, tool(READ_HISTORY, repeatable=True), routes=(route,), compaction=rules)
+    said = [call("look", f'{{"n":{n}}}', f"c{n}") for n in range(30)]
+    sums: list[Any] = [Break(), "they talked"]
+    return Play(agent, [*said, "bye"], {"look": [Done("thing: " + "x" * 600)]}, summaries=sums, metered=True).play()
+
+
+def routed(*said: str) -> Play:
+    """A turn that a small model is asked first, and a judge grades."""
+    small = Route("p", "small", PRICE, max_output_tokens=400, retry=FAST)
+    table = RouteTable({"plan": (Rung(1, 800),)}, escalate_below=70)
+    agent = bundle(routes=1, others=(small, small), steps={"judge": 2}, routing=table)
+    agent = replace(agent, identity="A parcel that is lost is paid for. " * 400)
+    return Play(agent, said).play()
 
 
 def runs() -> dict[str, Play]:
@@ -125,6 +153,10 @@ def runs() -> dict[str, Play]:
         "guarded": guarded,
         "marked": Play(agent, everything, luck, person=truthful, mark=True).play(),
         "quarantined": Play(sealed, [call("look", '{"n":1}'), "it is {{r1.x}}"]).play(),
+        "compacted": compacted(),
+        "passed_on": routed("[escalate] I am not shown that.", "42"),
+        "graded": routed("43", '{"score": 80, "reason": "so it is"}'),
+        "remembered": Play(agent, ["in DEN"], inject={1: [RECALLED]}).play(),
         "dry": Play(agent, [[call("send"), call("look")], "pretended"], dry_run=True).play(),
         "waiting": Play(agent, [call("wipe")]).play(),
     }
