@@ -85,6 +85,42 @@ def lines(title: str, x_name: str, y_name: str, series: Sequence[Line]) -> str:
     return _page(title, height, parts)
 
 
+class Dots(NamedTuple):
+    label: str
+    values: Sequence[float | None]
+    """One for each contender."""
+
+
+def dots(title: str, x_name: str, names: Sequence[str], rows: Sequence[Dots]) -> str:
+    """Draw a row of dots for each case, one colour for each contender, on a logarithmic axis that begins at 1."""
+    left, right, top = 150, 24, 62
+    height = top + ROW * len(rows) + 44
+    most = max([value for row in rows for value in row.values if value is not None] + [1.1])
+    x_of = _axis([1.0, most], left, WIDTH - right)
+    parts = [
+        part
+        for place, name in enumerate(names)
+        for part in (
+            f'<circle cx="{16 + 124 * place}" cy="42" r="5" fill="{COLOURS[place % len(COLOURS)]}"/>',
+            _text(25 + 124 * place, 46, name),
+        )
+    ]
+    for value in _marks([1.0, most]):
+        parts.append(f'<path d="M{x_of(value):.1f} {top - 4}V{height - 40}" stroke="{FAINT}"/>')
+        parts.append(_text(x_of(value), height - 26, number(value), anchor="middle"))
+    parts.append(_text((left + WIDTH - right) / 2, height - 8, x_name, anchor="middle"))
+    for place, row in enumerate(rows):
+        y = top + ROW * place + 12
+        parts.append(_text(left - 10, y + 4, row.label, anchor="end"))
+        for at, value in reversed(list(enumerate(row.values))):  # ours, the first, on top
+            if value is not None:
+                colour = COLOURS[at % len(COLOURS)]
+                parts.append(
+                    f'<circle cx="{x_of(max(value, 1.0)):.1f}" cy="{y}" r="5" fill="{colour}" fill-opacity=".85"/>'
+                )
+    return _page(title, height, parts)
+
+
 def _axis(values: Sequence[float], start: float, end: float) -> Callable[[float], float]:
     low, high = math.log10(min(values)), math.log10(max(values))
     span = (high - low) or 1.0
