@@ -157,6 +157,7 @@ async def opened(made: Agent, folder: Path, sim: SimProcess) -> AsyncGenerator[D
     environment = {
         "ANTHROPIC_BASE_URL": sim.base_url, "ANTHROPIC_API_KEY": "sim-key",
         "OPENAI_BASE_URL": sim.openai_base_url, "OPENAI_API_KEY": "sim-key",
+        "GEMINI_BASE_URL": sim.openai_base_url, "GEMINI_API_KEY": "sim-key",
     }  # fmt: skip
     runtime = await Runtime.open(made, data=folder.with_suffix(".db"), environment=environment, clock=clock)
     async with aiohttp.ClientSession() as http:

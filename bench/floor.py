@@ -19,12 +19,14 @@ SHEETS = {
     ),
     "openai:gpt-5.2": price_usd(input="1.75", output="14", cache_read="0.175"),
     "openai:gpt-5.6": price_usd(input="4", output="20", cache_read="0.40", cache_write="5", cache_write_long="10"),
+    "gemini:gemini-3.8-flash": price_usd(input="0.75", output="3.75", cache_read="0.075"),
 }
 """In dollars per million tokens, written down here again: a floor does not go by what it measures."""
 CHEAP = {
     "anthropic:claude-sonnet-4-6": ("anthropic:claude-haiku-4-5", price_usd(input="1", output="5")),
     "openai:gpt-5.2": ("openai:gpt-5-mini", price_usd(input="0.25", output="2")),
     "openai:gpt-5.6": ("openai:gpt-5-mini", price_usd(input="0.25", output="2")),
+    "gemini:gemini-3.8-flash": ("gemini:gemini-2.5-flash", price_usd(input="0.30", output="2.50")),
 }
 """What routable turns are asked of."""
 BRIEF = 2_000

@@ -224,3 +224,41 @@ async def test_breakpoints_over_http_on_both_wires() -> None:
                 assert "prompt_cache" in found["error"]["message"]
     finally:
         await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("model", "least"), [("gemini-2.5-pro", 2_048), ("gemini-3.1-pro-preview", 4_096), ("gemini-4-argon", 4_096)]
+)
+def test_geminis_implicit_cache(model: str, least: int) -> None:
+    """From so many tokens on, without a mark, at no price for writing; how long is not said, so that nothing is refreshed for it."""
+    for provider in ("gemini", "openai-chat", "openrouter"):
+        rules = cache_rules(provider, model)
+        assert rules is not None
+        assert (rules.kind, rules.minimum, rules.promised) == ("automatic", least, False)
+        cache = PrefixCache()
+        cache.use("k", pieces(least - 1), rules, 0, writes=False)
+        assert cache.use("k", pieces(least - 1, 100), rules, 1, writes=False).read == 0
+        assert cache.use("k", pieces(least - 1, 100, 7), rules, 2, writes=False) == Found(7, least + 99)
+    assert cache_rules("gemini", "gemini-1.5-pro") is None, "before 2.5 there is none"
+
+
+async def test_a_gemini_is_billed_at_its_own_price() -> None:
+    """Through the endpoint that is compatible with OpenAI's chat: what was sent before costs a tenth."""
+    server = SimServer(SimSettings(prices_on="2026-12-01"))
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as http:
+            for text in ("a", "b"):
+                body = {
+                    "model": "gemini-3.8-flash",
+                    "messages": [{"role": "system", "content": "stable " * 4_000}, {"role": "user", "content": text}],
+                }
+                _, found = await _asked(http, f"{server.base_url}/v1/chat/completions", body)
+            assert found["usage"]["prompt_tokens_details"]["cached_tokens"] == 7_000
+            async with http.get(f"{server.base_url}/bill") as response:
+                total = (await response.json())["total"]
+        assert total["unpriced"] == 0
+        output = total["output_tokens"] * 3_750
+        assert total["nano_usd"] == pytest.approx(7_002 * 750 + 7_000 * 75 + output, abs=2)
+    finally:
+        await server.stop()

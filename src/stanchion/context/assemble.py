@@ -128,6 +128,8 @@ def _retained(route: Route, ends: bool, key: str) -> Mapping[str, Any]:
     rules = cache_rules(route.provider, route.model)
     if rules is None or rules.kind == "marked":
         return route.options
+    if not rules.promised:
+        return route.options
     if rules.kind == "automatic":
         return {"prompt_cache_retention": "24h", **route.options} if route.cache == "long" else route.options
     asked = {} if ends else {"mode": "explicit"}

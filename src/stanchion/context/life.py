@@ -134,7 +134,7 @@ def kept(price: Price, rules: CacheRules, tokens: float, shared: float, *, long:
 def refreshes(state: State, route: Route, habit: Habit) -> int:
     """Say how often a session's prefix is to be refreshed at most while nobody asks."""
     rules = cache_rules(route.provider, route.model)
-    if rules is None or route.cache != "auto" or route.thinking_tokens or not habit.measured:
+    if rules is None or not rules.promised or route.cache != "auto" or route.thinking_tokens or not habit.measured:
         return 0  # (a budget of thinking must be below the length of the answer, and another budget is another prefix)
     if state.kept_tokens < rules.minimum or state.kept_void:
         return 0

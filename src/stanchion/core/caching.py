@@ -39,6 +39,8 @@ class CacheRules(msgspec.Struct, frozen=True):
     """How long something is kept after it was last used."""
     long_s: float = 3600.0
     """.. where the long life is asked for."""
+    promised: bool = True
+    """The provider says for how long. Else these are guesses, and nothing is read just to prolong them."""
 
 
 _ANTHROPIC = (
@@ -46,6 +48,7 @@ _ANTHROPIC = (
     (re.compile(r"sonnet-4-6|haiku-3|3-haiku|3-5-haiku|haiku-5"), 2_048),
     (re.compile(r""), 1_024),
 )
+_GEMINI = ((re.compile(r"gemini-2-5"), 2_048), (re.compile(r"gemini-([3-9]|[1-9]\d)"), 4_096))
 _OPENAI = ("openai", "openai-chat", "azure")
 _WRITES_PRICED = re.compile(r"gpt-(5-([6-9]|[1-9]\d)\b|[6-9])")
 LONG_TTL = "12h"
@@ -58,6 +61,9 @@ def cache_rules(provider: str, model: str) -> CacheRules | None:
     if provider == "anthropic" or "claude" in name:
         minimum = next(least for pattern, least in _ANTHROPIC if pattern.search(name))
         return CacheRules("anthropic", "marked", minimum, marks=4, lookback=20)
+    if "gemini-" in name:
+        least = next((least for pattern, least in _GEMINI if pattern.search(name)), 0)
+        return CacheRules("gemini", "automatic", least, long_s=300.0, promised=False) if least else None
     if provider in _OPENAI and _WRITES_PRICED.match(name):
         return CacheRules("openai-breakpoints", "breakpoints", 1_024, marks=3, short_s=1_800.0, long_s=43_200.0)
     if provider in _OPENAI or name.startswith(("gpt-", "o1", "o3", "o4")):

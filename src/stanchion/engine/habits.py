@@ -41,8 +41,6 @@ ANSWERS = 200
 """After so many answers of a model to a type of step the older ones count half."""
 PASSED_OVER = 0.98
 """How much less all of them count each time that the model is passed over: after a while it is asked again."""
-LEAST_OUTLIVED = 2.5
-"""Before so many prefixes were seen to outlive their life, or not to, it is taken to end when it says."""
 READ_TENANTS, READ_RUNS, READ_EVENTS = 50, 200, 20_000
 """What is read when a process starts: so many tenants, runs of each, and events in all."""
 
@@ -124,7 +122,7 @@ class _Agent:
             gaps = tuple(Gap(total / count, round(count)) for total, count in self.gaps if count >= 1)
             growth = self.grown[0] / self.grown[1] if self.grown[1] else 0.0
             shared = self.shared[0] / self.shared[1] if self.shared[1] else 0.0
-            outlived = self.outlived[0] / self.outlived[1] if self.outlived[1] >= LEAST_OUTLIVED else 0.0
+            outlived = self.outlived[0] / self.outlived[1] if self.outlived[1] else 0.0
             self.habit = Habit(gaps, tuple(sorted(self.lengths.items())), growth, shared, outlived)
         return self.habit
 

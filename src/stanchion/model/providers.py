@@ -60,6 +60,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "cerebras": _chat("https://api.cerebras.ai/v1", "CEREBRAS"),
     "deepseek": _chat("https://api.deepseek.com", "DEEPSEEK"),
     "fireworks": _chat("https://api.fireworks.ai/inference/v1", "FIREWORKS"),
+    "gemini": _chat("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI"),
     "groq": _chat("https://api.groq.com/openai/v1", "GROQ"),
     "mistral": _chat("https://api.mistral.ai/v1", "MISTRAL"),
     "moonshot": _chat("https://api.moonshot.ai/v1", "MOONSHOT"),

@@ -167,7 +167,8 @@ class Sheet:
 
     def of(self, wire: str, model: str) -> Price | None:
         """Find a model's price, or None."""
-        at = ("anthropic" if wire == "anthropic" else "openai", model)
+        seller = "google" if model.startswith("gemini-") else "openai"
+        at = ("anthropic" if wire == "anthropic" else seller, model)
         if at not in self._known:
             self._prices = self._prices or load_prices()
             self._known[at] = find_price(self._prices, *at, self._on_date)
