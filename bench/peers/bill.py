@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ import aiohttp
 import msgspec
 
 from bench import bill as ours
+from bench import compaction, planted
 from bench.floor import ROWS, SHEETS, Row, Task
-from bench.peers.bill_page import COMMITTED, publish
-from bench.peers.contenders import CONTENDERS, Contender, chatting
+from bench.peers.bill_page import COMMITTED, LONG_RUN, publish
+from bench.peers.contenders import COMPACTING, CONTENDERS, Contender, chatting
 from bench.peers.peers import ENVIRONMENTS, make
 from bench.peers.world import Running
+from stanchion.compaction import Compaction
 from stanchion.core.money import cost
-from stanchion.sim import Reply, Script, SimProcess, start_sim_process
+from stanchion.sim import Reply, Rule, Script, SimProcess, When, start_sim_process
 
 LONG = "200"
 """The row of 200 turns, beside those of 15."""
@@ -39,6 +42,9 @@ TASKS = {LONG: Task(turns=200, last=180_000)}
 LIVES = ("short", "long")
 RETAINED = "auto-retained"
 """Ours at OpenAI before gpt-5.6 where an organisation's data may be retained: what is sent is kept for a day, unasked."""
+
+LONG_TASK = Task(turns=200, first=10_000, last=10_000 + 900 * 199)
+"""A session of 200 turns that may be compacted, as in `bench.compaction`."""
 
 Cells = dict[str, dict[str, Any]]
 
@@ -59,6 +65,11 @@ class Till:
         async with self._http.post(f"{self._sim.base_url}/sim/clock", json={"advance_s": seconds}) as response:
             response.raise_for_status()
 
+    async def play(self, script: Script) -> None:
+        """Have it say something else until the next reset."""
+        async with self._http.put(f"{self._sim.base_url}/sim/script", data=msgspec.json.encode(script)) as response:
+            response.raise_for_status()
+
     async def reset(self) -> None:
         """Empty bill and cache."""
         async with self._http.post(f"{self._sim.base_url}/sim/reset") as response:
@@ -72,9 +83,11 @@ class Desk:
         self._till, self._running = till, running
         self._others = self._others_cost = 0
 
-    async def say(self, session: str, text: str) -> None:
-        """Have a turn; the answer must be whole."""
-        found = await self._running.ask("say", session=session, text=text)
+    async def say(self, session: str, text: str, *, cheap: bool = False) -> None:
+        """Have a turn; the answer must be whole, and not wrong."""
+        found = await self._running.ask("say", session=session, text=text, cheap=cheap)
+        if found["begins"].startswith(planted.WRONG):
+            raise RuntimeError(f"{session} was answered wrongly")
         if found["chars"] < len(ours.ANSWER) - 1:
             raise RuntimeError(f"{session} was answered with {found['chars']} of {len(ours.ANSWER)} characters")
 
@@ -102,6 +115,9 @@ class Desk:
 async def play(till: Till, running: Running, row: Row, task: Task, identity: str, life: str) -> list[int]:
     """Run a row; give the bill after each turn, in nano-dollars."""
     await till.reset()
+    if row.routed:
+        identity = planted.identity(len(identity))
+        await till.play(planted.script(task.output))
     await running.ask("begin", identity=identity, cache=life)
     desk = Desk(till, running)
     if row.warm:
@@ -110,7 +126,8 @@ async def play(till: Till, running: Running, row: Row, task: Task, identity: str
     for turn in range(task.turns):
         if row.pauses_before(turn):
             await desk.pause(row.pause_s, warm=row.warm)
-        await desk.say(ours.TASK, ours.said(task, turn))
+        text = planted.said(task, turn) if row.routed else ours.said(task, turn)
+        await desk.say(ours.TASK, text, cheap=row.routed and turn % 2 == 0)
         bills.append(await desk.billed())
     return bills
 
@@ -130,7 +147,7 @@ def key(model: str, row: str, who: str, life: str) -> str:
 def cases(model: str, names: Sequence[str]) -> list[tuple[str, Row, Task]]:
     """List the rows of a model, those of 200 turns among them."""
     found: list[tuple[str, Row, Task]] = []
-    for name in names:
+    for name in (each for each in names if each != LONG_RUN):
         plain = name.removeprefix(f"{LONG}-")
         row = ROWS[plain]
         if row.cache == "off" and SHEETS[model].cache_write == SHEETS[model].input:
@@ -166,6 +183,36 @@ async def of_peer(
                     keep()
     finally:
         await sim.stop()
+
+
+async def long_runs(model: str, peers: Sequence[str], cells: Cells, keep: Callable[[], None]) -> None:
+    """Measure the long session: in frameworks that can shorten it and in those that cannot, and ours with and without."""
+    size = 4 * LONG_TASK.first - 200
+    identity = (ours.RULE * (size // len(ours.RULE) + 1))[:size]
+    rule = Rule(when=When(model="haiku"), reply=Reply(text=compaction.SUMMARY))
+    for contender in COMPACTING:
+        if contender.name.partition("-4000")[0].partition("-20000")[0] not in peers:
+            continue
+        sim = await start_sim_process(Script(rules=(rule,), default=Reply(text=ours.ANSWER)))
+        at = key(model, LONG_RUN, contender.name, "short")
+        began = time.monotonic()
+        try:
+            async with aiohttp.ClientSession() as http, chatting(contender, model, sim) as running:
+                bills = await play(Till(sim, http), running, ROWS["cold"], LONG_TASK, identity, "short")
+                cells[at] = {"nano_usd": bills[-1], "bills": bills}
+        except Exception as error:  # what a framework cannot do is a finding
+            cells[at] = {"error": f"{type(error).__name__}: {error}"[-600:]}
+        finally:
+            await sim.stop()
+        tell(at, cells[at], time.monotonic() - began)
+        keep()
+    for life, wanted in (("compacted", Compaction()), ("auto", None)):
+        if "stanchion" in peers:
+            began, at = time.monotonic(), key(model, LONG_RUN, "stanchion", life)
+            bills = list(accumulate(turn.nano_usd for turn in await compaction.turns(LONG_TASK, wanted, model)))
+            cells[at] = {"nano_usd": bills[-1], "bills": bills}
+            tell(at, cells[at], time.monotonic() - began)
+            keep()
 
 
 async def of_ours(
@@ -218,6 +265,8 @@ async def measure(given: argparse.Namespace, found: dict[str, Any], keep: Callab
             work.append(of_ours(model, given.rows, size, cells, keep, missing=given.missing))
         for each in work:
             await each
+        if LONG_RUN in given.rows and model == compaction.MODEL:
+            await long_runs(model, given.peers, cells, keep)
 
 
 async def _fitted(model: str) -> int:
@@ -251,7 +300,7 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 def _parsed() -> argparse.Namespace:
     names = ["stanchion", *(contender.name for contender in CONTENDERS)]
-    rows = [*ROWS, f"{LONG}-cold", f"{LONG}-warm"]
+    rows = [*ROWS, f"{LONG}-cold", f"{LONG}-warm", LONG_RUN]
     parser = argparse.ArgumentParser(
         prog="python -m bench.peers.bill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

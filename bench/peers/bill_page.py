@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.floor import ROWS, SHEETS, Row, Task, floor
-from bench.peers.contenders import CONTENDERS
+from bench.peers.contenders import COMPACTING, CONTENDERS
 from bench.peers.peers import HERE, ROOT
 from bench.peers.plot import Dots, Line, dots, lines
 from bench.peers.publish import PLOTS
 
 COMMITTED = HERE / "bill.json"
 BENCHMARKS = ROOT / "BENCHMARKS.md"
+LONG_RUN = "long-run"
 BEGIN, END = "<!-- bill peers: begin -->", "<!-- bill peers: end -->"
 NAMES = {"short": "short", "long": "long", "off": "off"}
 TURNS = (1, 2, 5, 10, 20, 50, 100, 150, 200)
@@ -28,6 +29,14 @@ its user would have had to know beforehand. None is told of the pauses, and none
 
     python -m bench.peers.bill                          # an hour, most of it ours with pauses; --rows, --models and --peers for a part
     python -m bench.peers.bill --publish                # these tables and plots from what was measured"""
+
+_LONG = """#### A session of 200 turns that may be shortened
+
+From 10,000 tokens on, 400 said and 500 answered a turn (`bench.compaction`), summaries by Haiku 4.5 in the bill. LangGraph's `SummarizationMiddleware` has no trigger unless it is given one:
+measured as its page shows it, and with one that lets the conversation grow about as long as ours does. What a summary loses is not compared here. Pydantic AI and the OpenAI Agents SDK
+have compaction at the provider only, which is not simulated; Agno can leave turns out (`num_history_runs`) or put a summary into the system prompt.
+
+    python -m bench.peers.bill --models anthropic:claude-sonnet-4-6 --rows long-run"""
 
 
 class Case(NamedTuple):
@@ -63,6 +72,8 @@ def page(found: dict[str, Any]) -> str:
     for model in SHEETS:
         if any(key.startswith(f"{model}/") for key in cells):
             parts += [f"#### {model}", table(cells, model), worse(cells, model)]
+    if said := long_run(cells, "anthropic:claude-sonnet-4-6"):
+        parts += [_LONG, said]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -199,19 +210,33 @@ def draw(cells: dict[str, Any]) -> dict[str, str]:
                 f"Bill of the support task over its floor, {plain}", "times the floor", names, rows
             )
     if series := grown(cells, "anthropic:claude-sonnet-4-6"):
-        drawn["bill-200"] = lines("Bill of a session of 200 turns, Claude Sonnet 4.6", "turns", "$", series)
+        drawn["bill-200"] = lines("Bill of a long session, Claude Sonnet 4.6", "turns", "$", series)
     return drawn
 
 
 def grown(cells: dict[str, Any], model: str) -> list[Line]:
-    """Give how the bills of 200 turns grow, one without a cache among them."""
-    task, price = Task(turns=200, last=180_000), SHEETS[model]
-    plain = [(task.input(turn) * price.input + task.output * price.output) / 1e15 for turn in range(task.turns)]
-    series = [Line("no cache", [(turn, sum(plain[:turn])) for turn in TURNS], 7)]
-    at = [("Stanchion", "stanchion", "auto", 0)]
-    at += [(who.title, who.name, "short", n + 1) for n, who in enumerate(CONTENDERS) if not who.variant]
+    """Give how the bills of 200 turns grow, from 10,000 tokens on: with what shortens the conversation, and without."""
+    at = [("Stanchion, compacting", "stanchion", "compacted", 0), ("Stanchion, without", "stanchion", "auto", 5)]
+    at += [(who.title.replace("`", ""), who.name, "short", n) for n, who in enumerate(COMPACTING[:4], 1)]
+    series: list[Line] = []
     for title, name, life, colour in at:
-        bills = cells.get(f"{model}/200-cold/{name}/{life}", {}).get("bills")
+        bills = cells.get(f"{model}/{LONG_RUN}/{name}/{life}", {}).get("bills")
         if bills:
             series.append(Line(title, [(turn, bills[turn - 1] / 1e9) for turn in TURNS], colour))
     return series
+
+
+def long_run(cells: dict[str, Any], model: str) -> str:
+    """Make the table of the session of 200 turns that may be shortened."""
+    at = [("Stanchion, `Compaction()`", "stanchion", "compacted"), ("Stanchion, without", "stanchion", "auto")]
+    at += [(who.title, who.name, "short") for who in COMPACTING if not who.variant or who.name.startswith("langgraph")]
+    lines = ["| who | in all | a turn, 20-60 | a turn, 160-200 |", "|---|---|---|---|"]
+    for title, name, life in at:
+        cell = cells.get(f"{model}/{LONG_RUN}/{name}/{life}", {})
+        if "bills" in cell:
+            bills = cell["bills"]
+            early, late = (bills[59] - bills[18]) / 41, (bills[199] - bills[158]) / 41
+            lines.append(f"| {title} | {_usd(bills[-1])} | {_usd(early)} | {_usd(late)} |")
+        elif "error" in cell:
+            lines.append(f"| {title} | failed: {cell['error'][:80]} | | |")
+    return "\n".join(lines) if len(lines) > 2 else ""

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from bench.floor import CHEAP
 from bench.peers.peers import BY_NAME, HERE, Peer
 from bench.peers.world import Running
 from stanchion.sim import SimProcess
@@ -55,6 +56,21 @@ CONTENDERS = (
 )  # fmt: skip
 
 
+COMPACTING = (
+    CONTENDERS[0],
+    Contender(
+        "langgraph-4000", "LangGraph, `SummarizationMiddleware`, 4,000 tokens", BY_NAME["langgraph"],
+        "as its page has it: `trigger=(\"tokens\", 4000)`, `keep=(\"messages\", 20)`", variant="summary-4000",
+    ),
+    Contender(
+        "langgraph-20000", "LangGraph, `SummarizationMiddleware`, 20,000 tokens", BY_NAME["langgraph"],
+        "set by who knows the task: summed up when it is about as long as ours gets", variant="summary-20000",
+    ),
+    *CONTENDERS[1:],
+)  # fmt: skip
+"""Who has the long session of 200 turns: those whose library shortens a conversation at the client, and the others as they are."""
+
+
 @asynccontextmanager
 async def chatting(contender: Contender, model: str, sim: SimProcess) -> AsyncGenerator[Running]:
     """Run a contender's process, which has conversations with a model of the simulated provider."""
@@ -64,7 +80,7 @@ async def chatting(contender: Contender, model: str, sim: SimProcess) -> AsyncGe
         "AGNO_TELEMETRY": "false", "OTEL_SDK_DISABLED": "true", "OPENAI_AGENTS_DISABLE_TRACING": "1",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(HERE / "shared"),
     }  # fmt: skip
-    spec = {"model": model, "variant": contender.variant, "environment": environment}
+    spec = {"model": model, "cheap": CHEAP[model][0], "variant": contender.variant, "environment": environment}
     errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - it lives as long as the process
     process = await asyncio.create_subprocess_exec(
         str(contender.peer.python), str(HERE / contender.peer.folder / "bill.py"), json.dumps(spec),

@@ -9,6 +9,7 @@ provider's fields go through `request_params`.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from agno.agent import Agent
@@ -38,6 +39,7 @@ class Agno(Chat):
             model = OpenAIResponses(
                 id=self.model, max_output_tokens=MAX_OUTPUT_TOKENS, store=False, request_params=params
             )
+        self.first = model
         self.agent = Agent(
             model=model,
             system_message=identity,
@@ -47,8 +49,9 @@ class Agno(Chat):
             telemetry=False,
         )
 
-    async def say(self, session: str, text: str) -> str:
-        """Run in a session."""
+    async def say(self, session: str, text: str, *, cheap: bool) -> str:
+        """Run in a session; another model is another agent on the same database."""
+        self.agent.model = dataclasses.replace(self.first, id=self.cheap if cheap else self.model)
         found = await self.agent.arun(text, session_id=session)
         if str(getattr(found.status, "value", found.status)) != "COMPLETED":
             raise RuntimeError(str(found.content))

@@ -18,6 +18,10 @@ from chat import MAX_OUTPUT_TOKENS, Chat
 from line import main
 
 
+def _routed(model: str) -> LitellmModel:
+    return LitellmModel(f"anthropic/{model}", base_url=os.environ["ANTHROPIC_BASE_URL"], api_key="sim-key")
+
+
 class OpenAIAgents(Chat):
     """A session for each conversation."""
 
@@ -27,9 +31,7 @@ class OpenAIAgents(Chat):
         settings: Any = {"max_tokens": MAX_OUTPUT_TOKENS}
         model: Any = self.model
         if self.provider == "anthropic":
-            model = LitellmModel(
-                f"anthropic/{self.model}", base_url=os.environ["ANTHROPIC_BASE_URL"], api_key="sim-key"
-            )
+            model = _routed(self.model)
             if cache != "off":
                 control = {"type": "ephemeral", "ttl": "1h"} if cache == "long" else {"type": "ephemeral"}
                 points: list[dict[str, Any]] = [{"role": "system"}, {"index": -1}]
@@ -38,13 +40,15 @@ class OpenAIAgents(Chat):
         else:
             settings |= {"extra_args": {"prompt_cache_key": "desk"}, **self.openai_options(cache)}
         self.agent = Agent(name="desk", instructions=identity, model=model, model_settings=ModelSettings(**settings))
+        other = _routed(self.cheap) if self.provider == "anthropic" else self.cheap
+        self.other = self.agent.clone(model=other)
         self.sessions: dict[str, SQLiteSession] = {}
 
-    async def say(self, session: str, text: str) -> str:
-        """Run in a session."""
+    async def say(self, session: str, text: str, *, cheap: bool) -> str:
+        """Run in a session; a clone of the agent has the other model (openai.github.io/openai-agents-python/agents)."""
         kept = self.sessions.setdefault(session, SQLiteSession(session))
         config = RunConfig(tracing_disabled=True)
-        found = await Runner.run(self.agent, text, session=kept, run_config=config)
+        found = await Runner.run(self.other if cheap else self.agent, text, session=kept, run_config=config)
         return str(found.final_output)
 
 

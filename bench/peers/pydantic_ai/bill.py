@@ -43,11 +43,16 @@ class PydanticAI(Chat):
             elif cache == "long":
                 settings["openai_prompt_cache_retention"] = "24h"
         self.agent = Agent(model, instructions=identity, model_settings=settings)
+        newer = ("openai_cache_instructions", "openai_prompt_cache_options")
+        older = {name: value for name, value in settings.items() if name not in newer}
+        other: Any = (AnthropicModel if self.provider == "anthropic" else OpenAIResponsesModel)(self.cheap)
+        self.other = Agent(other, instructions=identity, model_settings=older)
         self.histories: dict[str, Any] = {}
 
-    async def say(self, session: str, text: str) -> str:
-        """Run with what was said before."""
-        found = await self.agent.run(text, message_history=self.histories.get(session))
+    async def say(self, session: str, text: str, *, cheap: bool) -> str:
+        """Run with what was said before; another model is another agent, as older models refuse the newer ones' settings."""
+        agent = self.other if cheap else self.agent
+        found = await agent.run(text, message_history=self.histories.get(session))
         self.histories[session] = found.all_messages()
         return found.output
 

@@ -1,7 +1,8 @@
 """An agent without tools that has conversations, for comparing bills: the same in every framework, its model's caching as the framework documents it.
 
     {"do": "begin", "identity": "..", "cache": "short"}   make the agent; "off", "short" or "long" is how it is told to cache
-    {"do": "say", "session": "..", "text": ".."}          a user's text in a session; answers with the length of the model's answer
+    {"do": "say", "session": "..", "text": "..", "cheap": false}     a user's text in a session; answers with how the model's answer begins;
+                                                                     cheap: of the cheap model, on the same conversation
 
 A conversation is kept in memory, as the framework keeps it. Standard library only.
 """
@@ -19,6 +20,11 @@ class Chat(Subject):
     """One framework's agent. A subclass fills in `begin` and `say`."""
 
     provider = model = ""
+
+    @property
+    def cheap(self) -> str:
+        """The provider's name of the cheap model."""
+        return self.spec["cheap"].partition(":")[2]
 
     async def open(self) -> None:
         """Take the model's name apart; the agent is made when its identity is known, which is too long for a command line."""
@@ -40,8 +46,8 @@ class Chat(Subject):
         """Make the agent."""
         raise NotImplementedError
 
-    async def say(self, session: str, text: str) -> str:
-        """Say something in a session; give the answer."""
+    async def say(self, session: str, text: str, *, cheap: bool) -> str:
+        """Say something in a session; give the answer. `cheap`: the caller would have the cheap model answer."""
         raise NotImplementedError
 
     async def do_begin(self, identity: str, cache: str) -> dict[str, Any]:
@@ -49,6 +55,7 @@ class Chat(Subject):
         self.begin(identity, cache)
         return {"begun": True}
 
-    async def do_say(self, session: str, text: str) -> dict[str, Any]:
+    async def do_say(self, session: str, text: str, cheap: bool = False) -> dict[str, Any]:
         """Have a turn."""
-        return {"chars": len(await self.say(session, text))}
+        said = await self.say(session, text, cheap=cheap)
+        return {"chars": len(said), "begins": said[:20]}
