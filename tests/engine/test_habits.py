@@ -75,6 +75,29 @@ def test_what_is_read_after_its_life_is_noted() -> None:
     assert 0.6 < later(0) < 0.7
 
 
+def test_what_others_keep_says_nothing_of_a_life() -> None:
+    """After a pause nearly all is read, for other sessions begin with it; only where much is the session's own it would tell."""
+    habits = Habits()
+    call(habits, 0, "s", tokens=1_000, read=990, first=True)
+    for at_s, sent, read in ((4_000, 1_000, 990), (8_000, 1_030, 990), (12_000, 1_200, 990)):
+        started = ev.ModelCallStarted(
+            turn=1,
+            attempt=1,
+            route=0,
+            provider="p",
+            model="m",
+            messages=1,
+            prefix="",
+            cache_sent=sent,
+            cache_unkept="life",
+        )
+        usage = Usage(sent + 100 - read, cache_read_tokens=read)
+        finished = ev.ModelCallFinished(turn=1, attempt=1, finish="stop", cost=0, usage=usage)
+        before = State(tenant="t", session="s", agent="desk", kept_calls=1)
+        habits.note(before, [ev.Entry(n, at_s * 1000, 1, event) for n, event in ((1, started), (2, finished))])
+        assert habits.of("desk").outlived == 0.0
+
+
 def test_it_stays_small_and_follows_changes() -> None:
     """However many sessions and pauses there are; the old ones fade."""
     habits = Habits()

@@ -41,6 +41,8 @@ ANSWERS = 200
 """After so many answers of a model to a type of step the older ones count half."""
 PASSED_OVER = 0.98
 """How much less all of them count each time that the model is passed over: after a while it is asked again."""
+OWN = 0.1
+"""Of a prefix after its life so much must be the session's own, for a read to say that it lives on: what others keep is read anyway."""
 READ_TENANTS, READ_RUNS, READ_EVENTS = 50, 200, 20_000
 """What is read when a process starts: so many tenants, runs of each, and events in all."""
 
@@ -50,6 +52,8 @@ class _Session:
     last_ms: int
     calls: int = 0
     tokens: int = 0
+    first: int = 0
+    """Tokens of its first request."""
     over: int = 0
     """Tokens of the last request that the call under way should not find, as their life was over."""
 
@@ -96,16 +100,22 @@ class _Agent:
             return
         self.habit = None
         if first:
+            known.first = tokens
             of, count = self.shared
             self.shared = [of * (1 - LATELY) + usage.cache_read_tokens / tokens, count * (1 - LATELY) + 1]
         elif known.tokens:
-            if known.over:
+            if self._own(known) >= OWN * known.over > 0:
                 of, count = self.outlived
                 read = usage.cache_read_tokens >= known.over * (1 - TOLERANCE)
                 self.outlived = [of * (1 - LATELY) + read, count * (1 - LATELY) + 1]
             self.grown[0] += max(tokens - known.tokens, 0)
             self.grown[1] += 1
         known.calls, known.tokens = known.calls + 1, tokens
+
+    def _own(self, known: _Session) -> float:
+        """Estimate how many of the tokens whose life was over no other session keeps."""
+        of, count = self.shared
+        return known.over - (of / count if count else 0.0) * known.first
 
     def _forget(self, now_ms: int) -> None:
         """Count sessions as over that were idle for long, or that are too many."""
