@@ -191,7 +191,7 @@ async def long_runs(model: str, peers: Sequence[str], cells: Cells, keep: Callab
     identity = (ours.RULE * (size // len(ours.RULE) + 1))[:size]
     rule = Rule(when=When(model="haiku"), reply=Reply(text=compaction.SUMMARY))
     for contender in COMPACTING:
-        if contender.name.partition("-4000")[0].partition("-20000")[0] not in peers:
+        if contender.name.partition("-4000")[0].partition("-30000")[0] not in peers:
             continue
         sim = await start_sim_process(Script(rules=(rule,), default=Reply(text=ours.ANSWER)))
         at = key(model, LONG_RUN, contender.name, "short")

@@ -63,8 +63,8 @@ COMPACTING = (
         "as its page has it: `trigger=(\"tokens\", 4000)`, `keep=(\"messages\", 20)`", variant="summary-4000",
     ),
     Contender(
-        "langgraph-20000", "LangGraph, `SummarizationMiddleware`, 20,000 tokens", BY_NAME["langgraph"],
-        "set by who knows the task: summed up when it is about as long as ours gets", variant="summary-20000",
+        "langgraph-30000", "LangGraph, `SummarizationMiddleware`, 30,000 tokens", BY_NAME["langgraph"],
+        "set by who knows the task: summed up when it is about as long as ours gets", variant="summary-30000",
     ),
     *CONTENDERS[1:],
 )  # fmt: skip

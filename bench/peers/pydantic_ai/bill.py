@@ -44,7 +44,7 @@ class PydanticAI(Chat):
                 settings["openai_prompt_cache_retention"] = "24h"
         self.agent = Agent(model, instructions=identity, model_settings=settings)
         newer = ("openai_cache_instructions", "openai_prompt_cache_options")
-        older = {name: value for name, value in settings.items() if name not in newer}
+        older: Any = {name: value for name, value in settings.items() if name not in newer}
         other: Any = (AnthropicModel if self.provider == "anthropic" else OpenAIResponsesModel)(self.cheap)
         self.other = Agent(other, instructions=identity, model_settings=older)
         self.histories: dict[str, Any] = {}
