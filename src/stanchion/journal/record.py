@@ -14,7 +14,7 @@ import msgspec
 
 from stanchion.core import chain
 from stanchion.core.errors import BrokenChain, UnknownEvent
-from stanchion.core.event import Entry, Event
+from stanchion.core.event import Compacted, Entry, Event, SummaryWritten
 from stanchion.core.message import Erased, Label, Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from stanchion.core.upcast import decode_event, version_of
 from stanchion.journal.store import Content, Key, RawRecord, Record
@@ -105,7 +105,7 @@ class Recorder:
     def __init__(
         self, key: Key, cipher: Cipher, *, seq: int, hash: bytes, at_ms: int, memory: Key | None = None
     ) -> None:
-        """`memory`: the key under which lies what was recalled; None: it lies under that of the rest."""
+        """`memory`: the key under which lies what was recalled, and what was derived of it; None: it lies under that of the rest."""
         self.key = key
         self.memory = memory or key
         self.cipher = cipher
@@ -120,7 +120,8 @@ class Recorder:
         self.at_ms = max(self.at_ms, now_ms)
         for event in events:
             self.seq += 1
-            contents = tuple(self._content(part) for part in event.parts)
+            derived = isinstance(event, SummaryWritten | Compacted)  # of what was recalled, among the rest
+            contents = tuple(self._content(part, derived=derived) for part in event.parts)
             refs = tuple(
                 chain.PartRef(kind_of(part), part.label, stored.key, _text(stored.commit), size)
                 for part, (stored, size) in zip(event.parts, contents, strict=True)
@@ -133,9 +134,9 @@ class Recorder:
             records.append(Record(self.seq, envelope, self.hash, tuple(stored for stored, _ in contents)))
         return entries, records
 
-    def _content(self, part: Part) -> tuple[Content, int]:
+    def _content(self, part: Part, *, derived: bool) -> tuple[Content, int]:
         content = pack(part)
-        key = self.memory if part.label.source == "memory" else self.key
+        key = self.memory if derived or part.label.source == "memory" else self.key
         commit = chain.commitment(key.salt, content)
         return Content(key.id, commit, self.cipher.seal(key, content)), len(content)
 
