@@ -25,7 +25,8 @@ _INTRO = """### The same task in its peers
 
 The same bytes to the same provider: one identity, the same texts of the user, the same answers; each framework in its own locked environment, through its own client
 library, with its caching as its pages describe it, told to keep for the short and for the long life. Shown is the cheapest of short, long and no cache at all, which
-its user would have had to know beforehand. None is told of the pauses, and none refreshes. The pages and the settings: `bench/peers/*/bill.py`.
+its user would have had to know beforehand. None is told of the pauses, and none refreshes. The pages and the settings: `bench/peers/*/bill.py`. In the routed rows their caller has every second turn
+answered by the cheap model, on the whole conversation, as each library allows. A dash: not measured with this version.
 
     python -m bench.peers.bill                          # an hour, most of it ours with pauses; --rows, --models and --peers for a part
     python -m bench.peers.bill --publish                # these tables and plots from what was measured"""
