@@ -222,15 +222,21 @@ def retract(
 
 
 @app.command()
-def export(user: User, data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = "") -> None:
-    """Print all that is stored of a user's memory, with all versions, as lines of JSON.
+def export(
+    user: User, data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", output: Output = "text"
+) -> None:
+    """Print all that is stored of a user's memory, with all versions, as lines of JSON; with `-o json` as one list.
 
     \b
     Example:
         stanchion memory export --user ann > ann.jsonl
     """
     asked = {"history": True}
-    for row in _work(Where(data, url, api_key, tenant), lambda side: side.facts(user, asked)):
+    rows = _work(Where(data, url, api_key, tenant), lambda side: side.facts(user, asked))
+    if output == "json":
+        print_json(list(rows))
+        return
+    for row in rows:
         print_line(row)
 
 

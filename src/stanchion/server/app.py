@@ -66,6 +66,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     SetShare,
     SetQuota,
     *delivery.BODIES,
+    *memory.BODIES,
 )
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": what}

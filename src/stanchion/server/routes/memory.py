@@ -43,6 +43,9 @@ class RetractFact(Body):
     """Nothing needs to be said."""
 
 
+BODIES = (AddFact, EditFact, RetractFact)
+
+
 class FactModel(BaseModel):
     """A version of a fact. Times are milliseconds since 1970 UTC; an end of 0 is open."""
 
