@@ -97,6 +97,14 @@ def test_parallel_calls_of_one_turn_can_be_a_circle() -> None:
     assert play.end == ("done", "")
 
 
+def test_calls_of_one_turn_count_in_the_order_in_which_they_were_made() -> None:
+    """Not as they happen to end: a circle is one whatever was slow, or lost with its worker."""
+    slow = {"look": [Done(took_ms=200)], "rest": [Done(took_ms=50)]}
+    play = Play(bundle(LOOK, tool("rest")), [[call("look"), call("rest")], "done"], slow).play()
+    assert [event.call.rpartition(".")[2] for event in play.events(ev.ToolCallFinished)] == ["1", "0"]
+    assert [trace.tool for trace in play.state.traces] == ["look", "rest"]
+
+
 def test_told_is_told_whatever_else_is_said_at_the_boundary() -> None:
     """A message that comes between does not make the same circle be told, or ended, twice."""
     said = ev.MessageAdded(by="ann", parts=(Text("hurry", USER),))

@@ -271,11 +271,16 @@ def _block(state: State, call: Call, result: ToolResult) -> str:
 
 
 def _traced(state: State, call: Call, result: ToolResult, event: ev.ToolCallFinished) -> tuple[Trace, ...]:
+    """Note a settled call in the order in which it was made: that in which calls of a step end is chance."""
     asked = hashlib.sha256(f"{call.part.name}\0{call.part.arguments}".encode()).hexdigest()[:16]
     answered = hashlib.sha256(result.text.encode()).hexdigest()[:16]
     failed = event.outcome in ("error", "invalid")
-    trace = Trace(asked, answered, call.tool, failed, state.at_ms, state.totals.turns)
-    return (*state.traces[-TRACES + 1 :], trace)
+    number = int(call.id.rpartition(".")[2])
+    trace = Trace(asked, answered, call.tool, failed, state.at_ms, state.totals.turns, number)
+    place = len(state.traces)
+    while place and state.traces[place - 1].turn == trace.turn and state.traces[place - 1].number > number:
+        place -= 1
+    return (*state.traces[:place], trace, *state.traces[place:])[-TRACES:]
 
 
 def settle_step(state: State) -> State:

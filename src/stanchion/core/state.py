@@ -247,6 +247,8 @@ class Trace(msgspec.Struct, frozen=True):
     failed: bool
     at_ms: int
     turn: int
+    number: int = 0
+    """Its place among the calls of its step."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
