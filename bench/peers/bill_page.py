@@ -218,7 +218,10 @@ def draw(cells: dict[str, Any]) -> dict[str, str]:
 def grown(cells: dict[str, Any], model: str) -> list[Line]:
     """Give how the bills of 200 turns grow, from 10,000 tokens on: with what shortens the conversation, and without."""
     at = [("Stanchion, compacting", "stanchion", "compacted", 0), ("Stanchion, without", "stanchion", "auto", 5)]
-    at += [(who.title.replace("`", ""), who.name, "short", n) for n, who in enumerate(COMPACTING[:4], 1)]
+    short = [
+        who.title.replace("`SummarizationMiddleware`, ", "summary at ").removesuffix(" tokens") for who in COMPACTING
+    ]
+    at += [(short[n], who.name, "short", n + 1) for n, who in enumerate(COMPACTING[:4])]
     series: list[Line] = []
     for title, name, life, colour in at:
         bills = cells.get(f"{model}/{LONG_RUN}/{name}/{life}", {}).get("bills")

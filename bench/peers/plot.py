@@ -11,6 +11,8 @@ from typing import NamedTuple
 OURS, THEIRS, INK, FAINT = "#0b6e4f", "#8a94a6", "#1f2933", "#d5dae1"
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a98", "#e09f3e", "#7b4b94", "#4aa5a5", "#a1683a", "#6b7280", "#b23a78")
 WIDTH, ROW, LEFT, RIGHT, TOP = 760, 26, 230, 150, 46
+CHARACTER = 7.2
+"""About how wide one is."""
 
 
 class Bar(NamedTuple):
@@ -97,14 +99,12 @@ def dots(title: str, x_name: str, names: Sequence[str], rows: Sequence[Dots]) ->
     height = top + ROW * len(rows) + 44
     most = max([value for row in rows for value in row.values if value is not None] + [1.1])
     x_of = _axis([1.0, most], left, WIDTH - right)
-    parts = [
-        part
-        for place, name in enumerate(names)
-        for part in (
-            f'<circle cx="{16 + 124 * place}" cy="42" r="5" fill="{COLOURS[place % len(COLOURS)]}"/>',
-            _text(25 + 124 * place, 46, name),
-        )
-    ]
+    parts: list[str] = []
+    x = 16.0
+    for place, name in enumerate(names):
+        parts.append(f'<circle cx="{x:.0f}" cy="42" r="5" fill="{COLOURS[place % len(COLOURS)]}"/>')
+        parts.append(_text(x + 9, 46, name))
+        x += 36 + CHARACTER * len(name)
     for value in _marks([1.0, most]):
         parts.append(f'<path d="M{x_of(value):.1f} {top - 4}V{height - 40}" stroke="{FAINT}"/>')
         parts.append(_text(x_of(value), height - 26, number(value), anchor="middle"))
