@@ -28,6 +28,7 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Route, ToolSpec
 from stanchion.core.catalogue import Catalogue
 from stanchion.core.money import Price
+from stanchion.core.policy import GuardRules
 from stanchion.sim import Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 
 SIZES = (50, 500, 5_000)
@@ -38,6 +39,12 @@ NEEDED = 4
 """How many different tools the task needs."""
 FORMS = ("close", "deed", "thing", "far")
 """How a question says what is to be done: as the tool says it; the deed, the thing, or both said otherwise."""
+IDENTITY = "You see to what the staff of a large company ask for. " * 20
+ASKED = {"first": "Do it all.", "next": "Do it now."}
+"""By session, so that the next one does not find the first one's whole conversation in the cache: the simulated provider's call ids depend on
+what it is sent, a real one's do not."""
+FILLER = "It is as it was left last. " * 8
+DONE = "That is all. "
 _FREE = Price(input=0, output=0, cache_read=0, cache_write=0, cache_write_long=0)
 
 
@@ -181,11 +188,11 @@ def cpu_s(work: Callable[[], object], times: int) -> float:
 _TYPES = {"string": str, "integer": int, "boolean": bool, "object": dict[str, Any]}
 
 
-def _function(spec: ToolSpec) -> Any:
+def as_tool(spec: ToolSpec) -> Any:
     """Make a function with the signature of a tool, and a tool of it."""
 
     async def run(**values: Any) -> str:
-        return f"{spec.name}: {msgspec.json.encode(values).decode()} " + "It is as it was left last. " * 8
+        return f"{spec.name}: {msgspec.json.encode(values).decode()} {FILLER}"
 
     required = spec.parameters["required"]
     annotations: dict[str, Any] = {"return": str}
@@ -203,7 +210,7 @@ def _function(spec: ToolSpec) -> Any:
     return tool(effect=spec.effect, name=spec.name, group=spec.group)(run)
 
 
-def _deeds(specs: Sequence[ToolSpec]) -> list[tuple[ToolSpec, dict[str, Any]]]:
+def deeds(specs: Sequence[ToolSpec]) -> list[tuple[ToolSpec, dict[str, Any]]]:
     """Choose four reads that a task needs, and its fourteen calls of them."""
     needed = [spec for spec in specs if spec.effect == "read"][:NEEDED]
     calls: list[tuple[ToolSpec, dict[str, Any]]] = []
@@ -218,38 +225,46 @@ def script(specs: Sequence[ToolSpec], *, found: bool) -> Script:
     """Play a model that makes the task's calls: by their names, or by `call_tool` once it has found them."""
     replies: list[Reply] = []
     known: set[str] = set()
-    for spec, values in _deeds(specs):
+    for spec, values in deeds(specs):
         if found and spec.name not in known:
             known.add(spec.name)
-            replies.append(_reply("find_tools", {"query": f"{spec.description} {spec.group}"}))
-        named = _reply("call_tool", {"name": spec.name, "arguments": values}) if found else _reply(spec.name, values)
+            replies.append(reply("find_tools", {"query": f"{spec.description} {spec.group}"}))
+        named = reply("call_tool", {"name": spec.name, "arguments": values}) if found else reply(spec.name, values)
         replies.append(named)
-    rules = [Rule(when=When(turn=turn), reply=reply) for turn, reply in enumerate(replies)]
-    return Script(rules=tuple(rules), default=Reply(text="That is all. " * 20))
+    return in_turn(replies)
 
 
-def _reply(name: str, arguments: dict[str, Any]) -> Reply:
+def in_turn(replies: Sequence[Reply], *before: Rule) -> Script:
+    """Play replies one after the other, and say then that it is done."""
+    rules = [Rule(when=When(turn=turn), reply=each) for turn, each in enumerate(replies)]
+    return Script(rules=(*before, *rules), default=Reply(text=DONE * 20))
+
+
+def reply(name: str, arguments: dict[str, Any]) -> Reply:
+    """Call a tool."""
     return Reply(text="I see. ", calls=(ReplyCall(name=name, arguments=arguments),))
 
 
-async def billed(size: int, *, how: str, model: str) -> dict[str, Any]:
+async def billed(size: int, *, how: str, model: str, mark: bool = True) -> dict[str, Any]:
     """Run the task twice against the simulated provider: its first session, and one that finds the beginning in the cache.
 
     `how`: all tools are "shown"; they are "found"; or there are just those that are "needed", as if somebody knew them beforehand.
+    `mark`: what tools return is marked as written by others, as is the default.
     """
     specs, _ = made(size)
     plays = script(specs, found=how == "found")
     if how == "needed":
-        specs = list({spec.name: spec for spec, _ in _deeds(specs)}.values())
+        specs = list({spec.name: spec for spec, _ in deeds(specs)}.values())
     began = time.process_time()
     search = ToolSearch() if how == "found" else None
     agent = Agent(
         name="desk",
-        identity="You see to what the staff of a large company ask for. " * 20,
-        tools=[_function(spec) for spec in specs],
+        identity=IDENTITY,
+        tools=[as_tool(spec) for spec in specs],
         search=search,
         model=Model(model, context_tokens=1_000_000),
         limits=Limits(turns=40),
+        guard=GuardRules(mark=mark),
     )
     server = SimServer(SimSettings(script=plays))
     await server.start()
@@ -262,9 +277,9 @@ async def billed(size: int, *, how: str, model: str) -> dict[str, Any]:
         runtime = await Runtime.open(agent, data=str(Path(folder) / "c.db"), environment=environment)
         row["open_cpu_s"] = time.process_time() - began
         try:
-            for session in ("first", "next"):
+            for session, text in ASKED.items():
                 before, begin = server.bill.view().total.nano_usd, time.process_time()
-                run = (await runtime.start("desk", "Do it all.", session=session)).run
+                run = (await runtime.start("desk", text, session=session)).run
                 view = await runtime.wait(run, timeout_s=300)
                 if view.outcome != "done":
                     raise RuntimeError(f"{run} ended as {view.outcome}: {view.reason}")

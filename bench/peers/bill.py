@@ -28,6 +28,7 @@ import msgspec
 from bench import bill as ours
 from bench import compaction, planted
 from bench.floor import ROWS, SHEETS, Row, Task
+from bench.peers import catalogue
 from bench.peers.bill_page import COMMITTED, LONG_RUN, publish
 from bench.peers.contenders import COMPACTING, CONTENDERS, Contender, chatting
 from bench.peers.peers import ENVIRONMENTS, make
@@ -147,7 +148,7 @@ def key(model: str, row: str, who: str, life: str) -> str:
 def cases(model: str, names: Sequence[str]) -> list[tuple[str, Row, Task]]:
     """List the rows of a model, those of 200 turns among them."""
     found: list[tuple[str, Row, Task]] = []
-    for name in (each for each in names if each != LONG_RUN):
+    for name in (each for each in names if each != LONG_RUN and each not in catalogue.ROWS):
         plain = name.removeprefix(f"{LONG}-")
         row = ROWS[plain]
         if row.cache == "off" and SHEETS[model].cache_write == SHEETS[model].input:
@@ -254,7 +255,15 @@ def tell(at: str, cell: dict[str, Any], took_s: float) -> None:
 async def measure(given: argparse.Namespace, found: dict[str, Any], keep: Callable[[], None]) -> None:
     """Measure what the command line says."""
     cells: Cells = found["cells"]
+
+    def kept(at: str, took_s: float) -> None:
+        tell(at, cells[at], took_s)
+        keep()
+
     for model in given.models:
+        await catalogue.measure(model, given.rows, given.peers, cells, kept, missing=given.missing)
+        if all(name in catalogue.ROWS for name in given.rows):
+            continue
         size = await _fitted(model)
         work: list[Awaitable[None]] = [
             of_peer(contender, model, given.rows, size, cells, keep, missing=given.missing, twice=given.twice)
@@ -300,7 +309,7 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 def _parsed() -> argparse.Namespace:
     names = ["stanchion", *(contender.name for contender in CONTENDERS)]
-    rows = [*ROWS, f"{LONG}-cold", f"{LONG}-warm", LONG_RUN]
+    rows = [*ROWS, f"{LONG}-cold", f"{LONG}-warm", LONG_RUN, *catalogue.ROWS]
     parser = argparse.ArgumentParser(
         prog="python -m bench.peers.bill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

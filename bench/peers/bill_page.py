@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.floor import ROWS, SHEETS, Row, Task, floor
+from bench.peers.catalogue_page import catalogue
 from bench.peers.contenders import COMPACTING, CONTENDERS
 from bench.peers.peers import HERE, ROOT
 from bench.peers.plot import Dots, Line, dots, lines
@@ -75,6 +76,7 @@ def page(found: dict[str, Any]) -> str:
             parts += [f"#### {model}", table(cells, model), worse(cells, model)]
     if said := long_run(cells, "anthropic:claude-sonnet-4-6"):
         parts += [_LONG, said]
+    parts.append(catalogue(cells))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from bench import bill as ours
 from bench.floor import ROWS, Task
+from bench.peers import catalogue
 from bench.peers.bill import Till, play
 from bench.peers.bill_page import draw, page, worse
+from bench.peers.catalogue_page import catalogue as catalogue_part
 from bench.peers.contenders import CONTENDERS, chatting
 from stanchion.sim import Reply, Script, start_sim_process
 
@@ -60,3 +62,32 @@ def test_the_page_says_where_a_peer_is_equal_or_better() -> None:
     assert "None is better" not in text
     assert set(draw(cells)) == {"bill-claude-sonnet-4-6"}
     assert "<svg" in draw(cells)["bill-claude-sonnet-4-6"]
+
+
+@pytest.mark.parametrize("name", list(catalogue.FOUND_BY))
+async def test_a_peer_does_the_task_of_the_catalogue(name: str) -> None:
+    """Fifteen calls where all tools are shown; more where they are looked for. A task that was not done raises."""
+    contender = next(each for each in CONTENDERS if each.name == name)
+    if not contender.peer.ready:
+        pytest.skip(f"no environment .peers/{contender.peer.folder}; `python -m bench.peers.bill` makes it")
+    shown, found = [await catalogue.billed(contender, SONNET, 50, way) for way in ("shown", "found")]
+    assert (shown["requests"], found["requests"]) == (15, 30 if name == "langgraph" else 19)
+    assert shown["next"] < shown["nano_usd"], "the tools are kept"
+
+
+def test_the_page_says_where_a_peer_is_better_at_many_tools() -> None:
+    """Each in its cheaper way; what ours would cost unmarked, or with just the tools that are needed, is no way of ours."""
+    usd = {"stanchion/shown": 0.4, "stanchion/found": 0.07, "stanchion/needed": 0.01, "stanchion/unmarked-found": 0.05}
+    usd |= {"pydantic-ai/shown": 0.42, "pydantic-ai/found": 0.06, "langgraph/shown": 0.41, "langgraph/found": 0.2}
+    cells: dict[str, dict[str, int]] = {}
+    for at, said in usd.items():
+        cells[f"{SONNET}/catalogue-500/{at}"] = {"nano_usd": round(said * 1e9), "next": round(said * 1e9) + 10**7}
+    text = catalogue_part(cells)
+    assert (
+        "**Better than ours**, each in its cheaper way: catalogue-500: Pydantic AI; catalogue-500, next: Pydantic AI."
+        in text
+    )
+    assert "| **Stanchion**, `ToolSearch()` | 0.0700 | 0.0800 |" in text
+    assert "LangGraph;" not in text
+    assert text in page({"cells": cells, "versions": {}})
+    assert not catalogue_part({})

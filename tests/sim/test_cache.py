@@ -131,6 +131,42 @@ async def test_the_bill_is_in_money_and_the_clock_can_be_put_forward() -> None:
     assert bill["usd"] == f"{nano / 1e9:.9f}".rstrip("0")
 
 
+async def test_a_deferred_tool_is_billed_where_it_is_referred_to() -> None:
+    """It stands behind what is kept: the tools and the system prompt are read, though a tool was found since."""
+    server = SimServer(SimSettings())
+    await server.start()
+    schema = {"type": "object", "properties": {}}
+    tools = [{"name": f"tool_{n}", "description": "d" * 4_000, "input_schema": schema} for n in range(3)]
+    deferred = [{**tool, "defer_loading": True} for tool in tools[1:]]
+    marked = {"type": "text", "text": "s" * 8_000, "cache_control": {"type": "ephemeral"}}
+    user = {"role": "user", "content": "hi"}
+    call = {"type": "tool_use", "id": "t1", "name": "tool_0", "input": {}}
+    found = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "tool_reference", "tool_name": "tool_2"}]}
+    begun = [user, {"role": "assistant", "content": [call]}]
+    named = [*begun, {"role": "user", "content": [found]}]
+    plain = [*begun, {"role": "user", "content": [{**found, "content": "none"}]}]
+    headers = {"x-api-key": "sim-a", "anthropic-version": "2023-06-01"}
+    try:
+        async with aiohttp.ClientSession(server.base_url) as http:
+
+            async def ask(messages: list[dict[str, Any]], given: list[dict[str, Any]]) -> dict[str, int]:
+                body = {"model": SONNET, "max_tokens": 9, "system": [marked], "messages": messages, "tools": given}
+                async with http.post("/v1/messages", json=body, headers=headers) as answer:
+                    assert answer.status == 200, await answer.text()
+                    return (await answer.json())["usage"]
+
+            alone = await ask([user], tools[:1])
+            first = await ask([user], tools[:1] + deferred)
+            after, without = await ask(named, tools[:1] + deferred), await ask(plain, tools[:1] + deferred)
+    finally:
+        await server.stop()
+    kept = alone["cache_creation_input_tokens"]
+    assert 3_000 < kept < 3_100
+    assert (first["cache_read_input_tokens"], first["input_tokens"]) == (kept, alone["input_tokens"]), "none is billed"
+    assert after["cache_read_input_tokens"] == without["cache_read_input_tokens"] == kept
+    assert 1_000 <= after["input_tokens"] - without["input_tokens"] < 1_060, "one definition"
+
+
 def test_only_what_ends_at_a_breakpoint_is_read() -> None:
     """OpenAI from gpt-5.6 on: the end of a request is kept unasked, a shorter prefix only where a breakpoint ended it."""
     cache = PrefixCache()

@@ -23,6 +23,10 @@ USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
 RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "y"}
 
 
+DEFERRED = {"name": "g", "input_schema": SCHEMA, "defer_loading": True}
+NAMES_ONE = {**RESULT, "content": [{"type": "tool_reference", "tool_name": "h"}]}
+
+
 def use(**more: Any) -> dict[str, Any]:
     """Make an assistant message with a call."""
     return {"role": "assistant", "content": [{**USE, **more}]}
@@ -59,6 +63,13 @@ ANTHROPIC: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"name": "f", "input_schema": {}}]}, "tools.0.input_schema.type: "),
     ({"tools": [TOOL, TOOL]}, "tools: Tool names must be unique."),
     ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "g"}}, "Tool 'g' not found"),
+    ({"tools": [DEFERRED]}, "tools: At least one tool must have defer_loading=false."),
+    ({"tools": [TOOL, {**DEFERRED, "defer_loading": 1}]}, "tools.1.defer_loading: "),
+    ({"tools": [TOOL, {**DEFERRED, "cache_control": {"type": "ephemeral"}}]}, "tools.1: Tools with defer_loading"),
+    (
+        {"tools": [TOOL, DEFERRED], "messages": [USER, use(), {"role": "user", "content": [NAMES_ONE]}]},
+        "messages.2.content.0.content.0: Tool reference 'h' not found",
+    ),
     ({"tool_choice": {"type": "any"}}, "tool_choice: "),
     ({"temperature": 1.5}, "temperature: "),
     ({"n": 2}, "n: Extra inputs are not permitted"),

@@ -9,10 +9,11 @@ model with `prompt_cache_key`, `prompt_cache_retention` or `prompt_cache_options
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
-from agents import Agent, ModelSettings, RunConfig, Runner, SQLiteSession, set_tracing_disabled
+from agents import Agent, FunctionTool, ModelSettings, RunConfig, Runner, SQLiteSession, set_tracing_disabled
 from agents.extensions.models.litellm_model import LitellmModel
 from chat import MAX_OUTPUT_TOKENS, Chat
 from line import main
@@ -39,16 +40,29 @@ class OpenAIAgents(Chat):
                 settings["extra_args"] = {"cache_control_injection_points": injected}
         else:
             settings |= {"extra_args": {"prompt_cache_key": "desk"}, **self.openai_options(cache)}
-        self.agent = Agent(name="desk", instructions=identity, model=model, model_settings=ModelSettings(**settings))
+        tools: list[Any] = [self._tool(tool) for tool in self.tools]
+        chosen = ModelSettings(**settings)
+        self.agent = Agent(name="desk", instructions=identity, model=model, model_settings=chosen, tools=tools)
         other = _routed(self.cheap) if self.provider == "anthropic" else self.cheap
         self.other = self.agent.clone(model=other)
         self.sessions: dict[str, SQLiteSession] = {}
+
+    def _tool(self, tool: dict[str, Any]) -> FunctionTool:
+        """Make a tool of a schema (openai.github.io/openai-agents-python/tools/#custom-function-tools)."""
+        run = self.performs(tool)
+
+        async def invoked(_: Any, arguments: str) -> str:
+            return await run(**json.loads(arguments or "{}"))
+
+        return FunctionTool(tool["name"], tool["description"], tool["parameters"], invoked, strict_json_schema=False)
 
     async def say(self, session: str, text: str, *, cheap: bool) -> str:
         """Run in a session; a clone of the agent has the other model (openai.github.io/openai-agents-python/agents)."""
         kept = self.sessions.setdefault(session, SQLiteSession(session))
         config = RunConfig(tracing_disabled=True)
-        found = await Runner.run(self.other if cheap else self.agent, text, session=kept, run_config=config)
+        found = await Runner.run(
+            self.other if cheap else self.agent, text, session=kept, run_config=config, max_turns=40
+        )
         return str(found.final_output)
 
 

@@ -4,7 +4,9 @@
 Anthropic: `anthropic_cache_instructions`, `anthropic_cache_tool_definitions` and `anthropic_cache` (which marks the end of each
 request), "5m" or "1h" (ai.pydantic.dev/models/anthropic/#prompt-caching). OpenAI: `openai_prompt_cache_key` and
 `openai_prompt_cache_retention`; for models with breakpoints `openai_cache_instructions` and `openai_prompt_cache_options`
-(ai.pydantic.dev/models/openai/#prompt-caching).
+(ai.pydantic.dev/models/openai/#prompt-caching). "found": deferred tools and `ToolSearch(strategy="keywords")`, which is its search at the
+client: of the tools, `defer_loading` is sent where the provider has it, and what is found comes as references
+(ai.pydantic.dev/tools-advanced/#tool-search).
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ from typing import Any
 
 from chat import MAX_OUTPUT_TOKENS, Chat
 from line import main
-from pydantic_ai import Agent
+from pydantic_ai import Agent, Tool
+from pydantic_ai.capabilities import ToolSearch
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIResponsesModel
+
+RESULTS = 5
+"""Tools in an answer of its search: as many as in ours; ten unless it is told."""
 
 
 class PydanticAI(Chat):
@@ -42,7 +48,13 @@ class PydanticAI(Chat):
                 }
             elif cache == "long":
                 settings["openai_prompt_cache_retention"] = "24h"
-        self.agent = Agent(model, instructions=identity, model_settings=settings)
+        tools: list[Any] = []
+        for tool in self.tools:
+            made = Tool.from_schema(self.performs(tool), tool["name"], tool["description"], tool["parameters"])
+            made.defer_loading = self.how == "found"
+            tools.append(made)
+        search = [ToolSearch(strategy="keywords", max_results=RESULTS)] if self.how == "found" else []
+        self.agent = Agent(model, instructions=identity, model_settings=settings, tools=tools, capabilities=search)
         newer = ("openai_cache_instructions", "openai_prompt_cache_options")
         older: Any = {name: value for name, value in settings.items() if name not in newer}
         other: Any = (AnthropicModel if self.provider == "anthropic" else OpenAIResponsesModel)(self.cheap)

@@ -47,8 +47,9 @@ def read(body: bytes, *, counting: bool = False) -> Ask:
     thinking = _thinking(top, max_tokens, choice)
     _sampling(top)
     system, system_pieces = _system(top)
-    pieces = [json_piece("tool", "tool", _bare(t.object()), _ttl(t)) for t in _list(top, "tools")] + system_pieces
-    turns = _messages(top.get("messages"), pieces)
+    shown, deferred = _shown(top)
+    pieces = shown + system_pieces
+    turns = _messages(top.get("messages"), pieces, deferred)
     _breakpoints(top, pieces)
     if thinking == "enabled":
         _thinks_first(top.get("messages"))
@@ -92,6 +93,25 @@ def _tools(top: Field) -> tuple[AskedTool, ...]:
             raise anthropic_refusal("tools", "Tool names must be unique.")
         tools.append(AskedTool(name, schema.object()))
     return tuple(tools)
+
+
+def _shown(top: Field) -> tuple[list[Piece], dict[str, Any]]:
+    """Part the tools: what stands before the system prompt, and by name those with `defer_loading`, which stand where they are referred to.
+
+    Source: platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool, "Deferred tool loading".
+    """
+    pieces: list[Piece] = []
+    deferred: dict[str, Any] = {}
+    for tool in _list(top, "tools"):
+        if tool.has("defer_loading") and tool.get("defer_loading").boolean():
+            if tool.has("cache_control"):
+                raise tool.fail("Tools with defer_loading cannot use prompt caching.")
+            deferred[tool.get("name").some_text()] = {k: v for k, v in tool.object().items() if k != "defer_loading"}
+        else:
+            pieces.append(json_piece("tool", "tool", _bare(tool.object()), _ttl(tool)))
+    if deferred and not pieces:
+        raise anthropic_refusal("tools", "At least one tool must have defer_loading=false.")
+    return pieces, deferred
 
 
 def _tool_choice(top: Field) -> str:
@@ -157,7 +177,7 @@ def _text(block: Field) -> str:
     return text
 
 
-def _messages(messages: Field, pieces: list[Piece]) -> tuple[Turn, ...]:
+def _messages(messages: Field, pieces: list[Piece], deferred: dict[str, Any]) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     seen: set[str] = set()
     pending: list[str] = []
@@ -170,7 +190,7 @@ def _messages(messages: Field, pieces: list[Piece]) -> tuple[Turn, ...]:
             pending = _assistant(blocks, seen, turns, pieces)
         else:
             _answers(message, pending, blocks)
-            _user(blocks, pending, turns, pieces)
+            _user(blocks, pending, turns, pieces, deferred)
             pending = []
     if pending:
         raise _unanswered(messages.path, pending)
@@ -230,7 +250,9 @@ def _answers(message: Field, pending: list[str], blocks: list[Field]) -> None:
         raise message.fail("each tool_use must have a single result. Found multiple `tool_result` blocks with one id")
 
 
-def _user(blocks: list[Field], pending: list[str], turns: list[Turn], pieces: list[Piece]) -> None:
+def _user(
+    blocks: list[Field], pending: list[str], turns: list[Turn], pieces: list[Piece], deferred: dict[str, Any]
+) -> None:
     texts: list[str] = []
     other = False
     for block in blocks:
@@ -245,6 +267,7 @@ def _user(blocks: list[Field], pending: list[str], turns: list[Turn], pieces: li
             if other:
                 raise block.fail("`tool_result` blocks must come first in the content of a message")
             turns.append(Turn("tool", _result_text(block), call_id=call))
+            pieces.extend(json_piece("message", "user", deferred[name]) for name in _referred(block, deferred))
             pieces.append(json_piece("message", "user", _bare(block.object()), _ttl(block)))
             continue
         other = True
@@ -257,6 +280,19 @@ def _user(blocks: list[Field], pending: list[str], turns: list[Turn], pieces: li
             pieces.append(json_piece("message", "user", _bare(block.object()), _ttl(block)))
     if other:
         turns.append(Turn("user", "\n".join(texts)))
+
+
+def _referred(block: Field, deferred: dict[str, Any]) -> list[str]:
+    """List the deferred tools that a result refers to: their definitions stand there."""
+    if not block.has("content") or isinstance(block.get("content").value, str):
+        return []
+    found: list[str] = []
+    for part in block.get("content").items():
+        if part.get("type").value == "tool_reference":
+            found.append(part.get("tool_name").some_text())
+            if found[-1] not in deferred:
+                raise part.fail(f"Tool reference '{found[-1]}' not found in available tools")
+    return found
 
 
 def _result_text(block: Field) -> str:
