@@ -23,6 +23,12 @@ from stanchion.sim import Reply, Rule, Script, SimProcess, When, start_sim_proce
 ROWS = {f"catalogue-{size}": size for size in task.SIZES}
 FOUND_BY = {"langgraph": "`LLMToolSelectorMiddleware`", "pydantic-ai": "`ToolSearch`, keywords"}
 """The searches at the client, by contender. The providers' own are not simulated."""
+_SEARCHES = {
+    "langgraph": ("anthropic:claude-sonnet-4-6",),
+    "pydantic-ai": ("anthropic:claude-sonnet-4-6", "openai:gpt-5.2"),
+}
+"""Where they are measured. At OpenAI LangGraph's choice is an output schema with all tools, whose tokens the simulated provider does not bill; on
+gpt-5.6 Pydantic AI takes OpenAI's own tool for it."""
 NEXT = "next"
 OURS = ("shown", "found", "unmarked-shown", "unmarked-found", "needed")
 LARGE_MODEL = "anthropic:claude-sonnet-4-6"
@@ -35,7 +41,8 @@ def ways(contender: Contender, model: str, size: int) -> list[str]:
     """List how a contender has its tools in a row."""
     if size == task.SIZES[-1] and model != LARGE_MODEL:
         return []
-    return ["shown", "found"] if contender.name in FOUND_BY else ["shown"]
+    found = contender.name in FOUND_BY and model in _SEARCHES[contender.name]
+    return ["shown", "found"] if found else ["shown"]
 
 
 def replies(specs: Sequence[ToolSpec], contender: Contender, model: str, way: str) -> Script:

@@ -21,14 +21,16 @@ text. *Needed*: ours with just the 4 tools, which is what a search can come to a
 - Stanchion is measured as it is by default: what tools return is marked as written by others, 20 tokens a result, and the prompt says
   what the marks mean. No peer does that; *unmarked* is ours without.
 - LangGraph: `LLMToolSelectorMiddleware` with the cheap model and `max_tools=4`, which chooses of all tools before each call, by the
-  user's last text. Here its choice is always right and always the same, which flatters it: the user's text names no tool.
-  `langgraph-bigtool` is another package and was not measured.
-- Pydantic AI: `ToolSearch(strategy="keywords", max_results=5)`, five like ours. On Claude all definitions are sent with `defer_loading`
-  and billed where they are referred to (`platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool`); on gpt-5.2 what was
-  found is added to the list of tools, which voids what is kept. On gpt-5.6 it takes OpenAI's `tool_search` executed by the client, which
-  is not simulated.
+  user's last text. Here its choice is always right and always the same, which flatters it: the user's text names no tool. At OpenAI it
+  asks with an output schema that lists all tools, whose tokens are not simulated: not measured there. `langgraph-bigtool` is another
+  package: not measured.
+- Pydantic AI: `ToolSearch(strategy="keywords", max_results=5)`, five like ours; asked with the tool's name beside the words that ours is
+  asked with. On Claude all definitions are sent with `defer_loading` and billed where they are referred to
+  (`platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool`); on gpt-5.2 what was found is added to the list of tools,
+  which voids what is kept. On gpt-5.6 it takes OpenAI's `tool_search` executed by the client, which is not simulated.
 - The searches at the provider are not simulated and were not measured: LangGraph's `ProviderToolSearchMiddleware`, Pydantic AI's default,
-  `ToolSearchTool` of the OpenAI Agents SDK, which it has at OpenAI alone. *Needed* bounds them from below. Agno documents no search.
+  `ToolSearchTool` of the OpenAI Agents SDK, which it has at OpenAI alone. *Needed* is about what they can come to at best; on Claude
+  nothing shorter than 2,048 tokens is kept, so that a longer request may cost less. Agno documents no search.
 - Agno with tools: `cache_tools` beside `cache_system_prompt`. The OpenAI Agents SDK on Claude marks system prompt and last message; the
   tools stand before them and are kept, too.
 
@@ -75,7 +77,7 @@ def _said(cell: dict[str, Any]) -> str:
 
 def worse(cells: dict[str, Any], model: str, rows: Sequence[str]) -> str:
     """Say in which rows a peer is equal or better, each in its cheaper way; ours by default."""
-    equal, better = list[str](), list[str]()
+    equal, better = dict[str, list[str]](), dict[str, list[str]]()
     for name in rows:
         for field in ("nano_usd", NEXT):
             mine = _least(cells, f"{model}/{name}/stanchion", field)
@@ -84,14 +86,14 @@ def worse(cells: dict[str, Any], model: str, rows: Sequence[str]) -> str:
                 if mine is None or theirs is None or theirs > mine + EQUAL:
                     continue
                 row = f"{name}, {NEXT}" if field == NEXT else name
-                (equal if theirs >= mine - EQUAL else better).append(f"{row}: {who.title}")
-    said = [f"Equal to ours, each in its cheaper way: {'; '.join(equal)}."] if equal else []
-    said.append(
-        f"**Better than ours**, each in its cheaper way: {'; '.join(better)}."
-        if better
-        else "None is better than ours."
-    )
-    return " ".join(said)
+                (equal if theirs >= mine - EQUAL else better).setdefault(row, []).append(who.title)
+    said = [f"Equal to ours, each in its cheaper way: {_joined(equal)}."] if equal else []
+    worst = f"**Better than ours**, each in its cheaper way: {_joined(better)}."
+    return " ".join([*said, worst if better else "None is better than ours."])
+
+
+def _joined(rows: dict[str, list[str]]) -> str:
+    return "; ".join(f"{row} ({', '.join(names)})" for row, names in rows.items())
 
 
 def _least(cells: dict[str, Any], at: str, field: str) -> int | None:

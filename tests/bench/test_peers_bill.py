@@ -84,10 +84,9 @@ def test_the_page_says_where_a_peer_is_better_at_many_tools() -> None:
         cells[f"{SONNET}/catalogue-500/{at}"] = {"nano_usd": round(said * 1e9), "next": round(said * 1e9) + 10**7}
     text = catalogue_part(cells)
     assert (
-        "**Better than ours**, each in its cheaper way: catalogue-500: Pydantic AI; catalogue-500, next: Pydantic AI."
+        "**Better than ours**, each in its cheaper way: catalogue-500 (Pydantic AI); catalogue-500, next (Pydantic AI)."
         in text
     )
     assert "| **Stanchion**, `ToolSearch()` | 0.0700 | 0.0800 |" in text
-    assert "LangGraph;" not in text
     assert text in page({"cells": cells, "versions": {}})
     assert not catalogue_part({})
