@@ -408,3 +408,13 @@ def test_the_fold_unwraps_what_a_random_model_writes() -> None:
         whole = '{"name":"move_booking","arguments":' + text
         for arguments in (text, whole, whole + "}"):
             assert play(call(CALL_TOOL, arguments.encode("utf-8", "replace").decode())).state.ended
+
+
+def test_a_tool_that_is_far_behind_the_best_is_named_only() -> None:
+    """Its schema would be paid for in each turn behind; a search for its name shows it."""
+    of = made(search=ToolSearch(("look_up_booking",), results=5))
+    (answer,) = texts(play(finds("cancel a booked flight"), of=of))
+    assert answer.startswith(disclosure(CANCEL))
+    assert disclosure(HOTEL) not in answer
+    assert HOTEL.name in answer.partition("Less near, or no room: ")[2]
+    assert disclosure(HOTEL) in texts(play(finds(HOTEL.name), of=of))[0]

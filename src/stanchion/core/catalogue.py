@@ -53,15 +53,20 @@ class Catalogue:
 
     def search(self, query: str) -> Iterator[ToolSpec]:
         """Give the tools that a query means, best first: those that it names, then those that it describes."""
+        return (spec for spec, _ in self.ranked(query))
+
+    def ranked(self, query: str) -> Iterator[tuple[ToolSpec, float]]:
+        """.. each with how near it is: 1 is named, or described best; 0.5 is half as well described as that."""
         named = self._named(query)
-        yield from named
+        yield from ((spec, 1.0) for spec in named)
         names = {spec.name for spec in named}
         words = weighed(query)
-        given = 0
+        given, most = 0, 0.0
         for limit in (_FIRST, len(self._specs)):  # the rest is sorted only if somebody wants it
-            for number, _ in self.index.search(words, limit)[given:]:
+            for number, score in self.index.search(words, limit)[given:]:
+                most = most or score
                 if self._specs[number].name not in names:
-                    yield self._specs[number]
+                    yield self._specs[number], score / most
             given = limit
 
     def _named(self, query: str) -> tuple[ToolSpec, ...]:

@@ -18,6 +18,8 @@ from stanchion.guard.grant import speaks_of
 from stanchion.loop.effect import View
 
 LABEL = Label("developer", FIND_TOOLS, trust="trusted")
+NEAR = 0.6
+"""A tool that is described less well than this part of the best one is named and not shown: the model pays for it in each turn behind."""
 _GROUPS = 20
 """How many groups are named where nothing was found."""
 _LISTED = 40
@@ -59,14 +61,17 @@ class _Search:
         return next((group for group in self.catalogue.groups if group.casefold() == name), "")
 
     def best(self, query: str) -> _Told:
-        """Take the best tools until there are enough, and leave out those for which there is no room."""
+        """Take the best tools until there are enough; name those that are far behind the best, or for which there is no room."""
         whole: list[ToolSpec] = []
         standing: list[str] = []
         more: list[str] = []
         room = self.rules.max_chars
-        for spec in filter(self.may, self.catalogue.search(query)):
+        for spec, near in self.catalogue.ranked(query):
+            if not self.may(spec):
+                continue
             text = disclosure(spec)
-            if len(whole) + len(standing) >= self.rules.results or (whole and len(text) > room):
+            taken = len(whole) + len(standing)
+            if taken >= self.rules.results or (taken and near < NEAR) or (whole and len(text) > room):
                 more.append(spec.name)
             elif spec.name in self._shown or text in self.said:
                 standing.append(spec.name)
