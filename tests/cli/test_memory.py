@@ -66,7 +66,8 @@ def test_what_cannot_be_done_is_one_line(where: tuple[Cli, tuple[str, ...]]) -> 
         (("ls", *USER, "--as-of", "March"), "2026-03-31"),
         (("add", "a1", "x", *USER, "--space", "desk"), "attribute"),
         (("add", "city", " ", *USER, "--space", "desk"), "value"),
-        (("add", "city", "x", *USER, "--space", "desk", "--since", "2026-02-01", "--until", "2026-01-01"), "to"),
+        (("add", "city", "x", *USER, "--space", "desk", "--since", "2026-02-01", "--until", "2026-01-01"), "--until: "),
+        (("add", "city", "x", *USER, "--space", "desk", "--until", "2020-01-01"), "to_ms: must lie behind from_ms"),
     ):
         done = cli.call("memory", *words, *place)
         assert done.returncode not in (0, 1), (words, done.stderr)

@@ -288,6 +288,7 @@ async def test_many_runs_are_heard_of(dsn: str) -> None:
             while len(heard) < 100:
                 heard |= {change.run for changes in ears.heard for change in changes or ()}
                 await asyncio.sleep(0.01)
+        assert heard == {driver.run for driver in drivers}
 
 
 async def test_a_lost_line_is_set_up_again(dsn: str) -> None:

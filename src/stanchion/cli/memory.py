@@ -166,6 +166,8 @@ def add(
     """
     asked: dict[str, Any] = {"attribute": attribute, "value": value, "space": space, "subject": subject}
     asked |= {"from_ms": _day(since, "--since", evening=False), "to_ms": _day(until, "--until", evening=False)}
+    if since and until and asked["to_ms"] <= asked["from_ms"]:
+        raise InputError("must be a day after --since", field="--until")
     row = _work(Where(data, url, api_key, tenant), lambda side: side.add(user, asked))
     if output == "json":
         print_json(row)

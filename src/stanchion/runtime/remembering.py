@@ -156,7 +156,7 @@ class Remembering:
             )
         now_ms = self._clock.now_ms()
         if to_ms and to_ms <= (from_ms or now_ms):
-            raise InputError("must lie behind the beginning", field="to")
+            raise InputError("must lie behind from_ms (now, if that is left out)", field="to_ms")
         op = Operation(
             subject=_name(subject, "subject"), attribute=_name(attribute, "attribute"), value=self._value(value),
             trust="trusted", source="reviewer", name=by, from_ms=from_ms or now_ms, to_ms=to_ms,
