@@ -45,6 +45,7 @@ from stanchion.memory import Memory
 from stanchion.model.providers import split_model
 from stanchion.plugin import bound_rules
 from stanchion.routing import Routing, check_shape, read_table
+from stanchion.toolbox.options import Breaker, check_breaker
 from stanchion.toolbox.registry import Registry
 from stanchion.toolbox.rules import GROUNDS, checked_rules
 from stanchion.toolbox.search import check_choice, checked_search
@@ -185,6 +186,8 @@ class Model:
     cache: Literal["auto", "short", "long", "off"] = "auto"
     """For how long the provider is asked to keep what requests begin with: 5 minutes, an hour (writes cost more), not at all; or what
     costs least by the pauses of this agent's sessions, with a read before the end of a life where that pays."""
+    breaker: Breaker | None = field(default_factory=Breaker)
+    """When runs that have another model leave this one alone, and for how long: after so many failures in a row; None: never."""
 
     def __post_init__(self) -> None:
         where = f"model {self.name!r}"
@@ -193,6 +196,8 @@ class Model:
         _must_be(self.timeouts, Timeouts, f"{where}: timeouts", "Timeouts(..)")
         _must_be(self.retries, int | RetryPolicy, f"{where}: retries", "a whole number, or RetryPolicy(..)")
         _must_be(self.effort, str, f"{where}: effort", "a word")
+        if self.breaker is not None:
+            check_breaker(where, self.breaker)
         if self.cache not in ("auto", "short", "long", "off"):
             raise ConfigError(f'{where}: cache must be "auto", "short", "long" or "off", not {self.cache!r}')
         attempts = self.retries.attempts if isinstance(self.retries, RetryPolicy) else self.retries

@@ -245,6 +245,8 @@ class Play:
     """How models did until now."""
     foretold: Callable[[State], Forecast | None] = lambda state: None
     """What past runs tell of it."""
+    down: frozenset[int] = frozenset()
+    """The routes that are left alone for a time."""
     label: str = ""
     """The type of step that the run is started with."""
     checks: Sequence[Any] = ()
@@ -435,7 +437,9 @@ class Play:
         return self._next(decision)
 
     def _decide(self) -> Decision:
-        moment = Moment(self.now_ms, self.epoch, measured=self.measured, forecast=self.foretold(self.state))
+        moment = Moment(
+            self.now_ms, self.epoch, measured=self.measured, forecast=self.foretold(self.state), down=self.down
+        )  # fmt: skip
         decision = decide(self.state, self.view, moment)
         again = decide(self.state, self.view, moment)
         assert msgspec.json.encode(decision.events) == msgspec.json.encode(again.events)

@@ -95,6 +95,37 @@ def test_a_message_during_a_retry_does_not_change_the_request() -> None:
     assert play.answer == "yes"
 
 
+def test_a_model_that_is_left_alone_is_not_asked() -> None:
+    """The next one has the turn from the beginning, the run says so, and stays with it; where all are left alone the first is asked."""
+    play = Play(bundle(tool("look"), routes=3), [call("look"), "hi"], down=frozenset({0, 1})).play()
+    first, second = play.events(ev.ModelCallStarted)
+    assert [(s.route, s.instead_of) for s in (first, second)] == [(2, "p:m0"), (2, "")]
+    assert play.end == ("done", "")
+    assert play.state.degraded == ("model:p:m0:breaker_open",)
+    assert not play.events(ev.PrefixReset)
+    play = Play(bundle(routes=2), ["hi"], down=frozenset({0, 1})).play()
+    assert [(s.route, s.instead_of) for s in play.events(ev.ModelCallStarted)] == [(0, "")]
+    assert play.state.degraded == ()
+
+
+def test_a_model_that_is_left_alone_meanwhile_is_not_tried_again() -> None:
+    """Of three attempts one is made; a run with one model makes them all. One that is left alone is still the last resort."""
+    down = frozenset({0})
+    play = Play(bundle(routes=2), [Break("server_error"), "hi"])
+    play.on_refold = lambda state: None
+    while not play.events(ev.ModelCallFailed):
+        play._round()
+    play.down = down
+    assert [s.route for s in play.play().events(ev.ModelCallStarted)] == [0, 1]
+    assert play.state.degraded == ("model:p:m0:server_error",)
+    assert [
+        s.route for s in Play(bundle(), [Break(), Break(), "hi"], down=down).play().events(ev.ModelCallStarted)
+    ] == [0] * 3
+    last = Play(bundle(routes=2), [*[Break()] * 3, "hi"], down=down).play()
+    assert [s.route for s in last.events(ev.ModelCallStarted)] == [1, 1, 1, 0]
+    assert last.end == ("done", "")
+
+
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_a_lost_attempt_is_nobody_s_fault(attempts: int) -> None:
     """However often the worker dies, the call is made again on its route, and billed each time it may have been."""

@@ -202,6 +202,14 @@ def test_what_does_not_fit_goes_to_the_agent_s_own_model() -> None:
     assert (play.started.choice, play.started.view) == ("room", "")
 
 
+def test_a_cheap_model_that_is_left_alone_is_passed_over() -> None:
+    """Its turn goes to the next of the row, or to the agent's own model."""
+    play = Play(desk(LOOK), ["220 days."], user=ASKED, down=frozenset({1})).play()
+    assert (play.started.choice, play.started.view, play.started.route) == ("down", "", 0)
+    play = Play(desk(LOOK, row=(Rung(1, 800), Rung(2, 900))), ["220 days."], user=ASKED, down=frozenset({1})).play()
+    assert (play.started.choice, play.started.view, play.started.route) == ("table", "brief", 2)
+
+
 def test_a_model_that_did_badly_is_passed_over() -> None:
     """By the lower bound of its share, with enough answers; the choice stands in the journal."""
     agent, name = desk(least_success=0.7), "anthropic:claude-haiku-4-5"

@@ -71,7 +71,7 @@ def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", output: Output = "t
     for row in found["closed"]:
         say(f"{row['name']} rests for {row['for_s']:g} s more: its provider said so")
     for row in found["breakers"]:
-        say(f"the breaker of {row['tool']} is {row['state'].replace('_', ' ')}, for {row['for_s']:g} s")
+        say(f"the breaker of {row['tool'] or row['model']} is {row['state'].replace('_', ' ')}, for {row['for_s']:g} s")
 
 
 @app.command(name="set")

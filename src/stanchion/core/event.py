@@ -145,6 +145,8 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """The turn's type, for an agent that routes by it."""
     choice: Choice = ""
     """Why it goes to this model."""
+    instead_of: str = ""
+    """The model that had its turn, as "provider:model", and is left alone for a time: its calls failed of late."""
     view: View = ""
     """What its request is. One that is not the conversation has a prefix of its own, and the conversation's goes on without it (I8)."""
     rung: int = 0

@@ -19,9 +19,9 @@ PATTERN_CHARS = 4_000
 """Of what was said that a rule's pattern is looked for in."""
 View = Literal["", "brief", "judge"]
 """Of a request: the conversation, from its beginning; a part of it, chosen for this turn; an answer and what it was asked for, to be graded."""
-Choice = Literal["", "table", "escalated", "room", "cost", "measured"]
+Choice = Literal["", "table", "escalated", "room", "cost", "measured", "down"]
 """Why a turn goes to its model: it has no row; as the table says; a cheaper answer was not taken; what the table says does not fit its
-context, would not pay, or did not go well of late, so the agent's own model has it."""
+context, would not pay, did not go well of late, or is not to be had, so the agent's own model has it."""
 
 
 class Rung(msgspec.Struct, frozen=True, omit_defaults=True):

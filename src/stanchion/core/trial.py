@@ -88,7 +88,9 @@ def _said(state: State, parts: tuple[Part, ...]) -> tuple[Text, ...]:
 
 
 def fell_back(state: State, event: ev.ModelCallStarted) -> State:
-    """Note that a model failed for good: the conversation goes to another."""
+    """Note that a model failed for good, or is left alone for a time: the conversation goes to another."""
+    if event.instead_of:
+        return without(state, f"model:{event.instead_of}:breaker_open")
     before = state.model
     if before is None or before.view or event.view or not before.code or before.route == event.route:
         return state

@@ -15,6 +15,7 @@ from stanchion.model.client import ModelClient
 from stanchion.model.embedding import Embedder
 from stanchion.model.moderation import Classifier
 from stanchion.toolbox.answer import Problem
+from stanchion.toolbox.options import Breaker
 from stanchion.toolbox.registry import Registry
 
 
@@ -31,6 +32,9 @@ class BoundAgent:
     accounts: Sequence[str] = ()
     """For each route: the provider and a fingerprint of the key. Limits that others share go by it."""
 
+    breakers: Sequence[Breaker | None] = ()
+    """For each route: when its model is left alone for another, if at all."""
+
     broker: Broker = field(default_factory=lambda: Broker({}))
     """Where the credentials of its tools come from."""
     redactor: Redactor = field(default_factory=Redactor)
@@ -45,6 +49,10 @@ class BoundAgent:
     def account(self, route: int) -> str:
         """Name what a route's limits are counted under."""
         return self.accounts[route] if route < len(self.accounts) else self.bundle.route(route).provider
+
+    def breaker(self, route: int) -> Breaker | None:
+        """Say when a route's model is left alone."""
+        return self.breakers[route] if route < len(self.breakers) else None
 
 
 class _Check:

@@ -128,7 +128,8 @@ class Drive:
         """Why this run is not ours any more."""
         self._gate = gate
         tenant = state.tenant or (first.tenant if first is not None else "")
-        self._tickets = Tickets(gate, agent, tenant=tenant, rank=rank, wake=self._signal.set)
+        run = state.run or (first.run if first is not None else "")
+        self._tickets = Tickets(gate, agent, tenant=tenant, run=run, rank=rank, wake=self._signal.set)
 
     def claimed_at(self, sent_s: float) -> None:
         """Say when the claim was asked for, by the loop's clock: from then on it stands for the time of the lease."""
@@ -265,7 +266,8 @@ class Drive:
             habit = self._habits.of(self._agent.bundle.agent)
             now_ms, forecast = self._clock.now_ms(), self._forecast()
             measured = self._habits.measured(self._agent.bundle)
-            moment = Moment(now_ms, self._epoch, tickets.blocked, tickets.model_blocked, habit, forecast, measured)
+            held = (tickets.blocked, tickets.model_blocked, tickets.down)
+            moment = Moment(now_ms, self._epoch, *held, habit, forecast, measured)
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)
@@ -412,6 +414,7 @@ class Drive:
         if performer is None:
             raise AssertionError("nothing is performed before something is durable")
         gate = self._gate
+        self._tickets.leave(effect)
         ticket = None if isinstance(effect, CheckText) else self._tickets.take(effect)
         task = asyncio.create_task(_release(self, performer, effect, ticket))
         self._tasks[task] = _Flight(effect, self._give_up_ms(effect))

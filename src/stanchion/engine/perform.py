@@ -110,12 +110,15 @@ class Performer:
             client = self._agent.clients[effect.route]
             response = await client.call(effect.request, timeouts=timeouts, on_deltas=on_deltas)
             self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.end())
+            await self._noted(effect.route)
         except ModelError as error:
             await self._told_off(effect.route, ticket, error)
             return [self._model_failed(effect, route, error)]
         except asyncio.CancelledError:
+            await self._noted(effect.route, "cancelled")
             return self.stopped(effect)
         except Exception as error:  # a client that breaks its contract must not take the worker with it
+            await self._noted(effect.route, "garbled")
             broken = ModelError(f"{type(error).__name__}: {error}", code="garbled", retryable=False)
             return [self._model_failed(effect, route, broken)]
         if ticket is not None and self._gate is not None:
@@ -147,12 +150,20 @@ class Performer:
         gate = self._gate
         if gate is None:
             return
+        await self._noted(route, error.code)
         if ticket is not None:
             used = Usage() if _is_unbilled(error) else error.usage
             gate.close(ticket, used, unsent=not error.sent)
         if error.code == "rate_limited" and error.retry_after_s:
             model = self._agent.bundle.route(route).model
             await gate.pause(self._agent.account(route), model, min(error.retry_after_s, MAX_PAUSE_S))
+
+    async def _noted(self, route: int, code: str = "") -> None:
+        """Tell the model's breaker how a call went."""
+        breaker = self._agent.breaker(route)
+        if self._gate is not None and breaker is not None:
+            account, model = self._agent.account(route), self._agent.bundle.route(route).model
+            await self._gate.breakers.model_told(account, model, breaker, self._run, code)
 
     async def check_text(self, effect: CheckText) -> list[ev.Event]:
         """Ask a classifier about a text."""

@@ -23,10 +23,11 @@ class Tickets:
     """What waits for permits, or has them and was not sent yet. Without a gate nothing is held back."""
 
     def __init__(
-        self, gate: Gate | None, agent: BoundAgent, *, tenant: str, rank: int, wake: Callable[[], None]
+        self, gate: Gate | None, agent: BoundAgent, *, tenant: str, run: str, rank: int, wake: Callable[[], None]
     ) -> None:
         self._gate = gate
         self._agent = agent
+        self._run = run
         self._tenant = tenant
         self._rank = rank
         self._wake = wake
@@ -45,6 +46,17 @@ class Tickets:
     def model_blocked(self) -> bool:
         """Whether the model call is held back."""
         return _MODEL in self._waiting
+
+    @property
+    def down(self) -> frozenset[int]:
+        """The routes whose models are left alone for a time."""
+        if self._gate is None or not self._gate.breakers.any_open:
+            return frozenset()
+        return frozenset(n for n in range(len(self._agent.bundle.every_route)) if self._is_down(self._gate, n))
+
+    def _is_down(self, gate: Gate, route: int) -> bool:
+        account, model = self._agent.account(route), self._agent.bundle.route(route).model
+        return self._agent.breaker(route) is not None and gate.breakers.is_down(account, model, self._run)
 
     @property
     def _waiting(self) -> frozenset[str]:
@@ -66,6 +78,12 @@ class Tickets:
             return True
         self._tickets[place] = ticket
         return self._gate.has_permits(ticket)
+
+    def leave(self, effect: Attempt) -> None:
+        """Note that an attempt is sent now: where its model was left alone, it is the one that tries."""
+        if self._gate is not None and isinstance(effect, CallModel):
+            account, model = self._agent.account(effect.route), self._agent.bundle.route(effect.route).model
+            self._gate.breakers.tries(account, model, self._run)
 
     def take(self, effect: CallModel | CallTool | Summarise) -> Ticket | None:
         """Hand over the ticket of a call that is to be sent, if it has one."""

@@ -76,6 +76,8 @@ class Chosen(msgspec.Struct, frozen=True):
     """The rung's."""
     trial: bool = False
     """The answer is held back."""
+    instead_of: str = ""
+    """The model that is left alone for a time, and would have been asked."""
 
 
 def step_of(state: State, bundle: Bundle) -> str:
@@ -122,6 +124,8 @@ def _worth(
 ) -> tuple[Choice, ModelRequest | None]:
     """Make a rung's request, if it has done well enough, pays, and has room; else say why not."""
     bundle = view.bundle
+    if rung.route in moment.down:
+        return "down", None
     route, main = bundle.route(rung.route), bundle.routes[min(state.route, len(bundle.routes) - 1)]
     name = f"{route.provider}:{route.model}"
     past = next((each for each in moment.measured if (each.step, each.model) == (step, name)), None)

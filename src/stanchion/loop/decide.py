@@ -9,6 +9,8 @@ precedence: what was lost, a cancellation, an answer, the end of time, a compact
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from stanchion.context import life
@@ -200,11 +202,10 @@ def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decisi
         return decision
     routes = view.bundle.routes
     route = min(model.route, len(routes) - 1)  # a changed bundle may have fewer
-    other = next(
-        (n % len(routes) for n in range(route + 1, route + len(routes)) if n % len(routes) not in model.tried), -1
-    )
+    others = [number for number in _from(route, routes)[1:] if number not in model.tried]
+    other = next((number for number in others if number not in moment.down), next(iter(others), -1))
     chosen = Chosen(model.step, trial=model.trial)
-    patient = other < 0 or model.retry_at_ms - moment.now_ms <= PATIENCE_MS
+    patient = other < 0 or (route not in moment.down and model.retry_at_ms - moment.now_ms <= PATIENCE_MS)
     if model.retryable and patient and model.tries < routes[route].retry.attempts:
         if moment.now_ms < model.retry_at_ms:
             return Decision(wake_at_ms=model.retry_at_ms)
@@ -212,6 +213,20 @@ def _model(state: State, model: ModelCall, view: View, moment: Moment) -> Decisi
     if other >= 0:
         return _call_model(state, view, moment, chosen, route=other, turn=model.turn, attempt=model.attempt + 1)
     return _without_model(state, model, view)
+
+
+def _from(route: int, routes: Sequence[Route]) -> list[int]:
+    """List the numbers of routes in the order in which they are tried, from one on."""
+    return [number % len(routes) for number in range(route, route + len(routes))]
+
+
+def _up(state: State, bundle: Bundle, moment: Moment, route: int) -> tuple[int, str]:
+    """Pass over a route that is left alone for a time, where there is another; and say which model that is."""
+    if route not in moment.down or state.batch_api:
+        return route, ""
+    up = next((number for number in _from(route, bundle.routes) if number not in moment.down), route)
+    name = f"{bundle.route(route).provider}:{bundle.route(route).model}"
+    return (up, name) if up != route else (route, "")
 
 
 def _without_model(state: State, model: ModelCall, view: View) -> Decision:
@@ -245,7 +260,7 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
         return _finish(state, view, "halted", "forecast")
     if told := limit.foreseen(state, moment.forecast):
         return Decision(events=(told,))
-    route = min(state.route, len(view.bundle.routes) - 1)
+    route, instead_of = _up(state, view.bundle, moment, min(state.route, len(view.bundle.routes) - 1))
     tokens = bound_input_tokens(state, view.preamble(mark=state.mark), route)
     if warned := limit.warnings(state, view.bundle.route(route), tokens, moment.now_ms):
         return Decision(events=tuple(warned))
@@ -258,6 +273,7 @@ def _turn(state: State, view: View, moment: Moment) -> Decision:
     if decision := compact.before_call(state, view, moment, route):
         return decision
     turn, attempt = state.totals.turns + 1, state.attempts + 1
+    chosen = msgspec.structs.replace(chosen, instead_of=instead_of)
     return _call_model(state, view, moment, chosen, route=route, turn=turn, attempt=attempt)
 
 
@@ -382,6 +398,7 @@ def _call_model(
         dispatch=view.bundle.search is not None,
         step=why.step,
         choice=why.choice,
+        instead_of=why.instead_of,
         trial=why.trial,
     )
     if kept != "off":

@@ -31,6 +31,8 @@ class Moment(msgspec.Struct, frozen=True):
     """Tool calls of which no attempt may begin yet: a limit that others share has no room for them."""
     model_blocked: bool = False
     """Nor may a model call that goes out at once."""
+    down: frozenset[int] = frozenset()
+    """Routes whose calls failed of late, and which are left alone for a time."""
     habit: Habit = Habit()
     """How the agent's sessions have gone until now: what a cache's life is chosen by."""
     forecast: Forecast | None = None

@@ -126,7 +126,15 @@ def _bind(
     if bundle.search is not None:
         bound.view.catalogue.prepare()
     asked = {plug.name: plug for plug in (opened(given, environment) for given in agent.checks if is_classifier(given))}
-    return replace(bound, classifiers=asked, accounts=accounts, broker=Broker(agent.credentials), embedder=embedder)
+    breakers = [model.breaker for model in agent.every_model()]
+    return replace(
+        bound,
+        classifiers=asked,
+        accounts=accounts,
+        breakers=breakers,
+        broker=Broker(agent.credentials),
+        embedder=embedder,
+    )
 
 
 def _embedder(agent: Agent, environment: Mapping[str, str]) -> Embedder | None:

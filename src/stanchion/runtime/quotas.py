@@ -60,13 +60,18 @@ def quotas_json(view: QuotasView) -> dict[str, Any]:
         "closed": [{"name": pause.name, "for_s": round(pause.for_ms / 1000, 1)} for pause in view.pauses],
         "breakers": [
             {
-                "tool": row.name.removeprefix("tool:"),
+                **_whose(row.name),
                 "state": "open" if row.for_ms > 0 else "half_open",
                 "for_s": round(max(row.for_ms, 0) / 1000, 1),
             }
             for row in view.breakers
         ],
     }
+
+
+def _whose(breaker: str) -> dict[str, str]:
+    kind, _, name = breaker.partition(":")
+    return {"tool": name if kind == "tool" else "", "model": name if kind == "model" else ""}
 
 
 def quota_json(quota: Quota) -> dict[str, Any]:

@@ -489,9 +489,10 @@ class ClosedModel(BaseModel):
 
 
 class BreakerModel(BaseModel):
-    """A tool's circuit breaker that is not closed."""
+    """A circuit breaker that is not closed: a tool's, or a model's with the account that it is asked under."""
 
     tool: str
+    model: str = ""
     state: Literal["open", "half_open"]
     for_s: float
 

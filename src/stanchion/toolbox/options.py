@@ -18,7 +18,7 @@ _MAX_COUNT = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """When a tool that keeps failing is left alone: after so many failures in a row, for so long; then one call tries."""
+    """When a tool or a model that keeps failing is left alone: after so many failures in a row, for so long; then one call tries."""
 
     failures: int = 5
     open_s: float = 30.0
@@ -117,7 +117,7 @@ def _limits(name: str, concurrency: int, rate: str, breaker: Breaker | None) -> 
         raise ConfigError(f"tool {name!r}: concurrency={concurrency!r} must be at most {_MAX_COUNT:,}")
     amount, rate_s = _rate(name, rate) if rate else (0, 60.0)
     if breaker is not None:
-        _check_breaker(name, breaker)
+        check_breaker(f"tool {name!r}", breaker)
     return ToolLimits(concurrency, amount, rate_s, breaker) if concurrency or amount or breaker else None
 
 
@@ -133,13 +133,15 @@ def _rate(name: str, rate: object) -> tuple[int, float]:
     return int(found[1]), seconds
 
 
-def _check_breaker(name: str, breaker: object) -> None:
+def check_breaker(where: str, breaker: object) -> None:
+    """Check a breaker. Raises `ConfigError` that begins with whose it is."""
     if not isinstance(breaker, Breaker):
-        raise ConfigError(f"tool {name!r}: breaker={breaker!r} must be a Breaker(failures=.., open_s=..)")
-    _whole(name, "breaker.failures", breaker.failures, least=1)
-    open_s = cast("object", breaker.open_s)
+        raise ConfigError(f"{where}: breaker={breaker!r} must be a Breaker(failures=.., open_s=..)")
+    failures, open_s = cast("object", breaker.failures), cast("object", breaker.open_s)
+    if not isinstance(failures, int) or isinstance(failures, bool) or failures < 1:
+        raise ConfigError(f"{where}: breaker.failures={failures!r} must be a whole number of at least 1")
     if not isinstance(open_s, int | float) or isinstance(open_s, bool) or not 0 < open_s <= _MAX_TIMEOUT_S:
-        raise ConfigError(f"tool {name!r}: breaker.open_s={open_s!r} must be a number of seconds, at most a day")
+        raise ConfigError(f"{where}: breaker.open_s={open_s!r} must be a number of seconds, at most a day")
 
 
 def _retry(name: str, retries: int | RetryPolicy) -> RetryPolicy:
