@@ -24,7 +24,7 @@ from stanchion.core import event as ev
 from stanchion.core.message import USER, ModelRequest, ModelResponse, Text
 from stanchion.journal.record import Identity, Recorder
 from stanchion.journal.store import Append, Start, Store
-from stanchion.runtime.opening import open_store
+from stanchion.runtime.opening.store import open_store
 from stanchion.testing import ScriptedModel
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from stanchion.core import event as ev
 from stanchion.core.errors import InputError
 from stanchion.core.message import ToolResult
 from stanchion.journal.quota import Quota
-from stanchion.runtime.quotas import checked_quota, parse_quota, read_quotas
+from stanchion.runtime.desks.quotas import checked_quota, parse_quota, read_quotas
 from stanchion.testing import ScriptedModel, call
 from stanchion.toolbox.options import ToolLimits
 from tests.engine.rig import HeldModel, agent, echo, running

@@ -14,7 +14,7 @@ import pytest
 from stanchion import Runtime
 from stanchion.cli.checkup import judged
 from stanchion.runtime import load_agents
-from stanchion.runtime.survey import Survey, survey_of
+from stanchion.runtime.operating.survey import Survey, survey_of
 from tests.cli.conftest import Cli
 from tests.engine.rig import World, agent, once, running
 

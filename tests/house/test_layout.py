@@ -44,12 +44,15 @@ def test_an_import_against_the_layers_is_refused(tmp_path: Path) -> None:
         "core/up.py": "import stanchion.model.side",
         "model/side.py": "import stanchion.toolbox.other",
         "toolbox/other.py": "",
+        "runtime/runs/up.py": "import stanchion.runtime.desks.side",
+        "runtime/desks/side.py": "import stanchion.runtime.money.other",
+        "runtime/money/other.py": "",
         "attic/__init__.py": "",
     }
     for name, text in files.items():
         path = tmp_path / "src/stanchion" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        for room in (path.parent, path.parents[1]):
+        for room in path.parents[: path.parts[::-1].index("stanchion")]:
             (room / "__init__.py").touch()
         path.write_text(text)
     config = tmp_path / "pyproject.toml"
@@ -61,6 +64,8 @@ def test_an_import_against_the_layers_is_refused(tmp_path: Path) -> None:
     said = lint_imports(tmp_path)
     assert "stanchion.core.up -> stanchion.model.side" in said
     assert "stanchion.model.side -> stanchion.toolbox.other" in said
+    assert "stanchion.runtime.runs.up -> stanchion.runtime.desks.side" in said
+    assert "stanchion.runtime.desks.side -> stanchion.runtime.money.other" in said
 
 
 def lint_imports(root: Path) -> str:

@@ -26,8 +26,8 @@ from stanchion.journal.moving import MovedSession
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.journal.sqlite.schema import APPLICATION_ID
 from stanchion.journal.store import Key, Ledger, Store
-from stanchion.runtime.moving import Exported, Exporting, Left, Selection, export, restore
-from stanchion.runtime.opening import open_store
+from stanchion.runtime.opening.store import open_store
+from stanchion.runtime.operating.moving import Exported, Exporting, Left, Selection, export, restore
 from stanchion.testing import ScriptedModel, call
 from stanchion.testing.memory import MemoryStore
 from stanchion.testing.store_driver import TENANT, Driver, said

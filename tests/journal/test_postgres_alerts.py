@@ -7,7 +7,7 @@ import asyncio
 from stanchion.journal.outbox import Endpoint, Secrets
 from stanchion.journal.postgres import PostgresStore
 from stanchion.journal.store import Reserve, Settle
-from stanchion.runtime.watching import Watcher
+from stanchion.runtime.money.watching import Watcher
 from stanchion.testing.clock import FakeClock
 from stanchion.testing.store_driver import TENANT, Driver
 from tests.journal.test_postgres import directly, opened

@@ -14,7 +14,7 @@ from stanchion.core import event as ev
 from stanchion.core.errors import ConfigError, InputError, QueueFull
 from stanchion.journal.share import BATCH, Place
 from stanchion.model.client import ModelClient
-from stanchion.runtime.admission import retry_after_s
+from stanchion.runtime.runs.admission import retry_after_s
 from tests.engine.rig import HeldModel, agent, once, over, running, until, until_event
 
 

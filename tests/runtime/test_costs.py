@@ -18,7 +18,7 @@ from stanchion.core.message import ToolResult, Usage
 from stanchion.core.money import cost, format_usd, in_batch, parse_usd, price_usd
 from stanchion.core.prices import find_price, load_prices
 from stanchion.runtime import CostQuestion, CostReport
-from stanchion.runtime.costs import DIMENSIONS, moment_ms
+from stanchion.runtime.money.costs import DIMENSIONS, moment_ms
 from stanchion.sim import Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import ScriptedModel, call
 from stanchion.testing.memory import MemoryStore

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from stanchion.core.errors import InputError
-from stanchion.runtime.cron import next_time, upcoming
+from stanchion.runtime.desks.cron import next_time, upcoming
 
 
 def ms(text: str, zone: str = "UTC", fold: int = 0) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stanchion.core.errors import ConfigError
-from stanchion.runtime.linting import lint, tried
+from stanchion.runtime.authoring.linting import lint, tried
 
 HEAD = "import time, random, uuid, os\nfrom datetime import datetime\nfrom stanchion import Agent, tool\n"
 

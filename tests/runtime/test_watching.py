@@ -18,9 +18,9 @@ from stanchion.core.usual import LEAST, usual
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.journal.store import RunRow, Store
-from stanchion.runtime import watching
-from stanchion.runtime.watching import Watcher
-from stanchion.runtime.webhooks import Callback
+from stanchion.runtime.desks.webhooks import Callback
+from stanchion.runtime.money import watching
+from stanchion.runtime.money.watching import Watcher
 from stanchion.testing import ScriptedModel
 from stanchion.testing.clock import FakeClock
 from stanchion.testing.memory import MemoryStore

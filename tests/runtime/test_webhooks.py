@@ -19,7 +19,7 @@ from stanchion.core.errors import Conflict, NotFound, Unauthorized
 from stanchion.engine.clock import SystemClock
 from stanchion.engine.deliver import Deliverer, WebhookSettings, retry_pause_s
 from stanchion.journal.outbox import Announcement, Endpoint, Secrets
-from stanchion.runtime.webhooks import Callback
+from stanchion.runtime.desks.webhooks import Callback
 from stanchion.testing.memory import MemoryStore
 from tests.engine.rig import SOON_S, HeldModel, agent, echo, once, over, running
 from tests.runtime.receiver import Message, Receiver, receiving

@@ -27,7 +27,7 @@ from stanchion.core.bundle import RetryPolicy
 from stanchion.core.errors import ConfigError, InputError, ToolError
 from stanchion.core.money import price_usd
 from stanchion.guard.secret import Secrets
-from stanchion.runtime.secrecy import known_secrets
+from stanchion.runtime.opening.secrecy import known_secrets
 from stanchion.server.log import Line
 from stanchion.server.settings import Settings
 from tests.server.serving import Served, served

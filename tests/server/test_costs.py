@@ -9,7 +9,7 @@ import pytest
 
 from stanchion.core.money import parse_usd
 from stanchion.runtime import CostQuestion, CostReport
-from stanchion.runtime.bill import CostGroup, CostSum, WhatIfView
+from stanchion.runtime.money.bill import CostGroup, CostSum, WhatIfView
 from stanchion.server.costs import CostGroupModel, CostsModel, CostsQuery, CostSumModel, WhatIfModel
 from stanchion.server.routes import costs
 from tests.server.serving import served

@@ -19,9 +19,9 @@ from stanchion.core.state import State
 from stanchion.engine.policing import Policing
 from stanchion.guard.both import Unreadable
 from stanchion.runtime import Runtime
-from stanchion.runtime import policies as watched
-from stanchion.runtime.moving import Selection
-from stanchion.runtime.policies import places_of, read_policies
+from stanchion.runtime.opening import policies as watched
+from stanchion.runtime.opening.policies import places_of, read_policies
+from stanchion.runtime.operating.moving import Selection
 from stanchion.testing.memory import MemoryStore
 from stanchion.testing.model import ScriptedModel, call
 from tests.server.serving import Served, agent, becomes, refund, refunder, served

@@ -15,7 +15,9 @@ from typing import Any
 
 from stanchion.engine import perform
 from stanchion.engine.worker import WorkerSettings
-from stanchion.runtime import driving, keys, name, starting
+from stanchion.runtime import driving, name
+from stanchion.runtime.desks import keys
+from stanchion.runtime.runs import starting
 from tests.simulation.loop import SimLoop
 
 START_MS = 1_767_225_600_000

@@ -258,7 +258,7 @@ def test_a_relative_path_begins_beside_the_agent_s_file(tmp_path: Path, monkeypa
     """Wherever the process was started; read once, so that a copy of the agent has the same skills."""
     from dataclasses import replace
 
-    from stanchion.runtime.files import load_agents
+    from stanchion.runtime.opening.files import load_agents
 
     path = written(tmp_path / "app" / "skills", f"{HEAD}---\nx")
     (tmp_path / "app" / "agent.py").write_text(

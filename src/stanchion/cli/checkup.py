@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from stanchion.runtime.probing import DatabaseFacts
-    from stanchion.runtime.survey import Survey
+    from stanchion.runtime.operating.probing import DatabaseFacts
+    from stanchion.runtime.operating.survey import Survey
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -31,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
 def database(url: str) -> list[Finding]:
     """Try a PostgreSQL database: reach it, its schema, how it commits, what a durable write costs, how many may connect."""
     from stanchion.core.errors import StanchionError
-    from stanchion.runtime.probing import probe_database
+    from stanchion.runtime.operating.probing import probe_database
 
     try:
         facts = asyncio.run(probe_database(url))
@@ -81,9 +81,9 @@ def _connections(facts: DatabaseFacts) -> Finding:
 def runs(data: str) -> list[Finding]:
     """Look for runs that nobody drives, that stand, and that can never wake."""
     from stanchion.core.errors import StanchionError
-    from stanchion.runtime.opening import is_database
-    from stanchion.runtime.probing import is_file_of_this_version, probe_database
-    from stanchion.runtime.survey import survey
+    from stanchion.runtime.opening.store import is_database
+    from stanchion.runtime.operating.probing import is_file_of_this_version, probe_database
+    from stanchion.runtime.operating.survey import survey
 
     if is_database(data):
         try:

@@ -333,12 +333,12 @@ class FileDesk:
         return [row | {"begun_per_s": row.pop("rate"), "seen_s_ago": s} for row, s in zip(rows, ago, strict=True)]
 
     async def quotas(self) -> Json:
-        from stanchion.runtime.quotas import quotas_json
+        from stanchion.runtime.desks.quotas import quotas_json
 
         return quotas_json(await self._runtime.quotas.view())
 
     async def set_quota(self, name: str, counts: Mapping[str, float]) -> Json:
-        from stanchion.runtime.quotas import quota_json
+        from stanchion.runtime.desks.quotas import quota_json
 
         if not name or " " in name:
             raise InputError(f"must be a provider, or provider:model, not {name!r}", field="NAME")

@@ -238,7 +238,7 @@ def data_file(data: Path) -> Finding:
     """Look into the file that is there, without changing it."""
     import apsw
 
-    from stanchion.runtime.opening import SQLITE_APPLICATION_ID
+    from stanchion.runtime.opening.store import SQLITE_APPLICATION_ID
 
     name = "data file"
     if not data.exists():

@@ -36,8 +36,8 @@ def lint(
         stanchion lint agent.py
         stanchion lint agents/*.py --run -o json
     """
-    from stanchion.runtime.linting import lint as look
-    from stanchion.runtime.linting import tried
+    from stanchion.runtime.authoring.linting import lint as look
+    from stanchion.runtime.authoring.linting import tried
 
     rows: list[dict[str, str | int]] = []
     for file in files:

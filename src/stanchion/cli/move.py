@@ -19,7 +19,7 @@ from stanchion.cli.output import print_json, print_text, say
 from stanchion.core.errors import InputError
 
 if TYPE_CHECKING:
-    from stanchion.runtime.moving import Exported, Progress, Restored
+    from stanchion.runtime.operating.moving import Exported, Progress, Restored
 
 _SHOWN = 10
 _EVERY = 25
@@ -98,7 +98,7 @@ async def _export(
     force: bool,
 ) -> Exported:
     from stanchion.runtime import Runtime
-    from stanchion.runtime.moving import Selection
+    from stanchion.runtime.operating.moving import Selection
 
     check_data(where.data, create=False)
     runtime = await Runtime.open(data=where.data, drive=False)

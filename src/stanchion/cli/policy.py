@@ -55,7 +55,7 @@ def check(files: Files, agent: Agents = None, output: Output = "text") -> None:
         stanchion policy check refunds.cedar mail.cedar --agent support.py --agent billing.py
     """
     from stanchion.cli.agents import load
-    from stanchion.runtime.trying import check_policies
+    from stanchion.runtime.authoring.trying import check_policies
 
     checked = check_policies(files, load(agent or ()))
     if output == "json":
@@ -89,7 +89,7 @@ def try_cases(
     Exit codes: 0 all as expected, 1 not all, 2 the files cannot be used.
     """
     from stanchion.cli.agents import load
-    from stanchion.runtime import trying
+    from stanchion.runtime.authoring import trying
 
     tried = trying.try_cases(files, load(agent or ()), trying.read_cases(cases))
     wrong = sum(not one.ok for one in tried)

@@ -41,7 +41,7 @@ WORKER_COLUMNS: tuple[Column, ...] = (
 
 
 def _gone(row: Row) -> bool:
-    from stanchion.runtime.sharing import GONE_MS
+    from stanchion.runtime.desks.sharing import GONE_MS
 
     return row["seen_s_ago"] * 1000 > GONE_MS
 

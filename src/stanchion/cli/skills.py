@@ -13,7 +13,7 @@ from stanchion.cli.output import Column, one_line, print_json, print_text, say, 
 from stanchion.core.errors import NotFound
 
 if TYPE_CHECKING:
-    from stanchion.runtime.skills import SkillView
+    from stanchion.runtime.authoring.skills import SkillView
 
 app = typer.Typer(name="skills", no_args_is_help=True, help="List, check and show skills.")
 
@@ -45,7 +45,7 @@ def list_skills(files: Targets, output: Output = "text") -> None:
         stanchion skills ls agent.py
         stanchion skills ls skills/ -o json
     """
-    from stanchion.runtime.skills import HEADING_TOKENS
+    from stanchion.runtime.authoring.skills import HEADING_TOKENS
 
     found = _found(files)
     if output == "json":
@@ -80,7 +80,7 @@ def check(
     \b
     Exit codes: 0 in order, 1 not.
     """
-    from stanchion.runtime.skills import check_skill_files
+    from stanchion.runtime.authoring.skills import check_skill_files
 
     checked = check_skill_files(files, agent or ())
     if output == "json":
@@ -144,7 +144,7 @@ def _print(view: SkillView) -> None:
 
 
 def _found(files: Sequence[str]) -> list[SkillView]:
-    from stanchion.runtime.skills import skills_of
+    from stanchion.runtime.authoring.skills import skills_of
 
     return [view for file in files for view in skills_of(file)]
 

@@ -35,7 +35,7 @@ def list_tools(file: File, output: Output = "text") -> None:
         stanchion tools ls agent.py
         stanchion tools ls agent.py -o json
     """
-    from stanchion.runtime.tools import tools_of
+    from stanchion.runtime.authoring.tools import tools_of
 
     found = tools_of(file)
     if output == "json":
@@ -65,7 +65,7 @@ def find(
         stanchion tools find agent.py "refund a card payment"
         stanchion tools find agent.py billing
     """
-    from stanchion.runtime.tools import answer_to
+    from stanchion.runtime.authoring.tools import answer_to
 
     text = answer_to(file, query)
     if output == "json":

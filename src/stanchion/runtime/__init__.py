@@ -3,16 +3,19 @@
 from stanchion.broker.delegation import Redirect
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import LiveDelta
-from stanchion.runtime.bill import CostQuestion, CostReport
-from stanchion.runtime.connecting import ConnectedView, ConnectionView
-from stanchion.runtime.deciding import Decision
+from stanchion.runtime.capabilities import Reviewer
+from stanchion.runtime.desks.connecting import ConnectedView, ConnectionView
+from stanchion.runtime.desks.keys import reviewer_of
+from stanchion.runtime.desks.remembering import FactView, Forgotten, RememberedView
+from stanchion.runtime.desks.scheduling import ScheduleView
+from stanchion.runtime.desks.webhooks import Callback, DeliveryView, EndpointView
 from stanchion.runtime.facade import Runtime
-from stanchion.runtime.files import load_agents
-from stanchion.runtime.following import Draining
-from stanchion.runtime.forecasting import ForecastQuestion
-from stanchion.runtime.keys import Reviewer, reviewer_of
-from stanchion.runtime.remembering import FactView, Forgotten, RememberedView
-from stanchion.runtime.scheduling import ScheduleView
+from stanchion.runtime.money.bill import CostQuestion, CostReport
+from stanchion.runtime.money.forecasting import ForecastQuestion
+from stanchion.runtime.opening.files import load_agents
+from stanchion.runtime.operating.moving import Selection
+from stanchion.runtime.runs.deciding import Decision
+from stanchion.runtime.runs.following import Draining
 from stanchion.runtime.shape import (
     Approval,
     ForecastView,
@@ -25,7 +28,6 @@ from stanchion.runtime.shape import (
     delta_json,
     entry_json,
 )
-from stanchion.runtime.webhooks import Callback, DeliveryView, EndpointView
 
 __all__ = [
     "Approval",
@@ -51,6 +53,7 @@ __all__ = [
     "RunView",
     "Runtime",
     "ScheduleView",
+    "Selection",
     "Started",
     "VerifiedRun",
     "Waiting",

@@ -16,6 +16,14 @@ from stanchion.core.policy import Grant, Param
 MOST_GRANTS = 200
 
 
+class Reviewer(msgspec.Struct, frozen=True):
+    """Who decides, as an API key says it: nobody decides in another's name."""
+
+    name: str
+    grants: tuple[Grant, ...] | None = None
+    """What the holder may approve; None: anything."""
+
+
 class _Param(msgspec.Struct, forbid_unknown_fields=True):
     path: str
     among: tuple[str, ...] = ()

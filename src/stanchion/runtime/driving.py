@@ -39,11 +39,11 @@ from stanchion.journal.record import Identity
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.store import RunRow, Store
 from stanchion.model.batch import BatchClient
-from stanchion.runtime.alarm import Alarm
+from stanchion.runtime.desks.alarm import Alarm
+from stanchion.runtime.desks.scheduling import Scheduling
+from stanchion.runtime.money.watching import Watcher
 from stanchion.runtime.name import new_id
-from stanchion.runtime.policies import PolicyFiles
-from stanchion.runtime.scheduling import Scheduling
-from stanchion.runtime.watching import Watcher
+from stanchion.runtime.opening.policies import PolicyFiles
 
 SHARED_LEASE_S = 2.5
 """Where others may take over: long enough for a worker that stalls two seconds, short enough for who waits."""

@@ -44,33 +44,34 @@ from stanchion.journal.quota import Quota
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.store import Change, Ledger, RunRow, SessionRow, Store
 from stanchion.model.client import ModelClient
-from stanchion.runtime import moving, proof
-from stanchion.runtime.admission import class_of
-from stanchion.runtime.capabilities import read_grants, written
-from stanchion.runtime.connecting import Connecting
-from stanchion.runtime.costs import Costs
-from stanchion.runtime.deciding import MOST_DECISIONS, Decision, Desk
+from stanchion.runtime.capabilities import Reviewer, read_grants, written
+from stanchion.runtime.desks.connecting import Connecting
+from stanchion.runtime.desks.keys import Keys
+from stanchion.runtime.desks.quotas import Limiting, read_quotas
+from stanchion.runtime.desks.remembering import Remembering
+from stanchion.runtime.desks.scheduling import Scheduling, limits_of, priority_of
+from stanchion.runtime.desks.sharing import Sharing
+from stanchion.runtime.desks.webhooks import Callback, Webhooks, webhook_settings
 from stanchion.runtime.driving import DriveSettings, Driving
-from stanchion.runtime.explaining import Explaining, Explanation
-from stanchion.runtime.following import Draining, Follower, row_of
-from stanchion.runtime.forecasting import Forecasting
-from stanchion.runtime.granting import Granting
-from stanchion.runtime.keys import Keys, Reviewer
-from stanchion.runtime.letters import Letter, LetterView, letter, letters
-from stanchion.runtime.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
+from stanchion.runtime.money.costs import Costs
+from stanchion.runtime.money.forecasting import Forecasting
+from stanchion.runtime.money.watching import lines_told
 from stanchion.runtime.name import checked, checked_ledger, checked_step, new_id
-from stanchion.runtime.opening import batch_clients, bind_agents, open_store
-from stanchion.runtime.policies import Places, PolicyFiles, places_of, read_policies, recorded
-from stanchion.runtime.quotas import Limiting, read_quotas
-from stanchion.runtime.remembering import Remembering
-from stanchion.runtime.reviewing import Reviewing, Wanted
-from stanchion.runtime.scheduling import Scheduling, limits_of, priority_of
-from stanchion.runtime.secrecy import Redacting, check_names, known_secrets
+from stanchion.runtime.opening.binding import batch_clients, bind_agents
+from stanchion.runtime.opening.policies import Places, PolicyFiles, places_of, read_policies, recorded
+from stanchion.runtime.opening.secrecy import Redacting, check_names, known_secrets
+from stanchion.runtime.opening.store import open_store
+from stanchion.runtime.operating import moving, proof
+from stanchion.runtime.operating.letters import Letter, LetterView, letter, letters
+from stanchion.runtime.operating.moving import Exported, Exporting, Progress, Restored, Selection, no_progress
+from stanchion.runtime.runs.admission import class_of
+from stanchion.runtime.runs.deciding import MOST_DECISIONS, Decision, Desk
+from stanchion.runtime.runs.explaining import Explaining, Explanation
+from stanchion.runtime.runs.following import Draining, Follower, row_of
+from stanchion.runtime.runs.granting import Granting
+from stanchion.runtime.runs.reviewing import Reviewing, Wanted
+from stanchion.runtime.runs.starting import IfBusy, Starter, check_input, digest_of_request, input_parts
 from stanchion.runtime.shape import Approval, GrantView, Queue, RunView, Started, VerifiedRun, view_of
-from stanchion.runtime.sharing import Sharing
-from stanchion.runtime.starting import IfBusy, Starter, check_input, digest_of_request, input_parts
-from stanchion.runtime.watching import lines_told
-from stanchion.runtime.webhooks import Callback, Webhooks, webhook_settings
 
 
 class Runtime:

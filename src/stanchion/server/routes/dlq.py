@@ -9,7 +9,7 @@ from fastapi import Query as QueryOf
 from starlette.responses import Response
 
 from stanchion.core.errors import Conflict
-from stanchion.runtime.letters import Letter
+from stanchion.runtime.operating.letters import Letter
 from stanchion.server.answers import AcceptedModel, LetterModel, LetterPage, ReplayedModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import EdgeOf, TenantOf, reply

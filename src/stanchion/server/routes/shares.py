@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from stanchion.core.errors import Unauthorized
-from stanchion.runtime.sharing import Share, WorkerRow
+from stanchion.runtime.desks.sharing import Share, WorkerRow
 from stanchion.server.answers import ShareModel, SharesModel, WorkersModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import EdgeOf, TenantOf, reply

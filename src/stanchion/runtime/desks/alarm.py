@@ -16,7 +16,7 @@ from stanchion.core.errors import Conflict, InputError, JournalError
 from stanchion.engine.clock import Clock
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.store import Store
-from stanchion.runtime.cron import next_time
+from stanchion.runtime.desks.cron import next_time
 
 log = logging.getLogger("stanchion.runtime")
 

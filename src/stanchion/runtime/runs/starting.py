@@ -41,8 +41,8 @@ from stanchion.journal.store import (
 from stanchion.journal.store import Started as StoreStarted
 from stanchion.loop.effect import View
 from stanchion.loop.limit import windowed
-from stanchion.runtime.admission import Admission
 from stanchion.runtime.name import without_window
+from stanchion.runtime.runs.admission import Admission
 from stanchion.runtime.shape import Started
 
 IfBusy = Literal["reject", "queue"]

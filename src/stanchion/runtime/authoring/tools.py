@@ -13,8 +13,8 @@ from stanchion.core.prices import load_prices
 from stanchion.core.state import Call, State
 from stanchion.engine.bound import bind
 from stanchion.loop.find import found
-from stanchion.runtime.files import load_agents
-from stanchion.runtime.skills import CHARS_PER_TOKEN
+from stanchion.runtime.authoring.skills import CHARS_PER_TOKEN
+from stanchion.runtime.opening.files import load_agents
 from stanchion.toolbox.registry import Registry
 
 _ON = "2026-01-01"

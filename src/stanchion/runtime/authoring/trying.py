@@ -23,8 +23,8 @@ from stanchion.core.state import State
 from stanchion.guard.evidence import Evidence
 from stanchion.guard.ground import Finding, Ground, findings
 from stanchion.guard.standing import Policies, Said, Standing
-from stanchion.runtime.opening import bind_agents
-from stanchion.runtime.policies import load_policies
+from stanchion.runtime.opening.binding import bind_agents
+from stanchion.runtime.opening.policies import load_policies
 
 
 class Going(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -176,7 +176,7 @@ def _finding(node: ast.expr, rule: str, text: str) -> Finding:
 
 _SHOW = """
 import sys
-from stanchion.runtime.linting import shown
+from stanchion.runtime.authoring.linting import shown
 sys.stdout.write(shown(sys.argv[1]))
 """
 
@@ -185,7 +185,7 @@ def shown(file: str) -> str:
     """Write what stands before the conversation in every request of a file's agents, as JSON lines."""
     from stanchion.context.assemble import preamble
     from stanchion.core.prices import load_prices
-    from stanchion.runtime.files import load_agents
+    from stanchion.runtime.opening.files import load_agents
 
     lines: list[str] = []
     for agent in load_agents(file):

@@ -24,8 +24,8 @@ from stanchion.guard.explain import Origin, Row
 from stanchion.guard.judge import Reason
 from stanchion.guard.values import plain
 from stanchion.journal.store import RunRow, Store
-from stanchion.runtime.deciding import arguments_of
-from stanchion.runtime.explaining import Explaining, Explanation
+from stanchion.runtime.runs.deciding import arguments_of
+from stanchion.runtime.runs.explaining import Explaining, Explanation
 from stanchion.runtime.shape import Approval, Precedent, Waiting
 
 LOOKED_AT = 20

@@ -13,7 +13,7 @@ from stanchion.core.fold import fold
 from stanchion.engine.taking import LIVE_MS
 from stanchion.journal.head import MOVED
 from stanchion.journal.store import RunRow, Store
-from stanchion.runtime.opening import open_store
+from stanchion.runtime.opening.store import open_store
 
 IDLE_MS = 15_000
 """A run that could be driven and was not for so long is an orphan, or waits for a slot."""

@@ -6,25 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from stanchion.core.errors import InputError
-from stanchion.core.policy import Grant
 from stanchion.engine.clock import Clock
 from stanchion.journal.store import ApiKey, Store
-from stanchion.runtime.capabilities import kept, read_grants, written
+from stanchion.runtime.capabilities import Reviewer, kept, read_grants, written
 from stanchion.runtime.name import checked, new_id, new_secret, secret_hash
 
 _CACHED_S = 1.0
 """For how long keys are remembered; another process may change them."""
-
-
-class Reviewer(msgspec.Struct, frozen=True):
-    """Who decides, as an API key says it: nobody decides in another's name."""
-
-    name: str
-    grants: tuple[Grant, ...] | None = None
-    """What the holder may approve; None: anything."""
 
 
 def reviewer_of(key: ApiKey) -> Reviewer:

@@ -10,7 +10,7 @@ import msgspec
 from stanchion.agent import Agent
 from stanchion.core.errors import ConfigError
 from stanchion.core.skill import HEADING, digest_of_skill, disclosure, index_line, said
-from stanchion.runtime.files import load_agents
+from stanchion.runtime.opening.files import load_agents
 from stanchion.toolbox.skill import SkillFile, check_skills, files_of, read_skill
 
 CHARS_PER_TOKEN = 4

@@ -22,7 +22,7 @@ from stanchion.core.money import Price
 from stanchion.core.prices import find_price, load_prices
 from stanchion.core.reckon import Dimension, Owner, Reckoner, Routed, WhatIf
 from stanchion.journal.store import RunRow, Store
-from stanchion.runtime.bill import CostQuestion, CostReport, Looked, Period, report_of
+from stanchion.runtime.money.bill import CostQuestion, CostReport, Looked, Period, report_of
 
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 ROUTABLE = ("plan", "act", "answer", "extract")

@@ -25,7 +25,7 @@ from stanchion.engine.stage import read_inbox
 from stanchion.guard.grant import covered, lasting
 from stanchion.guard.redact import Redactor
 from stanchion.journal.store import Store
-from stanchion.runtime.keys import Reviewer
+from stanchion.runtime.capabilities import Reviewer
 from stanchion.runtime.name import new_id
 from stanchion.toolbox.answer import Problem
 

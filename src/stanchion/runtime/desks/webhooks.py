@@ -16,7 +16,7 @@ from stanchion.guard.secret import Secrets as Registered
 from stanchion.journal.outbox import Announcement, Delivery, Endpoint, EventKind, Secrets
 from stanchion.journal.store import Store
 from stanchion.runtime.name import checked, new_id
-from stanchion.runtime.secrecy import check_names
+from stanchion.runtime.opening.secrecy import check_names
 
 EVENTS: tuple[str, ...] = tuple(kind for kind in get_args(EventKind) if kind != "webhook.test")
 INCLUDE = ("answer",)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stanchion.engine.taking import LIVE_MS
 from stanchion.journal.share import Share, WorkerRow
 from stanchion.journal.store import Store
-from stanchion.runtime.admission import checked_share
+from stanchion.runtime.runs.admission import checked_share
 
 GONE_MS = LIVE_MS
 """A worker that was not heard of for so long counts as gone."""

@@ -14,11 +14,11 @@ from stanchion.guard.redact import Redactor
 from stanchion.journal.schedule import IfBusy, IfMissed, Schedule
 from stanchion.journal.share import BATCH, INTERACTIVE
 from stanchion.journal.store import Store
-from stanchion.runtime.admission import Priority
-from stanchion.runtime.cron import next_time, upcoming
+from stanchion.runtime.desks.cron import next_time, upcoming
 from stanchion.runtime.name import checked
-from stanchion.runtime.secrecy import check_names
-from stanchion.runtime.starting import input_parts
+from stanchion.runtime.opening.secrecy import check_names
+from stanchion.runtime.runs.admission import Priority
+from stanchion.runtime.runs.starting import input_parts
 
 SHOWN_TIMES = 5
 
