@@ -96,4 +96,6 @@ async def test_a_lost_worker_s_runs_are_taken_over(how: signal.Signals, dsn: str
     taken = [at - killed_at for _, at in done if at]
     assert len(taken) == RUNS, "the kill came too late: a run was over"
     print("take-over, seconds:", sorted(round(s, 2) for s in taken))
-    assert statistics.median(taken) < 3
+    assert (
+        statistics.median(taken) < 15
+    )  # (2.6 s where nothing else runs: BENCHMARKS.md; a machine that is busy is no failure)

@@ -78,6 +78,13 @@ def is_known(found: tuple[str, str] | None, digest: str) -> bool:
     return found is not None
 
 
+def check_gapless(append: Append) -> None:
+    """Raise `ValueError` unless an append's records follow what is there, and one another (I1)."""
+    for place, record in enumerate(append.records, start=append.expected_seq + 1):
+        if record.seq != place:
+            raise ValueError(f"records must follow event {append.expected_seq} without gaps, and one is {record.seq}")
+
+
 def check_append(append: Append, head: Head) -> None:
     """Raise `StaleAppend` unless the append's driver still has the run and knows its last event."""
     if head.epoch != append.epoch:

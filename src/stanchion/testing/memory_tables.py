@@ -16,7 +16,7 @@ from stanchion.core.chain import Outline
 from stanchion.core.errors import Conflict, NotFound, StaleAppend, UnreadInbox
 from stanchion.core.event import Base, Entry
 from stanchion.journal.alert import Alert
-from stanchion.journal.head import check_post, is_known
+from stanchion.journal.head import check_gapless, check_post, is_known
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope, read_outline
 from stanchion.journal.schedule import Schedule
 from stanchion.journal.share import NoPlace
@@ -172,7 +172,7 @@ class Tables:
     def start(self, start: Start, now_ms: int) -> StartSaid:
         if start.first.epoch != int(bool(start.worker and not start.queued)):
             raise ValueError("a run's first append is of epoch 1 where the start names a worker, and else of epoch 0")
-        _check_gapless(start.first)
+        check_gapless(start.first)
         if start.idempotency_key and (known := self.idempotency.get((start.tenant, start.idempotency_key))):
             digest, run = known
             return Started(run, existing=True) if digest == start.idempotency_digest else IdempotencyMismatch(run)
@@ -210,7 +210,7 @@ class Tables:
         return Started(start.run)
 
     def append(self, append: Append, now_ms: int) -> Refused | None:
-        _check_gapless(append)
+        check_gapless(append)
         run = self._run(append.tenant, append.run)
         self.check(append, run)
         refused = self.books.move(append)
@@ -490,12 +490,6 @@ class Tables:
         if key is not None:
             self.api_keys[id] = msgspec.structs.replace(key, revoked=True)
         return key is not None
-
-
-def _check_gapless(append: Append) -> None:
-    for place, record in enumerate(append.records, start=append.expected_seq + 1):
-        if record.seq != place:
-            raise ValueError(f"records must follow event {append.expected_seq} without gaps, and one is {record.seq}")
 
 
 def _is_of(run: Run, session: Session) -> bool:

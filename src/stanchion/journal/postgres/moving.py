@@ -27,9 +27,10 @@ from stanchion.journal.moving import (
 )
 from stanchion.journal.postgres import money
 from stanchion.journal.postgres.address import Connection
-from stanchion.journal.postgres.read import Reader, session_row
+from stanchion.journal.postgres.read import Reader
 from stanchion.journal.postgres.schema import lock_number
 from stanchion.journal.queries import named
+from stanchion.journal.reading import session_row
 from stanchion.journal.record import Cipher
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.store import Key, Ledger, RawRecord, RunRow, SessionRow

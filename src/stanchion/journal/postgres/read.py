@@ -13,13 +13,13 @@ import asyncpg
 
 from stanchion.core.chain import Outline
 from stanchion.core.errors import BrokenChain, JournalError
-from stanchion.core.event import Base, Entry
+from stanchion.core.event import Entry
 from stanchion.journal.postgres.address import Address, Connection
 from stanchion.journal.postgres.errors import LOST, translate
 from stanchion.journal.postgres.write import SQL
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope, read_outline
 from stanchion.journal.sqlite.packing import unpack
-from stanchion.journal.store import Key, RawRecord, RunRow, SessionRow
+from stanchion.journal.store import Key, RawRecord
 
 _PAGE = 500
 _OUTLINES = 2_000
@@ -126,14 +126,3 @@ def _content_ids(envelope: bytes) -> list[tuple[str, bytes]]:
         return content_ids(read_envelope(envelope))
     except (BrokenChain, ValueError):  # it was changed; the one who verifies says so, by its hash
         return []
-
-
-def run_row(row: Any) -> RunRow:
-    """Make a run's row."""
-    return RunRow(*row)
-
-
-def session_row(row: Any) -> SessionRow:
-    """Make a session's row."""
-    tenant, session, agent, user, run, seq, digest, *rest = row
-    return SessionRow(tenant, session, agent, user, Base(run, seq, digest) if run else None, *rest)

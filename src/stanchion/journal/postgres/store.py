@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import asyncpg
 
-from stanchion.core.chain import Outline
 from stanchion.core.errors import Conflict
-from stanchion.core.event import Entry
+from stanchion.journal.head import check_gapless
 from stanchion.journal.ledger import owner_of
 from stanchion.journal.postgres import money
 from stanchion.journal.postgres.address import (
@@ -38,7 +37,7 @@ from stanchion.journal.postgres.moving import PostgresMoving
 from stanchion.journal.postgres.outbox import PostgresOutbox
 from stanchion.journal.postgres.places import KnownShares
 from stanchion.journal.postgres.quota import PostgresQuotas
-from stanchion.journal.postgres.read import Reader, run_row, session_row
+from stanchion.journal.postgres.read import Reader
 from stanchion.journal.postgres.schedules import PostgresSchedules
 from stanchion.journal.postgres.schema import lock_number, prepare
 from stanchion.journal.postgres.share import PostgresSharing
@@ -51,6 +50,7 @@ from stanchion.journal.postgres.write import (
     WritePost,
     WriteStart,
 )
+from stanchion.journal.reading import Readings, run_row
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard, Wire
 from stanchion.journal.share import NOBODY, Ahead, Ready
@@ -59,15 +59,11 @@ from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
-    Claimed,
     Heard,
-    InboxItem,
     Key,
     Ledger,
-    RawRecord,
     Refused,
     RunRow,
-    SessionRow,
     Start,
     StartSaid,
 )
@@ -84,12 +80,13 @@ _LANE_SETTINGS = {
 }
 
 
-class PostgresStore:
+class PostgresStore(Readings):
     """A `Store` in a PostgreSQL database, for many processes."""
 
     def __init__(
         self, address: Address, reader: Reader, lanes: Sequence[Lane], line: Line, cipher: Cipher, shares: KnownShares
     ) -> None:
+        super().__init__(reader)
         self.sharing = PostgresSharing(reader, shares)
         self._address = address
         self._reader = reader
@@ -214,65 +211,8 @@ class PostgresStore:
     async def next_wake_ms(self) -> int:
         return await self.sharing.next_wake_ms()
 
-    async def inbox(self, tenant: str, run: str) -> Sequence[InboxItem]:
-        return [InboxItem(*row) for row in await self._reader.rows("inbox", tenant, run)]
-
-    async def raw(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[RawRecord]:
-        return await self._reader.raw(tenant, run, after, limit)
-
-    async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
-        return await self._reader.entries(tenant, run, after, limit)
-
-    async def outlines(self, tenant: str, runs: Sequence[str]) -> Mapping[str, Sequence[Outline]]:
-        return await self._reader.outlines(tenant, runs)
-
-    async def tenants(self) -> Sequence[str]:
-        return [row[0] for row in await self._reader.rows("tenants")]
-
-    async def run(self, tenant: str, run: str) -> RunRow | None:
-        rows = await self._reader.rows("run", tenant, run)
-        return run_row(rows[0]) if rows else None
-
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        session: str = "",
-        agent: str = "",
-        user: str = "",
-        status: str = "",
-        outcome: str = "",
-        before: str = "",
-        limit: int = 50,
-    ) -> Sequence[RunRow]:
-        values = (tenant, before, agent, user, status, limit, outcome)
-        if session:
-            return [run_row(row) for row in await self._reader.rows("runs_of_session", *values, session)]
-        return [run_row(row) for row in await self._reader.rows("runs", *values)]
-
-    async def parked(
-        self,
-        *,
-        tenant: str = "",
-        agent: str = "",
-        reason: str = "",
-        before: tuple[str, str] = ("", ""),
-        limit: int = 50,
-    ) -> Sequence[RunRow]:
-        return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
-
     async def orphans(self, *, idle_ms: int, limit: int = 1_000) -> Sequence[RunRow]:
         return [run_row(row) for row in await self._reader.rows("orphans", idle_ms, limit)]
-
-    async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
-        return [Claimed(*row) for row in await self._reader.rows("claims", tenant, run)]
-
-    async def session(self, tenant: str, session: str) -> SessionRow | None:
-        rows = await self._reader.rows("session", tenant, session)
-        return session_row(rows[0]) if rows else None
-
-    async def sessions(self, tenant: str, *, before: str = "", limit: int = 50) -> Sequence[SessionRow]:
-        return [session_row(row) for row in await self._reader.rows("sessions", tenant, before, limit)]
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
@@ -284,9 +224,6 @@ class PostgresStore:
             secret = secrets.token_bytes(32) if self._sealed else b""
             made = (secrets.token_urlsafe(9), secrets.token_bytes(32), secret)
             await self._reader.rows("insert_key", tenant, subject, *made)
-
-    async def keys(self, tenant: str) -> Sequence[Key]:
-        return [Key(*row) for row in await self._reader.rows("keys", tenant)]
 
     async def destroy_key(self, tenant: str, subject: str) -> bool:
         ids = [row[0] for row in await self._reader.rows("ids_of_subject", tenant, subject)]
@@ -314,10 +251,6 @@ class PostgresStore:
     async def put_bundle(self, tenant: str, digest: str, body: bytes) -> None:
         await self._reader.rows("insert_bundle", tenant, digest, body)
 
-    async def bundle(self, tenant: str, digest: str) -> bytes | None:
-        rows = await self._reader.rows("bundle", tenant, digest)
-        return rows[0][0] if rows else None
-
     async def set_limit(self, tenant: str, ledger: str, limit: int) -> Ledger:
         tenant = owner_of(tenant, ledger)
 
@@ -334,9 +267,6 @@ class PostgresStore:
         values = (key.id, key.tenant, key.hash, key.name, key.created_ms, key.revoked, key.may_approve)
         if not await self._reader.use(lambda connection: connection.fetch(SQL["insert_api_key"], *values), tries=1):
             raise Conflict(f"there is an API key {key.id!r} already")
-
-    async def api_keys(self) -> Sequence[ApiKey]:
-        return [ApiKey(*row) for row in await self._reader.rows("api_keys")]
 
     async def revoke_api_key(self, id: str) -> bool:
         return bool(await self._reader.rows("revoke_api_key", id))
@@ -369,9 +299,7 @@ async def _as_it_is(connection: Connection) -> None:
 
 
 def _packed(append: Append) -> tuple[bytes, ...]:
-    for place, record in enumerate(append.records, start=append.expected_seq + 1):
-        if record.seq != place:
-            raise ValueError(f"records must follow event {append.expected_seq} without gaps, and one is {record.seq}")
+    check_gapless(append)
     return tuple(pack(record.envelope) for record in append.records)
 
 

@@ -26,11 +26,12 @@ from stanchion.journal.moving import (
     plan,
 )
 from stanchion.journal.queries import named
+from stanchion.journal.reading import session_row
 from stanchion.journal.record import Cipher
 from stanchion.journal.sqlite import multi
 from stanchion.journal.sqlite.connection import Value
 from stanchion.journal.sqlite.packing import pack
-from stanchion.journal.sqlite.read import Reader, session_row
+from stanchion.journal.sqlite.read import Reader
 from stanchion.journal.sqlite.unit import UnitOfWork
 from stanchion.journal.sqlite.writer import Writer
 from stanchion.journal.store import Key, Ledger, RawRecord, RunRow

@@ -15,13 +15,13 @@ import apsw
 
 from stanchion.core.chain import Outline
 from stanchion.core.errors import BrokenChain, JournalError
-from stanchion.core.event import Base, Entry
+from stanchion.core.event import Entry
 from stanchion.journal.queries import named
 from stanchion.journal.record import Cipher, content_ids, read_entry, read_envelope, read_outline
 from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.sqlite.errors import translate
 from stanchion.journal.sqlite.packing import unpack
-from stanchion.journal.store import Key, RawRecord, RunRow, SessionRow
+from stanchion.journal.store import Key, RawRecord
 
 _SQL = named("sqlite/journal.sql")
 _PAGE = 500
@@ -148,14 +148,3 @@ def _outlines(connection: Connection, tenant: str, run: str) -> list[Outline]:
 def _key(connection: Connection, tenant: str, id: str) -> tuple[int, Key] | None:
     row: Any = connection.execute(_SQL["key"], (tenant, id)).fetchone()
     return row and (row[0], Key(id, row[1], row[2]))
-
-
-def run_row(row: Any) -> RunRow:
-    """Make a run's row."""
-    return RunRow(*row)
-
-
-def session_row(row: Any) -> SessionRow:
-    """Make a session's row."""
-    tenant, session, agent, user, run, seq, digest, *rest = row
-    return SessionRow(tenant, session, agent, user, Base(run, seq, digest) if run else None, *rest)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from stanchion.core.chain import Outline
-from stanchion.core.event import Entry
+from stanchion.journal.head import check_gapless
+from stanchion.journal.reading import Readings, run_row
 from stanchion.journal.record import Cipher, Identity
 from stanchion.journal.relay import Overheard
 from stanchion.journal.share import NOBODY, Ahead, Ready
@@ -19,7 +19,7 @@ from stanchion.journal.sqlite.moving import SqliteMoving
 from stanchion.journal.sqlite.outbox import SqliteOutbox
 from stanchion.journal.sqlite.packing import pack
 from stanchion.journal.sqlite.quota import SqliteQuotas
-from stanchion.journal.sqlite.read import Reader, run_row, session_row
+from stanchion.journal.sqlite.read import Reader
 from stanchion.journal.sqlite.schedules import SqliteSchedules
 from stanchion.journal.sqlite.schema import connect_reader, connect_writer, prepare
 from stanchion.journal.sqlite.seat import Seat
@@ -31,15 +31,11 @@ from stanchion.journal.store import (
     ApiKey,
     Append,
     Claim,
-    Claimed,
     Heard,
-    InboxItem,
     Key,
     Ledger,
-    RawRecord,
     Refused,
     RunRow,
-    SessionRow,
     Start,
     StartSaid,
 )
@@ -49,10 +45,11 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore:
+class SqliteStore(Readings):
     """A `Store` in one SQLite file."""
 
     def __init__(self, writer: Writer, reader: Reader, seat: Seat, cipher: Cipher, clock: Callable[[], int]) -> None:
+        super().__init__(reader)
         self.sharing = SqliteSharing(writer, reader, clock)
         self._writer = writer
         self._seat = seat
@@ -156,65 +153,8 @@ class SqliteStore:
     async def next_wake_ms(self) -> int:
         return await self.sharing.next_wake_ms()
 
-    async def inbox(self, tenant: str, run: str) -> Sequence[InboxItem]:
-        return [InboxItem(*row) for row in await self._reader.rows("inbox", tenant, run)]
-
-    async def raw(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[RawRecord]:
-        return await self._reader.raw(tenant, run, after, limit)
-
-    async def read(self, tenant: str, run: str, *, after: int = 0, limit: int = 0) -> Sequence[Entry]:
-        return await self._reader.entries(tenant, run, after, limit)
-
-    async def outlines(self, tenant: str, runs: Sequence[str]) -> Mapping[str, Sequence[Outline]]:
-        return await self._reader.outlines(tenant, runs)
-
-    async def tenants(self) -> Sequence[str]:
-        return [row[0] for row in await self._reader.rows("tenants")]
-
-    async def run(self, tenant: str, run: str) -> RunRow | None:
-        rows = await self._reader.rows("run", tenant, run)
-        return run_row(rows[0]) if rows else None
-
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        session: str = "",
-        agent: str = "",
-        user: str = "",
-        status: str = "",
-        outcome: str = "",
-        before: str = "",
-        limit: int = 50,
-    ) -> Sequence[RunRow]:
-        values = (tenant, before, agent, user, status, limit, outcome)
-        if session:
-            return [run_row(row) for row in await self._reader.rows("runs_of_session", *values, session)]
-        return [run_row(row) for row in await self._reader.rows("runs", *values)]
-
-    async def parked(
-        self,
-        *,
-        tenant: str = "",
-        agent: str = "",
-        reason: str = "",
-        before: tuple[str, str] = ("", ""),
-        limit: int = 50,
-    ) -> Sequence[RunRow]:
-        return [run_row(row) for row in await self._reader.rows("parked", tenant, agent, reason, *before, limit)]
-
     async def orphans(self, *, idle_ms: int, limit: int = 1_000) -> Sequence[RunRow]:
         return [run_row(row) for row in await self._reader.rows("orphans", idle_ms, limit, self._clock())]
-
-    async def claims(self, tenant: str, run: str) -> Sequence[Claimed]:
-        return [Claimed(*row) for row in await self._reader.rows("claims", tenant, run)]
-
-    async def session(self, tenant: str, session: str) -> SessionRow | None:
-        rows = await self._reader.rows("session", tenant, session)
-        return session_row(rows[0]) if rows else None
-
-    async def sessions(self, tenant: str, *, before: str = "", limit: int = 50) -> Sequence[SessionRow]:
-        return [session_row(row) for row in await self._reader.rows("sessions", tenant, before, limit)]
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
@@ -224,18 +164,11 @@ class SqliteStore:
             return Key(*rows[0])
         return await self._writer.write(lambda unit: unit.key_for(tenant, subject, self._sealed))
 
-    async def keys(self, tenant: str) -> Sequence[Key]:
-        return [Key(*row) for row in await self._reader.rows("keys", tenant)]
-
     async def destroy_key(self, tenant: str, subject: str) -> bool:
         return await self._writer.write(lambda unit: unit.destroy_key(tenant, subject))
 
     async def put_bundle(self, tenant: str, digest: str, body: bytes) -> None:
         await self._writer.write(lambda unit: unit.put_bundle(tenant, digest, body), 256 + len(body))
-
-    async def bundle(self, tenant: str, digest: str) -> bytes | None:
-        rows = await self._reader.rows("bundle", tenant, digest)
-        return rows[0][0] if rows else None
 
     async def set_limit(self, tenant: str, ledger: str, limit: int) -> Ledger:
         return await self._writer.write(lambda unit: unit.set_limit(tenant, ledger, limit))
@@ -247,18 +180,12 @@ class SqliteStore:
     async def add_api_key(self, key: ApiKey) -> None:
         await self._writer.write(lambda unit: unit.add_api_key(key))
 
-    async def api_keys(self) -> Sequence[ApiKey]:
-        rows = await self._reader.rows("api_keys")
-        return [ApiKey(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6]) for row in rows]
-
     async def revoke_api_key(self, id: str) -> bool:
         return await self._writer.write(lambda unit: unit.revoke_api_key(id))
 
 
 def _packed(append: Append) -> Packed:
-    for place, record in enumerate(append.records, start=append.expected_seq + 1):
-        if record.seq != place:
-            raise ValueError(f"records must follow event {append.expected_seq} without gaps, and one is {record.seq}")
+    check_gapless(append)
     return Packed(append, tuple(pack(record.envelope) for record in append.records))
 
 
