@@ -36,7 +36,7 @@ class Owner(msgspec.Struct, frozen=True):
     space: str
 
 
-class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A version of a fact. Times are milliseconds; an end of 0 is open."""
 
     id: str

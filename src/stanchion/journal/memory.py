@@ -7,8 +7,8 @@ to the rows is `core.fact`; a store applies all operations of a change at once, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +19,8 @@ from stanchion.journal.store import Key
 
 MOST = 10_000
 """Versions that one reading gives, the newest."""
+ALL = 1 << 62
+"""As a limit: none."""
 DANGLING_MS = 24 * 3_600_000
 """A run that is expected and did not begin within so long is not waited for."""
 _with = msgspec.structs.replace
@@ -65,20 +67,25 @@ class Remembered(msgspec.Struct, frozen=True):
     updated_ms: int
 
 
-class FactRow(msgspec.Struct, frozen=True, array_like=True):
-    """A version as it lies there: what changes, and its body, which never does."""
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A version as it is read: its body, which never changes, and what is not in it."""
+
+    body: bytes
+    key: str
+    space: str
+    ended_ms: int = 0
+    why: str = ""
+    replaced_by: str = ""
+
+
+class FactRow(Stored, frozen=True, kw_only=True):
+    """A version as it lies there."""
 
     id: str
-    space: str
     kind: str
     about: bytes
     recorded_ms: int
-    ended_ms: int
-    why: str
-    replaced_by: str
-    key: str
     by: str
-    body: bytes
 
 
 class Memories(Protocol):
@@ -102,7 +109,7 @@ class Memories(Protocol):
     ) -> Sequence[Fact]:
         """List what is believed of a user (or was, at `recorded_ms`), oldest first; with `history` all versions.
 
-        Space "" is all spaces.
+        Space "" is all spaces, `limit` the newest so many of the kinds that are asked for.
         """
         ...
 
@@ -139,22 +146,33 @@ def about(key: Key, kind: str, subject: str, attribute: str) -> bytes:
 def pack(fact: Fact, owner: Owner, key: Key, cipher: Cipher) -> FactRow:
     """Make the row of a new version."""
     bare = _with(fact, ended_ms=0, why="", replaced_by="", space="")
-    body = cipher.seal(key, msgspec.msgpack.encode(bare))
-    place = about(key, fact.kind, fact.subject, fact.attribute)
-    space = fact.space or owner.space
-    return FactRow(fact.id, space, fact.kind, place, fact.recorded_ms, 0, "", "", key.id, fact.by, body)
+    return FactRow(
+        body=cipher.seal(key, msgspec.msgpack.encode(bare)),
+        key=key.id,
+        space=fact.space or owner.space,
+        id=fact.id,
+        kind=fact.kind,
+        about=about(key, fact.kind, fact.subject, fact.attribute),
+        recorded_ms=fact.recorded_ms,
+        by=fact.by,
+    )
 
 
 _decode = msgspec.msgpack.Decoder(Fact).decode
 
 
-def unpack(row: FactRow, key: Key, cipher: Cipher) -> Fact:
+def unpack(row: Stored, key: Key, cipher: Cipher) -> Fact:
     """Read a row."""
-    body: Any = _decode(cipher.open(key, row.body))
-    return _with(body, ended_ms=row.ended_ms, why=row.why, replaced_by=row.replaced_by, space=row.space)
+    fact = _decode(cipher.open(key, row.body))
+    msgspec.structs.force_setattr(fact, "space", row.space)  # (it is nobody else's yet)
+    if row.ended_ms:
+        msgspec.structs.force_setattr(fact, "ended_ms", row.ended_ms)
+        msgspec.structs.force_setattr(fact, "why", row.why)
+        msgspec.structs.force_setattr(fact, "replaced_by", row.replaced_by)
+    return fact
 
 
-def unpacked(rows: Sequence[FactRow], key: Key | None, cipher: Cipher) -> list[Fact]:
+def unpacked(rows: Iterable[Stored], key: Key | None, cipher: Cipher) -> list[Fact]:
     """Read the rows that lie under a key. What lies under one that was destroyed is nobody's any more."""
     return [] if key is None else [unpack(row, key, cipher) for row in rows if row.key == key.id]
 
@@ -164,7 +182,7 @@ def operation_key(change: Change, number: int) -> str:
     return f"{change.key}#{number}"
 
 
-def planned(change: Change, number: int, known: Sequence[FactRow], key: Key, cipher: Cipher) -> Revision:
+def planned(change: Change, number: int, known: Iterable[Stored], key: Key, cipher: Cipher) -> Revision:
     """Say what an operation of a change does to the rows that are believed."""
     op = change.operations[number]
     return revise(

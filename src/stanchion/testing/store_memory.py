@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from stanchion.core.fact import Fact, Operation, Owner
-from stanchion.journal.memory import Change, Due, subject_of
+from stanchion.journal.memory import ALL, Change, Due, subject_of
 from stanchion.journal.store import Store
 from stanchion.testing.store_driver import TENANT, Driver, finished, same, true
 
@@ -165,7 +165,28 @@ async def what_is_to_be_learned_is_due_when_its_run_ends(store: Store) -> None:
     same(list(await memories.due(["support"])), [], "dropped")
 
 
+async def of_many_the_newest_are_listed(store: Store) -> None:
+    """In the order in which they were written; a limit counts those of the kinds that are asked for."""
+    ops = [
+        Operation(
+            do="add", kind="note" if n % 4 else "fact", attribute=f"a{n}", value=f"v{n}", trust="user", from_ms=10
+        )
+        for n in range(240)
+    ]
+    await store.memories.apply(_change("k1", 100, *ops))
+
+    async def values(**asked: Any) -> list[str]:
+        return [fact.value for fact in await store.memories.facts(ANN, **asked)]
+
+    same(await values(), [f"v{n}" for n in range(240)], "all")
+    same(await values(limit=3), ["v237", "v238", "v239"], "the newest")
+    same(await values(kinds=("fact",), limit=2), ["v232", "v236"], "the newest facts")
+    same(len(await values(kinds=("fact", "note"), limit=ALL)), 240, "of two kinds")
+    same(len(await values(kinds=("fact",), history=True)), 60, "of one, with all versions")
+
+
 CHECKS = (
+    of_many_the_newest_are_listed,
     a_fact_comes_back,
     a_contradiction_ends_what_was_known,
     a_change_happens_once,

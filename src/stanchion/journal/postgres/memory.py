@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,8 +13,8 @@ from stanchion.journal.memory import (
     MOST,
     Change,
     Due,
-    FactRow,
     Remembered,
+    Stored,
     about,
     operation_key,
     pack,
@@ -22,7 +23,7 @@ from stanchion.journal.memory import (
     unpacked,
 )
 from stanchion.journal.postgres.address import Connection
-from stanchion.journal.postgres.read import Reader
+from stanchion.journal.postgres.read import DECODED_HERE, Reader
 from stanchion.journal.postgres.schema import lock_number
 from stanchion.journal.queries import named
 from stanchion.journal.record import Cipher
@@ -57,11 +58,13 @@ class PostgresMemories:
         kinds: Collection[str] = (),
         limit: int = MOST,
     ) -> Sequence[Fact]:
-        at_ms = recorded_ms or _ALWAYS
-        found = await self._rows("listed", owner.tenant, owner.user, owner.space, at_ms, history, limit)
-        key = await self._rows("key_of", owner.tenant, subject_of(owner.user))
-        rows = [row for row in map(_row, reversed(found)) if not kinds or row.kind in kinds]
-        return unpacked(rows, Key(*key[0]) if key else None, self._cipher)
+        asked = (owner.space, recorded_ms or _ALWAYS, history, list(kinds), limit)
+        found = await self._rows("listed", owner.tenant, owner.user, *asked)
+        row = await self._rows("key_of", owner.tenant, subject_of(owner.user))
+        key = Key(*row[0]) if row else None
+        if len(found) <= DECODED_HERE:
+            return _read(found, key, self._cipher)
+        return await asyncio.to_thread(_read, found, key, self._cipher)
 
     async def users(self, tenant: str, *, after: str = "", limit: int = 50) -> Sequence[Remembered]:
         return [Remembered(*row) for row in await self._rows("users", tenant, after, limit)]
@@ -110,7 +113,7 @@ class PostgresMemories:
             else:
                 place = about(key, op.kind, op.subject, op.attribute)
                 found = await connection.fetch(_SQL["known"], owner.tenant, owner.user, owner.space, place)
-            revision = planned(change, number, [_row(row) for row in found], key, self._cipher)
+            revision = planned(change, number, (Stored(*row) for row in found), key, self._cipher)
             for fact in revision.added:
                 await self._insert(connection, fact, owner, key)
             ended_ms = max((change.at_ms, *(fact.recorded_ms for fact in revision.added)))
@@ -142,5 +145,5 @@ def _lock_of(tenant: str, user: str) -> int:
     return (lock_number("memory") << 32) + lock_number(f"{tenant}/{user}") + (1 << 31)
 
 
-def _row(row: Any) -> FactRow:
-    return FactRow(*row)
+def _read(rows: Sequence[Any], key: Key | None, cipher: Cipher) -> list[Fact]:
+    return unpacked((Stored(*row) for row in rows), key, cipher)

@@ -24,8 +24,8 @@ from stanchion.journal.store import Key, RawRecord
 _PAGE = 500
 _OUTLINES = 2_000
 """Of them on a page without contents."""
-_DECODED_HERE = 64
-"""Events that are decoded in the event loop; more of them in a thread, so that a long run does not hold it up."""
+DECODED_HERE = 64
+"""Events, or facts, that are decoded in the event loop; more of them in a thread, so that many do not hold it up."""
 T = TypeVar("T")
 
 
@@ -81,7 +81,7 @@ class Reader:
     async def entries(self, tenant: str, run: str, after: int, limit: int) -> list[Entry]:
         """Read events in order."""
         records = await self.raw(tenant, run, after, limit)
-        if len(records) <= _DECODED_HERE:
+        if len(records) <= DECODED_HERE:
             return [read_entry(record) for record in records]
         return await asyncio.to_thread(lambda: [read_entry(record) for record in records])
 

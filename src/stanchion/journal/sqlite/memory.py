@@ -11,8 +11,8 @@ from stanchion.journal.memory import (
     MOST,
     Change,
     Due,
-    FactRow,
     Remembered,
+    Stored,
     about,
     pack,
     planned,
@@ -21,7 +21,7 @@ from stanchion.journal.memory import (
 )
 from stanchion.journal.queries import named
 from stanchion.journal.record import Cipher
-from stanchion.journal.sqlite.connection import Value
+from stanchion.journal.sqlite.connection import Connection, Value
 from stanchion.journal.sqlite.read import Reader
 from stanchion.journal.sqlite.unit import UnitOfWork
 from stanchion.journal.sqlite.writer import Writer
@@ -55,11 +55,15 @@ class SqliteMemories:
         kinds: Collection[str] = (),
         limit: int = MOST,
     ) -> Sequence[Fact]:
-        at_ms = recorded_ms or _ALWAYS
-        found = await self._rows("listed", owner.tenant, owner.user, owner.space, at_ms, int(history), limit)
-        key = await self._reader.rows("key_of_subject", owner.tenant, subject_of(owner.user))
-        rows = [row for row in map(_row, reversed(found)) if not kinds or row.kind in kinds]
-        return unpacked(rows, Key(*key[0]) if key else None, self._cipher)
+        asked = (owner.space, recorded_ms or _ALWAYS, int(history), f" {' '.join(kinds)} " if kinds else "", limit)
+
+        def read(connection: Connection) -> list[Fact]:
+            found = connection.execute(_SQL["listed"], (owner.tenant, owner.user, *asked))
+            rows = [Stored(*row) for row in found]
+            key: Any = connection.execute(_SQL["key_of"], (owner.tenant, subject_of(owner.user))).fetchone()
+            return unpacked(rows, Key(*key) if key else None, self._cipher)
+
+        return await self._reader.use(read)  # (thousands are decoded in the reading thread)
 
     async def users(self, tenant: str, *, after: str = "", limit: int = 50) -> Sequence[Remembered]:
         return [Remembered(*row) for row in await self._rows("users", tenant, after, limit)]
@@ -103,7 +107,7 @@ class SqliteMemories:
                     unit, "known", owner.tenant, owner.user, owner.space, about(key, op.kind, op.subject, op.attribute)
                 )
             )
-            revision = planned(change, number, [_row(row) for row in found], key, self._cipher)
+            revision = planned(change, number, (Stored(*row) for row in found), key, self._cipher)
             for fact in revision.added:
                 self._insert(unit, fact, owner, key)
             ended_ms = max((change.at_ms, *(fact.recorded_ms for fact in revision.added)))
@@ -127,10 +131,6 @@ _ALWAYS = 1 << 62
 
 def _run(unit: UnitOfWork, name: str, *values: Value) -> list[Any]:
     return unit.connection.execute(_SQL[name], values).fetchall()
-
-
-def _row(row: Any) -> FactRow:
-    return FactRow(*row)
 
 
 def _forget(unit: UnitOfWork, tenant: str, user: str, ids: Sequence[str]) -> int:

@@ -10,11 +10,11 @@ SELECT 1 FROM memory_facts WHERE tenant = $1 AND by = ANY($2::text[]) LIMIT 1
 DELETE FROM memory_due WHERE tenant = $1 AND run = $2 RETURNING no
 
 -- name: known
-SELECT id, space, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by, body FROM memory_facts
+SELECT body, key, space, ended_ms, why, replaced_by FROM memory_facts
 WHERE tenant = $1 AND "user" = $2 AND space = $3 AND about = $4 AND ended_ms = 0 ORDER BY no
 
 -- name: named
-SELECT id, space, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by, body FROM memory_facts
+SELECT body, key, space, ended_ms, why, replaced_by FROM memory_facts
 WHERE tenant = $1 AND "user" = $2 AND id = $3 AND ended_ms = 0
 
 -- name: end
@@ -30,11 +30,17 @@ SELECT id, salt, secret FROM keys WHERE tenant = $1 AND subject = $2 AND NOT mov
 -- name: insert_key
 INSERT INTO keys (tenant, subject, id, salt, secret) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
 
+-- Sorted are numbers alone: rows with their bodies might be sorted through a temporary file.
 -- name: listed
-SELECT id, space, kind, about, recorded_ms, ended_ms, why, replaced_by, key, by, body FROM memory_facts
-WHERE tenant = $1 AND "user" = $2 AND ($3 = '' OR space = $3)
-    AND ($5 OR (recorded_ms <= $4 AND (ended_ms = 0 OR ended_ms > $4)))
-ORDER BY no DESC LIMIT $6
+SELECT body, key, space, ended_ms, why, replaced_by FROM memory_facts
+WHERE no IN (
+    SELECT no FROM memory_facts
+    WHERE tenant = $1 AND "user" = $2 AND ($3 = '' OR space = $3)
+        AND ($5 OR (recorded_ms <= $4 AND (ended_ms = 0 OR ended_ms > $4)))
+        AND ($6::text[] = '{}' OR kind = ANY($6))
+    ORDER BY no DESC LIMIT $7
+)
+ORDER BY no
 
 -- name: users
 SELECT "user", space, count(*), max(recorded_ms) FROM memory_facts
