@@ -7,8 +7,10 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stanchion.core.bm25 import K1, B, Index, stem, terms
+from stanchion.core.bm25 import K1, B, Index, search_once, stem, terms
 
 
 def by_the_formula(documents: list[str], query: str) -> list[float]:
@@ -106,3 +108,52 @@ def test_long_wholes_count_by_their_parts_alone() -> None:
 def test_words_that_only_look_like_endings_stay(word: str) -> None:
     """An ending is taken off only where a word is left."""
     assert stem(word) == word
+
+
+SPOKEN = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "the",
+                "user",
+                "users",
+                "home",
+                "city",
+                "cities",
+                "cancelled",
+                "cancelling",
+                "a",
+                "Lisbon",
+                "lisbon,",
+                "$1,234.50",
+                "1234.5",
+                "readFile",
+                "user_id",
+                "a@b.example",
+                "2024-05-03",
+                "HAT271",
+                "Café",
+                "café",
+                "東京駅",
+                "½",
+                "straße",
+                "STRASSE",
+                "x¨y",
+                "İ",
+                "___",
+                "-",
+                "..",
+            ]
+        ),
+        st.text(max_size=12),
+    ),
+    max_size=8,
+).map(" ".join)
+
+
+@given(st.lists(SPOKEN, max_size=12), SPOKEN, st.integers(1, 5))
+def test_a_single_search_needs_no_index(texts: list[str], query: str, limit: int) -> None:
+    """It gives what an index of the same texts gives, scores included, for any texts: words in common, parts of words, accents, no words."""
+    assert search_once(texts, query, limit) == Index(texts).search(query, limit)
+    said = " ".join([query, *texts[:1]])
+    assert search_once(texts, said, 99) == Index(texts).search(said, 99)

@@ -11,6 +11,8 @@ import pytest
 
 from stanchion import Runtime
 from stanchion.core.errors import NotFound
+from stanchion.core.fact import Operation, Owner
+from stanchion.journal.memory import Change
 from stanchion.memory import Memory
 from stanchion.testing.model import call
 from tests.memory.rig import Mind, agent, fact, memory_in, opened, say
@@ -174,3 +176,21 @@ async def bodies_of(path: Path) -> list[bytes]:
     rows = [row[0] for row in connection.execute("SELECT body FROM memory_bodies")]
     connection.close()
     return rows
+
+
+async def test_the_oldest_of_thousands_is_exported_and_forgotten(tmp_path: Path) -> None:
+    """What was written before a thousand other facts is still taken along, shown and forgotten."""
+    async with await opened(mind(), agent(memory=Memory()), data=tmp_path / "m.db") as runtime:
+        ops = tuple(
+            Operation(do="add", attribute=f"thing {n}", value=f"value {n}", trust="user", from_ms=1)
+            for n in range(1_200)
+        )
+        await runtime.store.memories.apply(
+            Change(owner=Owner("default", "ann", "desk"), key="k", at_ms=1, operations=ops)
+        )
+        views = await runtime.memory.export("ann")
+        assert [view.value for view in views] == [f"value {n}" for n in range(1_200)]
+        assert await runtime.memory.ls("ann", history=True, limit=1_200) == views
+        assert (await runtime.memory.show(views[0].id, user="ann"))[0].value == "value 0"
+        assert (await runtime.memory.forget("ann", id=views[0].id)).versions == 1
+        assert [view.value for view in await runtime.memory.export("ann")] == [f"value {n}" for n in range(1, 1_200)]

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from stanchion.core.cosine import packed
 from stanchion.core.errors import ConfigError, ModelError
 from stanchion.core.fact import Fact, Owner
 from stanchion.core.message import ToolResult
-from stanchion.core.remembered import BYTES_PER_TOKEN, MemoryRules, packed, profile, search, told, values_in
+from stanchion.core.remembered import BYTES_PER_TOKEN, MemoryRules, profile, search, told, values_in
 from stanchion.memory import Embeddings, Memory
 from stanchion.model.client import Endpoint
 from stanchion.sim import running_sim

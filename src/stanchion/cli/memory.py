@@ -233,7 +233,7 @@ def export(
     Example:
         stanchion memory export --user ann > ann.jsonl
     """
-    asked = {"history": True}
+    asked = {"history": True, "limit": 1_000_000}
     rows = _work(Where(data, url, api_key, tenant), lambda side: side.facts(user, asked))
     if output == "json":
         print_json(list(rows))
@@ -324,7 +324,8 @@ class FileMemory:
         return [plain(row) for row in await self._memory.users(tenant=self._tenant, limit=10_000)]
 
     async def facts(self, user: str, asked: Mapping[str, Any]) -> Sequence[Json]:
-        return [plain(row) for row in await self._memory.ls(user, tenant=self._tenant, limit=10_000, **asked)]
+        wanted: dict[str, Any] = {"limit": 10_000, **asked}
+        return [plain(row) for row in await self._memory.ls(user, tenant=self._tenant, **wanted)]
 
     async def versions(self, user: str, id: str) -> Sequence[Json]:
         return [plain(row) for row in await self._memory.show(id, user=user, tenant=self._tenant)]
@@ -360,7 +361,7 @@ class RemoteMemory:
 
     async def facts(self, user: str, asked: Mapping[str, Any]) -> Sequence[Json]:
         query = {name: str(value).lower() if value is True else str(value) for name, value in asked.items() if value}
-        return (await self._call("GET", _path(user), query={**query, "limit": "10000"}))["facts"]
+        return (await self._call("GET", _path(user), query={"limit": "10000", **query}))["facts"]
 
     async def versions(self, user: str, id: str) -> Sequence[Json]:
         return (await self._call("GET", _path(user, id)))["facts"]

@@ -121,8 +121,7 @@ class Index:
             lengths.append(sum(counts.values()))
             for term, count in counts.items():
                 postings.setdefault(term, []).append((number, count))
-        mean = sum(lengths) / len(lengths) if lengths else 0.0
-        self._norms = [K1 * (1 - B + B * length / mean) if mean else K1 for length in lengths]
+        self._norms = _norms(lengths)
         self._postings = postings
 
     def __len__(self) -> int:
@@ -133,15 +132,68 @@ class Index:
 
         Texts that have no term of it are left out. A query is a text, or terms (as `terms` gives them) with what each counts for.
         """
-        scores: dict[int, float] = {}
-        norms, total = self._norms, len(self._norms)
         weights = dict.fromkeys(terms(query), 1.0) if isinstance(query, str) else query
-        for term, weight in weights.items():
-            having = self._postings.get(term)
-            if having is None:
-                continue
-            rarity = weight * math.log(1 + (total - len(having) + 0.5) / (len(having) + 0.5)) * (K1 + 1)
-            for number, count in having:
-                scores[number] = scores.get(number, 0.0) + rarity * count / (count + norms[number])
-        best = heapq.nsmallest(limit, ((-score, number) for number, score in scores.items()))
-        return [(number, -score) for score, number in best]
+        return _best(weights, self._postings, self._norms, limit)
+
+
+def search_once(texts: Iterable[str], query: str, limit: int) -> list[tuple[int, float]]:
+    """Give what `Index(texts).search(query, limit)` gives, for texts that are searched but once: no index is built.
+
+    No term goes over white space, so what stands between is taken apart once, however often it stands there; of it is kept how many
+    terms it has, and which of them are asked for.
+    """
+    asked = dict.fromkeys(terms(query), 1.0)
+    words = _Words(asked)
+    holding = words.holding
+    postings: dict[str, list[tuple[int, float]]] = {term: [] for term in asked}
+    lengths: list[int] = []
+    for number, text in enumerate(texts):
+        found = text.split()
+        lengths.append(sum(map(words.__getitem__, found)))
+        held = [term for word in filter(holding.__contains__, found) for term in holding[word]]
+        if len(held) == 1:
+            postings[held[0]].append((number, 1))
+        elif held:
+            for term in dict.fromkeys(held):
+                postings[term].append((number, held.count(term)))
+    return _best(asked, postings, _norms(lengths), limit)
+
+
+class _Words(dict[str, int]):
+    """How many terms a word has; and in `holding`, for those that have some of them, which of the terms that are asked for."""
+
+    def __init__(self, asked: Iterable[str]) -> None:
+        super().__init__()
+        self._asked = frozenset(asked)
+        self.holding: dict[str, list[str]] = {}
+
+    def __missing__(self, word: str) -> int:
+        plain = word.isascii() and word.isalnum() and len(word) <= _LONGEST
+        found = _terms_of(word) if plain else terms(word)
+        if not self._asked.isdisjoint(found):
+            self.holding[word] = [term for term in found if term in self._asked]
+        self[word] = number = len(found)
+        return number
+
+
+def _norms(lengths: Sequence[float]) -> list[float]:
+    mean = sum(lengths) / len(lengths) if lengths else 0.0
+    return [K1 * (1 - B + B * length / mean) if mean else K1 for length in lengths]
+
+
+def _best(
+    weights: Mapping[str, float],
+    postings: Mapping[str, Sequence[tuple[int, float]]],
+    norms: Sequence[float],
+    limit: int,
+) -> list[tuple[int, float]]:
+    scores: dict[int, float] = {}
+    for term, weight in weights.items():
+        having = postings.get(term)
+        if not having:
+            continue
+        rarity = weight * math.log(1 + (len(norms) - len(having) + 0.5) / (len(having) + 0.5)) * (K1 + 1)
+        for number, count in having:
+            scores[number] = scores.get(number, 0.0) + rarity * count / (count + norms[number])
+    best = heapq.nsmallest(limit, ((-score, number) for number, score in scores.items()))
+    return [(number, -score) for score, number in best]

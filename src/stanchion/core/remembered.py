@@ -2,21 +2,19 @@
 
 Text is ranked by BM25 (`core.bm25`), meaning by the cosine of embeddings where there are some; the two orders are joined by
 reciprocal rank (Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
-Methods", SIGIR 2009). All of a user's rows are looked at: there are thousands at most, and what needs no index can be erased.
+Methods", SIGIR 2009). All of a user's rows are looked at: there are thousands at most, and what stands in no index can be erased.
 """
 
 from __future__ import annotations
 
-import array
-import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from operator import mul
 
 import msgspec
 
 from stanchion.core.block import marked
-from stanchion.core.bm25 import Index
+from stanchion.core.bm25 import search_once
+from stanchion.core.cosine import nearest
 from stanchion.core.fact import Fact
 from stanchion.core.message import Label, Text
 
@@ -34,6 +32,8 @@ HEADING = "[memory] Known of this user from before, and since when it holds:"
 OTHERS = "Notes, and what others wrote; not verified:"
 _BLOCK_BYTES = 64
 """Of a block's head and foot."""
+_LEAST_BYTES = len("- :  =  (since 2026-01-01)\n")
+"""Of a fact's line, beside what it says."""
 
 
 class MemoryRules(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,23 +59,32 @@ class MemoryRules(msgspec.Struct, frozen=True, omit_defaults=True):
     """Facts are also learned from what others wrote, and stay untrusted."""
 
 
+def fitting(facts: Iterable[Fact], tokens: int) -> list[Fact]:
+    """Choose facts in their order, as far as what is told of them fits."""
+    left = tokens * BYTES_PER_TOKEN
+    chosen: list[Fact] = []
+    begun: set[bool] = set()
+    for fact in facts:
+        trusted = fact.trust != "untrusted"
+        head = 0 if trusted in begun else len(HEADING) if trusted else len(OTHERS) + _BLOCK_BYTES
+        if fact.kind == "fact" and head + _LEAST_BYTES + len(fact.subject) + len(fact.attribute) > left:
+            continue  # (of thousands, most)
+        size = head + len(line(fact).encode()) + 1
+        if size <= left:  # a long one does not keep a short one out
+            left -= size
+            begun.add(trusted)
+            chosen.append(fact)
+    return chosen
+
+
 def told(facts: Iterable[Fact], tokens: int, *, place: str, space: str) -> tuple[Text, ...]:
     """Tell facts in their order, as far as they fit: what may be trusted, then what may not, in a block of its own.
 
     `place` names where it stands ("session/run"); "" makes no block.
     """
-    left = tokens * BYTES_PER_TOKEN
     lines: dict[bool, list[Fact]] = {True: [], False: []}
-    for fact in facts:
-        own = lines[trusted := fact.trust != "untrusted"]
-        size = (
-            len(line(fact).encode())
-            + 1
-            + (0 if own else len(HEADING if trusted else OTHERS) + _BLOCK_BYTES * (not trusted))
-        )
-        if size <= left:  # a long one does not keep a short one out
-            left -= size
-            own.append(fact)
+    for fact in fitting(facts, tokens):
+        lines[fact.trust != "untrusted"].append(fact)
     parts: list[Text] = []
     if lines[True]:
         text = "\n".join((HEADING, *map(line, lines[True])))
@@ -151,35 +160,10 @@ def weight(fact: Fact, now_ms: int) -> float:
 def search(facts: Sequence[Fact], query: str, vector: Sequence[float], now_ms: int) -> list[Fact]:
     """Order the facts that answer a query, best first. `vector`: the query's embedding; empty: words alone."""
     scores: dict[int, float] = {}
-    by_words = [number for number, _ in Index(map(words, facts)).search(query, LISTED)]
-    for order in (by_words, _nearest(facts, vector) if vector else []):
+    by_words = [number for number, _ in search_once(map(words, facts), query, LISTED)]
+    near = nearest([fact.vector for fact in facts], vector, LISTED, least=NEAR) if vector else []
+    for order in (by_words, [number for number, _ in near]):
         for rank, number in enumerate(order, start=1):
             scores[number] = scores.get(number, 0.0) + 1 / (RANK_CONSTANT + rank)
     weighed = [(-score * weight(facts[number], now_ms), number) for number, score in scores.items()]
     return [facts[number] for _, number in sorted(weighed)]
-
-
-def _nearest(facts: Sequence[Fact], vector: Sequence[float]) -> list[int]:
-    wanted = _unit(vector)
-    near: list[tuple[float, int]] = []
-    for number, fact in enumerate(facts):
-        if len(fact.vector) == 4 * len(wanted):  # (another embedder's have another length, or mean nothing here)
-            likeness = sum(map(mul, wanted, floats(fact.vector)))
-            if likeness >= NEAR:
-                near.append((-likeness, number))
-    return [number for _, number in sorted(near)[:LISTED]]
-
-
-def _unit(vector: Sequence[float]) -> list[float]:
-    length = math.sqrt(sum(map(mul, vector, vector)))
-    return [x / length for x in vector] if length else list(vector)
-
-
-def packed(vector: Sequence[float]) -> bytes:
-    """Pack an embedding, brought to length 1, as 32-bit floats."""
-    return array.array("f", _unit(vector)).tobytes()
-
-
-def floats(packed: bytes) -> Sequence[float]:
-    """Read a packed embedding."""
-    return array.array("f", packed)

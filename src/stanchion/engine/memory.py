@@ -5,16 +5,19 @@ Writing is keyed by the call, so that an attempt that is made again writes nothi
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import NOTE, RECALL, Bundle
+from stanchion.core.cosine import packed
 from stanchion.core.fact import Fact, Operation, Owner
 from stanchion.core.message import RUNTIME, Label
-from stanchion.core.remembered import MemoryRules, line, offered, packed, profile, search, told, words
+from stanchion.core.remembered import MemoryRules, fitting, offered, profile, search, told, words
 from stanchion.core.state import State
 from stanchion.journal.memory import Change, Due, Memories, recalled_subject
 from stanchion.journal.store import Key, Store
@@ -27,6 +30,10 @@ log = logging.getLogger("stanchion.engine")
 DAY_MS = 24 * 3_600_000
 KNOWN_FACTS = 200
 """Of what is known already, at most so many are told to who looks for more."""
+MANY_FACTS = 300
+"""From so many on they are gone through in a thread: that takes a millisecond or two, and a thread costs a third of one."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -57,22 +64,28 @@ async def recalled(store: Store, bundle: Bundle, state: State, now_ms: int) -> e
     if rules is None:
         return ev.MemoryRecalled()
     facts = await store.memories.facts(Owner(state.tenant, state.user, rules.space), kinds=_PROFILE)
+    return await beside(len(facts), _recalled, facts, state, rules, now_ms)
+
+
+_PROFILE = ("fact", "note", "procedure")
+
+
+def _recalled(facts: Sequence[Fact], state: State, rules: MemoryRules, now_ms: int) -> ev.MemoryRecalled:
     if state.remembers:
         known = [fact for fact in facts if fact.kind == "fact" and (rules.untrusted or fact.trust != "untrusted")]
         shown = profile(known[-KNOWN_FACTS:], now_ms, rules, untrusted=rules.untrusted)
         tokens = 4 * rules.tokens
     else:
         shown, tokens = profile(facts, now_ms, rules, untrusted=not state.quarantine), rules.tokens
+    shown = fitting(shown, tokens)
     place = f"{state.session}/{state.run}/memory" if state.mark or state.remembers else ""
     parts = told(shown, tokens, place=place, space=rules.space)
-    return ev.MemoryRecalled(facts=tuple(fact.id for fact in shown if _is_told(fact, parts)), parts=parts)
+    return ev.MemoryRecalled(facts=tuple(fact.id for fact in shown), parts=parts)
 
 
-_PROFILE = ("fact", "note", "procedure")
-
-
-def _is_told(fact: Fact, parts: Sequence[object]) -> bool:
-    return any(line(fact) in getattr(part, "text", "") for part in parts)
+async def beside(facts: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what goes through so many facts: in a thread, where they are many, so that the loop has its turns meanwhile."""
+    return await asyncio.to_thread(work, *args, **kwargs) if facts >= MANY_FACTS else work(*args, **kwargs)
 
 
 async def key_of_recalled(store: Store, bundle: Bundle, tenant: str, user: str) -> Key | None:
@@ -121,7 +134,7 @@ class MemoryTools:
         ]
         query = asked["query"]
         vector = await self._vector(query) if any(fact.vector for fact in facts) else ()
-        found = search(facts, query, vector, at_ms)
+        found = await beside(len(facts), search, facts, query, vector, at_ms)
         place = f"{self._place}/{effect.call}" if self._place else ""
         parts = told(found, self._rules.tokens, place=place, space=self._rules.space)
         if not parts:

@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from stanchion.core.cosine import floats
 from stanchion.core.errors import Conflict, InputError, NotFound
 from stanchion.core.fact import MAX_NAME_CHARS, MAX_VALUE_CHARS, Fact, Kind, Operation, Owner
-from stanchion.core.remembered import floats, search
+from stanchion.core.remembered import search
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
-from stanchion.engine.memory import with_vectors
+from stanchion.engine.memory import beside, with_vectors
 from stanchion.engine.remember import Rememberer
 from stanchion.guard.redact import Redactor
-from stanchion.journal.memory import Change, recalled_subject, subject_of
+from stanchion.journal.memory import ALL, MOST, Change, recalled_subject, subject_of
 from stanchion.journal.store import Store
 from stanchion.loop.remember import named
 from stanchion.model.embedding import Embedder
@@ -121,16 +122,20 @@ class Remembering:
             raise InputError(f"must be one of {', '.join(KINDS)}, not {kind!r}", field="kind")
         owner = Owner(tenant, _user(user), checked(space, "space"))
         kinds = (kind,) if kind else ()
-        found = await self._store.memories.facts(owner, recorded_ms=known_at_ms, history=history, kinds=kinds)
+        most = max(MOST, limit)
+        found = await self._store.memories.facts(
+            owner, recorded_ms=known_at_ms, history=history, kinds=kinds, limit=most
+        )
         at_ms = as_of_ms or self._clock.now_ms()
         facts = [fact for fact in found if history or fact.holds(at_ms)]
         if query:
-            facts = search(facts, query, await self._vector(query, facts), at_ms)
+            vector = await self._vector(query, facts)
+            facts = await beside(len(facts), search, facts, query, vector, at_ms)
         return [_view(fact, user) for fact in (facts[:limit] if query else facts[-limit:])]
 
     async def show(self, id: str, *, user: str, tenant: str = "default") -> Sequence[FactView]:
         """Show a version and all others about the same, oldest first. Raises `NotFound`."""
-        facts = await self._store.memories.facts(Owner(tenant, _user(user), ""), history=True)
+        facts = await self._versions(user, tenant)
         one = next((fact for fact in facts if fact.id == id), None)
         if one is None:
             raise _unknown(id)
@@ -187,7 +192,7 @@ class Remembering:
 
     async def export(self, user: str, *, tenant: str = "default") -> Sequence[FactView]:
         """Give all that is stored of a user's memory, with all versions, oldest first."""
-        return await self.ls(user, tenant=tenant, history=True)
+        return [_view(fact, user) for fact in await self._versions(user, tenant)]
 
     async def forget(self, user: str, *, id: str = "", tenant: str = "default") -> Forgotten:
         """Erase what is remembered of a user for ever; with an `id` all versions about the same only.
@@ -195,7 +200,7 @@ class Remembering:
         What journals hold of recalled memory is erased in both cases: it may hold what is to be forgotten. Raises `NotFound`.
         """
         user = _user(user)
-        if id and not any(view.id == id for view in await self.export(user, tenant=tenant)):
+        if id and not any(fact.id == id for fact in await self._versions(user, tenant)):
             raise _unknown(id)
         journals = await self._store.destroy_key(tenant, recalled_subject(user))
         if not id:  # (the key first: what is written at this moment opens no more)
@@ -214,9 +219,12 @@ class Remembering:
         change = Change(owner=owner, key=key, at_ms=self._clock.now_ms(), operations=(op,))
         await self._store.memories.apply(change)
 
+    async def _versions(self, user: str, tenant: str) -> Sequence[Fact]:
+        """All there are, in all spaces, oldest first."""
+        return await self._store.memories.facts(Owner(tenant, _user(user), ""), history=True, limit=ALL)
+
     async def _believed(self, id: str, user: str, tenant: str) -> Fact:
-        facts = await self._store.memories.facts(Owner(tenant, _user(user), ""), history=True)
-        one = next((fact for fact in facts if fact.id == id), None)
+        one = next((fact for fact in await self._versions(user, tenant) if fact.id == id), None)
         if one is None:
             raise _unknown(id)
         if one.ended_ms:

@@ -122,7 +122,7 @@ async def list_facts(
     as_of_ms: Millis = 0,
     known_at_ms: Millis = 0,
     history: bool = False,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    limit: Annotated[int, Query(ge=1, le=1_000_000)] = 1_000,
 ) -> Response:
     """List what is remembered of a user: what holds now; at `as_of_ms`; as known at `known_at_ms`; or with `history` all versions."""
     facts = await edge.runtime.memory.ls(
