@@ -17,7 +17,7 @@ from stanchion.core.message import ToolResult
 from stanchion.core.remembered import BYTES_PER_TOKEN, MemoryRules, fitting, line, profile, told
 from stanchion.engine import memory as engine_memory
 from stanchion.memory import Memory
-from stanchion.runtime import remembering
+from stanchion.runtime.desks import remembering
 from stanchion.testing.model import call
 from tests.memory.rig import Mind, agent, memory_in, opened, say
 

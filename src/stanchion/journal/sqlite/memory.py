@@ -57,11 +57,15 @@ class SqliteMemories:
     ) -> Sequence[Fact]:
         asked = (owner.space, recorded_ms or _ALWAYS, int(history), f" {' '.join(kinds)} " if kinds else "", limit)
 
+        def key_in(connection: Connection) -> Key | None:
+            row: Any = connection.execute(_SQL["key_of"], (owner.tenant, subject_of(owner.user))).fetchone()
+            return Key(*row) if row else None
+
         def read(connection: Connection) -> list[Fact]:
-            found = connection.execute(_SQL["listed"], (owner.tenant, owner.user, *asked))
-            rows = [Stored(*row) for row in found]
-            key: Any = connection.execute(_SQL["key_of"], (owner.tenant, subject_of(owner.user))).fetchone()
-            return unpacked(rows, Key(*key) if key else None, self._cipher)
+            key = key_in(connection)
+            rows = connection.execute(_SQL["listed"], (owner.tenant, owner.user, *asked))
+            facts = unpacked((Stored(*row) for row in rows), key, self._cipher)
+            return facts if key_in(connection) == key else []  # (it may have been destroyed meanwhile)
 
         return await self._reader.use(read)  # (thousands are decoded in the reading thread)
 
