@@ -139,13 +139,8 @@ class PgVector:
             SET hnsw.ef_search = 100
         """)  # fmt: skip
         await self.connection.set_type_codec("vector", schema="public", encoder=_text, decoder=str, format="text")
-        rows = [
-            (no, made.user(no), body(fact), words(fact), floats(fact.vector))
-            for no, fact in enumerate(made.facts)
-        ]
-        await self.connection.executemany(
-            "INSERT INTO facts VALUES ($1, $2, $3, to_tsvector('english', $4), $5)", rows
-        )
+        rows = [(no, made.user(no), body(fact), words(fact), floats(fact.vector)) for no, fact in enumerate(made.facts)]
+        await self.connection.executemany("INSERT INTO facts VALUES ($1, $2, $3, to_tsvector('english', $4), $5)", rows)
         await self.connection.execute("VACUUM ANALYZE facts")
 
     async def hnsw(self) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from stanchion.core.cosine import packed
-from stanchion.core.fact import Fact
+from stanchion.core.fact import Fact, Operation, Owner
 from stanchion.core.message import ToolResult
 from stanchion.core.remembered import BYTES_PER_TOKEN, MemoryRules, fitting, line, profile, told
 from stanchion.engine import memory as engine_memory
+from stanchion.journal.memory import Change
+from stanchion.journal.queries import named
+from stanchion.journal.sqlite import SqliteStore
 from stanchion.memory import Memory
 from stanchion.runtime.desks import remembering
 from stanchion.testing.model import call
@@ -134,3 +139,29 @@ def test_what_fits_is_what_is_told() -> None:
         left = tokens * BYTES_PER_TOKEN - sum(len(part.text.encode()) for part in parts)
         spare = [fact for fact in shown if fact not in chosen and len(line(fact).encode()) + 2 < left]
         assert not chosen or not spare, "one that would fit is left out"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are listed by Linux alone")
+async def test_reading_sorts_no_content(tmp_path: Path) -> None:
+    """Of facts that are more than SQLite sorts in memory nothing is written to a temporary file, where no erasure would find it."""
+    path = tmp_path / "m.db"
+    store = await SqliteStore.open(path)
+    ops = tuple(
+        Operation(do="add", attribute=f"thing {n}", value="x" * 1_500, trust="user", from_ms=1) for n in range(2_500)
+    )
+    await store.memories.apply(Change(owner=Owner("default", "ann", "desk"), key="k", at_ms=1, operations=ops))
+    await store.aclose()
+
+    def temporary() -> set[str]:
+        names = {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if os.path.lexists(file)}
+        return {name for name in names if name.endswith("(deleted)")}
+
+    connection, before = apsw.Connection(str(path)), temporary()
+    sql = named("sqlite/memory.sql")["listed"]
+    rows = connection.execute(sql, ("default", "ann", "desk", 1 << 62, 0, "", 10_000))
+    assert next(rows)
+    assert temporary() == before
+    by_value = connection.execute("SELECT body FROM memory_bodies ORDER BY body")
+    assert next(by_value)
+    assert temporary() != before, "(so would such a file be seen)"
+    connection.close()
