@@ -35,7 +35,7 @@ def same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
         count = numbers.setdefault(prefix, itertools.count())
         return f"{prefix}same{next(count) // 2}"
 
-    monkeypatch.setattr("stanchion.runtime.facade.new_id", name)
+    monkeypatch.setattr("stanchion.runtime.runs.accepting.new_id", name)
 
 
 @pytest.mark.usefixtures("same_ids")

@@ -100,7 +100,7 @@ async def test_a_driver_may_leave_a_run_to_whoever_has_time(tmp_path: Path) -> N
         first = (await events(runtime, found, ev.RunStarted))[0]
         other = msgspec.structs.replace(first, run="run_x", session="t", base=None)
         bound = runtime._bound["desk"]
-        said = await runtime._starter.enqueue(other, bound, "", "", "reject", priority=3)
+        said = await runtime._accepting.starter.enqueue(other, bound, "", "", "reject", priority=3)
         async with asyncio.timeout(20):
             assert (await over(runtime, said.run)).outcome == "done"
         row = await runtime.store.run("default", said.run)

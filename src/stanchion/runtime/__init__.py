@@ -8,12 +8,13 @@ from stanchion.runtime.desks.connecting import ConnectedView, ConnectionView
 from stanchion.runtime.desks.keys import reviewer_of
 from stanchion.runtime.desks.remembering import FactView, Forgotten, RememberedView
 from stanchion.runtime.desks.scheduling import ScheduleView
-from stanchion.runtime.desks.webhooks import Callback, DeliveryView, EndpointView
+from stanchion.runtime.desks.webhooks import DeliveryView, EndpointView
 from stanchion.runtime.facade import Runtime
 from stanchion.runtime.money.bill import CostQuestion, CostReport
 from stanchion.runtime.money.forecasting import ForecastQuestion
 from stanchion.runtime.opening.files import load_agents
 from stanchion.runtime.operating.moving import Selection
+from stanchion.runtime.runs.accepting import Callback
 from stanchion.runtime.runs.deciding import Decision
 from stanchion.runtime.runs.following import Draining
 from stanchion.runtime.shape import (

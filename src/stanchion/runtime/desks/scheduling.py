@@ -17,8 +17,8 @@ from stanchion.journal.store import Store
 from stanchion.runtime.desks.cron import next_time, upcoming
 from stanchion.runtime.name import checked
 from stanchion.runtime.opening.secrecy import check_names
+from stanchion.runtime.runs.accepting import StartRequest, input_parts
 from stanchion.runtime.runs.admission import Priority
-from stanchion.runtime.runs.starting import input_parts
 
 SHOWN_TIMES = 5
 
@@ -156,13 +156,23 @@ class Scheduling:
         return row
 
 
-def limits_of(schedule: Schedule) -> Limits | None:
-    """Read the limits of a schedule's runs."""
-    return Limits(**msgspec.json.decode(schedule.limits)) if schedule.limits else None
+def request_of(schedule: Schedule, key: str) -> StartRequest:
+    """Ask for a run of a schedule, once under a key."""
+    return StartRequest(
+        schedule.agent,
+        schedule.input,
+        tenant=schedule.tenant,
+        session=schedule.session,
+        user=schedule.user,
+        limits=Limits(**msgspec.json.decode(schedule.limits)) if schedule.limits else None,
+        idempotency_key=key,
+        idempotency_digest=key,
+        if_busy="queue" if schedule.if_busy == "queue" else "reject",
+        priority=_priority(schedule),
+    )
 
 
-def priority_of(schedule: Schedule) -> Priority:
-    """Name the class of a schedule's runs."""
+def _priority(schedule: Schedule) -> Priority:
     return "batch" if schedule.priority < INTERACTIVE else "interactive"
 
 
@@ -189,7 +199,7 @@ def _view(row: Schedule, now_ms: int) -> ScheduleView:
         session=row.session,
         user=row.user,
         limits=msgspec.json.decode(row.limits) if row.limits else None,
-        priority=priority_of(row),
+        priority=_priority(row),
         if_busy=row.if_busy,
         if_missed=row.if_missed,
         enabled=row.enabled,

@@ -17,6 +17,7 @@ from stanchion.journal.outbox import Announcement, Delivery, Endpoint, EventKind
 from stanchion.journal.store import Store
 from stanchion.runtime.name import checked, new_id
 from stanchion.runtime.opening.secrecy import check_names
+from stanchion.runtime.runs.accepting import Callback
 
 EVENTS: tuple[str, ...] = tuple(kind for kind in get_args(EventKind) if kind != "webhook.test")
 INCLUDE = ("answer",)
@@ -25,13 +26,6 @@ ROTATION_S = 86_400.0
 MOST_ENDPOINTS = 100
 """Of a tenant: each is looked at whenever a run ends."""
 _TRIES = 5
-
-
-class Callback(msgspec.Struct, frozen=True):
-    """Who is to be told of one run. It is signed with the tenant's secret."""
-
-    url: str
-    events: tuple[str, ...] = ("run.finished",)
 
 
 class EndpointView(msgspec.Struct, frozen=True):
@@ -224,7 +218,7 @@ class Webhooks:
                 return SecretView(id, made.current, made.previous_until_ms)
         raise _moving()
 
-    async def callback(self, callback: Callback, run: str, *, tenant: str) -> Endpoint:
+    async def callback(self, callback: Callback, run: str, tenant: str) -> Endpoint:
         """Make the endpoint of a run that is about to start. Raises `InputError` (`webhook.url`, `webhook.events`)."""
         check_url(callback.url, allow_private=self._settings.allow_private, field="webhook.url")
         check_names(self._registered, webhook__url=callback.url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -110,3 +110,11 @@ def batch_clients(agents: Iterable[BoundAgent], environment: Mapping[str, str]) 
     """Make clients of the batch APIs that these agents' routes have, by provider."""
     providers = {agent.bundle.route(n).provider for agent in agents for n in agent.view.batchable}
     return {name: open_batches(name, resolve_endpoint(name, environment)) for name in sorted(providers)}
+
+
+def closers(agents: Iterable[BoundAgent]) -> Iterator[Callable[[], Awaitable[None]]]:
+    """Give what closes the clients that these agents were bound to."""
+    for agent in agents:
+        embedders = () if agent.embedder is None else (agent.embedder,)
+        for client in (*agent.clients, *agent.classifiers.values(), *embedders):
+            yield client.aclose

@@ -113,6 +113,14 @@ class PolicyFiles:
                 log.exception("the policies could not be put in force; this is tried again")
 
 
+async def put_in_force(places: Sequence[Path], bundles: Sequence[Bundle], policing: Policing) -> PolicyFiles | None:
+    """Put the policies of some files in force. None: there are no files. Raises `ConfigError`."""
+    files = PolicyFiles(places, bundles, policing) if places else None
+    if files is not None:
+        await files.reload()
+    return files
+
+
 def _stamp(places: Sequence[Path]) -> object:
     """Tell files from how they were before, without reading them."""
     from stanchion.cedar.source import paths_of

@@ -14,7 +14,7 @@ from stanchion.core.message import Part, Text
 from stanchion.core.money import format_usd
 from stanchion.core.state import Call, State
 from stanchion.journal.store import RunRow, Store
-from stanchion.runtime.runs.following import row_of
+from stanchion.runtime.runs.finding import row_of
 from stanchion.runtime.shape import entry_json
 
 ParkReason = Literal["dead_letter", "bundle_changed", "agent_missing"]

@@ -26,7 +26,7 @@ from stanchion.journal.ledger import name_of
 from stanchion.journal.moving import MovedKey, MovedSession, UsedKey, lift
 from stanchion.journal.record import content_ids, read_entry, read_envelope
 from stanchion.journal.store import Ledger, RunRow, Store
-from stanchion.runtime.runs.following import row_of
+from stanchion.runtime.runs.finding import row_of
 
 _PAGE = 200
 _TRIES = 5

@@ -9,7 +9,7 @@ from stanchion.core import event as ev
 from stanchion.core.errors import BrokenChain
 from stanchion.journal.record import verify
 from stanchion.journal.store import RunRow, Store
-from stanchion.runtime.runs.following import row_of
+from stanchion.runtime.runs.finding import row_of
 from stanchion.runtime.shape import VerifiedRun
 
 _PAGE = 200

@@ -1,1 +1,1 @@
-"""One run, from its start to what people decide about it: admitted, started, followed, explained, reviewed, decided."""
+"""One run, from its start to what people decide about it: accepted, admitted, started, followed, told, explained, reviewed, decided."""

@@ -15,7 +15,7 @@ from typing import Literal
 from stanchion.core.errors import InputError, QueueFull
 from stanchion.engine.worker import Worker
 from stanchion.journal.share import BATCH, INTERACTIVE, TENANT, Place, Share
-from stanchion.journal.store import Store
+from stanchion.journal.store import RunRow, Store
 from stanchion.runtime.shape import Queue
 
 Priority = Literal["interactive", "batch"]
@@ -100,9 +100,14 @@ class Admission:
             retry_after_s=retry_s,
         )
 
-    async def queue(self, tenant: str, run: str) -> Queue | None:
-        """Tell where a run that has not begun stands."""
-        place = await self._store.sharing.place(tenant, run)
+    async def queue(self, row: RunRow) -> Queue | None:
+        """Tell where a run stands that has not begun, or for which run of its session it waits. None: it has begun."""
+        if row.epoch or row.status not in ("queued", "runnable"):
+            return None
+        if row.status == "queued":
+            session = await self._store.session(row.tenant, row.session)
+            return Queue(None, 0, None, session.live) if session else None
+        place = await self._store.sharing.place(row.tenant, row.run)
         if place is None:
             return None
         wait_s = round(place.position / place.rate, 1) if place.rate else None

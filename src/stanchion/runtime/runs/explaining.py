@@ -26,7 +26,7 @@ from stanchion.guard.standing import Policies, standing
 from stanchion.journal.store import Store
 from stanchion.loop.effect import View, view
 from stanchion.loop.step import verdict_on
-from stanchion.runtime.runs.following import row_of
+from stanchion.runtime.runs.finding import row_of
 
 FindPolicies = Callable[[str, str], Awaitable[Policies | None]]
 """Finds the policies of a tenant's run by their digest."""

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from stanchion.core import event as ev
-from stanchion.core.errors import Conflict, InputError, NotFound
+from stanchion.core.errors import Conflict, InputError
 from stanchion.core.fold import fold
 from stanchion.engine.live import Live, LiveDelta, Watch
-from stanchion.journal.store import RunRow, Store
+from stanchion.journal.store import Store
+from stanchion.runtime.runs.finding import row_of
 
 _LOOK_S = 0.25
 """How often a runtime that does not drive looks for events of others."""
@@ -23,14 +24,6 @@ class Draining(Conflict):
 
     code = "draining"
     retryable = True
-
-
-async def row_of(store: Store, tenant: str, run: str) -> RunRow:
-    """Read a run's row. Raises `NotFound`."""
-    row = await store.run(tenant, run)
-    if row is None:
-        raise NotFound(f"there is no run {run!r}; list them with: stanchion runs ls", field="run")
-    return row
 
 
 class Follower:

@@ -22,6 +22,7 @@ from stanchion.engine.stage import read_inbox
 from stanchion.journal.record import Identity, Recorder
 from stanchion.journal.store import Append, RunRow, SessionMoved, SessionRow, Start, Started, Store
 from stanchion.runtime.name import new_id
+from stanchion.runtime.runs.finding import session_of, standing_of
 from stanchion.runtime.shape import GrantView
 
 _LOOKED_AT = 200
@@ -40,7 +41,7 @@ class Granting:
     async def list(self, tenant: str, session: SessionRow) -> Sequence[GrantView]:
         """List what is allowed in a session now, the oldest first."""
         gone = await self._revoked(tenant, session.live)  # first: what is taken in meanwhile stands in the journal then
-        state = await self._state(tenant, session)
+        state = await standing_of(self._loader, session)
         grants = {grant.id: grant for grant in state.granted if grant.id not in gone}
         made = await self._made(tenant, session, set(grants)) if grants else {}
         return [_view(grant, *made.get(grant.id, ("", "", 0))) for grant in grants.values()]
@@ -49,10 +50,8 @@ class Granting:
         """Take a grant back; give the run that heard of it. Raises `NotFound` (no such session or grant)."""
         revoked = ev.GrantRevoked(id=grant, by=by)
         for _ in range(_TRIES):
-            row = await self._store.session(tenant, session)
-            if row is None:
-                raise NotFound(f"there is no session {session!r}", field="session")
-            state = await self._state(tenant, row)
+            row = await session_of(self._store, tenant, session)
+            state = await standing_of(self._loader, row)
             if grant not in {each.id for each in state.granted}:
                 raise NotFound(f"the session has no grant {grant!r}; it may be revoked already", field="grant")
             if row.live:
@@ -64,10 +63,6 @@ class Granting:
             if run := await self._alone(row, state, revoked):
                 return run
         raise Conflict("the session is being used by others at this moment; try again", code="session_busy")
-
-    async def _state(self, tenant: str, session: SessionRow) -> State:
-        state = await self._loader.load(tenant, session.live) if session.live else State()
-        return state if state.seq else await self._loader.base(tenant, session.head)
 
     async def _revoked(self, tenant: str, live: str) -> set[str]:
         """List what a live run has not taken in yet."""

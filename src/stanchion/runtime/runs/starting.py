@@ -1,4 +1,4 @@
-"""Start runs: what a request asks for becomes the run's first event, and the store says whether it may begin.
+"""Start runs that were accepted: the store says whether one may begin.
 
 A run is driven from its start where this process drives (`Starter.start`), or accepted for whichever worker takes it up
 (`Starter.enqueue`): then its `RunStarted` stands alone, under epoch 0 and without a lease, until somebody claims it.
@@ -6,9 +6,8 @@ A run is driven from its start where this process drives (`Starter.start`), or a
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -16,12 +15,10 @@ import msgspec
 from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import encode_bundle
-from stanchion.core.errors import Conflict, InputError, UnknownEvent
-from stanchion.core.message import USER, Media, Part, Text, text_of
+from stanchion.core.errors import Conflict, UnknownEvent
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.worker import Worker
-from stanchion.guard.check import gravest, rules_at
 from stanchion.journal.head import is_moved
 from stanchion.journal.outbox import Endpoint
 from stanchion.journal.record import Identity, Recorder
@@ -39,7 +36,6 @@ from stanchion.journal.store import (
     Store,
 )
 from stanchion.journal.store import Started as StoreStarted
-from stanchion.loop.effect import View
 from stanchion.loop.limit import windowed
 from stanchion.runtime.name import without_window
 from stanchion.runtime.runs.admission import Admission
@@ -48,7 +44,6 @@ from stanchion.runtime.shape import Started
 IfBusy = Literal["reject", "queue"]
 _CACHED_S = 1.0
 """For how long limits are remembered; another process may change them."""
-_MAX_INPUT_BYTES = 4_000_000
 _TRIES = 8
 """Starts again with a session's new head, when others move it meanwhile."""
 
@@ -278,38 +273,3 @@ def _start_of(first: ev.RunStarted, key: str, digest: str) -> Start:
         idempotency_key=key,
         idempotency_digest=digest,
     )
-
-
-def digest_of_request(*asked: object) -> str:
-    """Hash what was asked for, to tell whether a second request under the same key is the same."""
-    return hashlib.sha256(msgspec.json.encode(asked, enc_hook=repr)).hexdigest()
-
-
-def check_input(view: View, parts: Sequence[Part]) -> None:
-    """Refuse what a pure check of the agent blocks, before anything is written or spent. Raises `InputError`.
-
-    What else is found (flags, pieces to be taken out, what a classifier says) is the loop's, and stands in the journal.
-    """
-    rules = rules_at(view.bundle.guard.checks, "input")
-    if not rules:
-        return
-    worst = gravest(view.checks.of_text(rules, text_of(parts)))
-    if worst is not None and worst.action == "block":
-        raise InputError(f"was refused by the check {worst.check!r}: {worst.reason}", field="input")
-
-
-def input_parts(said: str | Sequence[Part]) -> tuple[Part, ...]:
-    """Read what a user says: text and media, not empty. Raises `InputError`."""
-    parts: tuple[Part, ...] = (Text(said, USER),) if isinstance(said, str) else tuple(said)
-    spoken = [part for part in parts if isinstance(part, Text | Media)]
-    if len(spoken) < len(parts):
-        raise InputError("may hold text and media only", field="input")
-    if not any(isinstance(part, Media) or part.text.strip() for part in spoken):
-        raise InputError("is empty; say something", field="input")
-    if sum(len(part.text if isinstance(part, Text) else part.data) for part in spoken) > _MAX_INPUT_BYTES:
-        raise InputError(f"is longer than {_MAX_INPUT_BYTES:,} characters", field="input")
-    try:
-        msgspec.json.encode(parts)
-    except UnicodeEncodeError:
-        raise InputError("holds half of a surrogate pair, which is no character", field="input") from None
-    return parts

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from stanchion.core.errors import NotFound, Unauthorized
-from stanchion.runtime.desks.quotas import quota_json, quotas_json
-from stanchion.runtime.facade import Quota
+from stanchion.runtime.desks.quotas import Quota, quota_json, quotas_json
 from stanchion.server.answers import DroppedModel, QuotaModel, QuotasModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply
