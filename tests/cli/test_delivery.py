@@ -90,10 +90,12 @@ def test_webhooks(tmp_path: Path, server: Served, where: str) -> None:
     assert tried.returncode == 1
     assert ("no connection" if where == "server" else "is one running?") in tried.stderr
     (delivery,) = cli.json("webhooks", "deliveries", "--webhook", made["id"])
-    assert (delivery["type"], delivery["standing"]) == ("webhook.test", "pending")
-    assert delivery["id"] in cli.call("webhooks", "deliveries", "--standing", "pending").stdout
-    assert cli.call("webhooks", "redeliver", delivery["id"]).returncode == 2  # it is pending
-    assert cli.json("webhooks", "redeliver", made["id"]) == {"redelivered": 0}
+    assert delivery["type"] == "webhook.test"
+    assert delivery["standing"] in ("pending", "dead")  # (a server has made all its three attempts, or not yet)
+    if where == "file":  # nobody delivers, and it stays as it is
+        assert delivery["id"] in cli.call("webhooks", "deliveries", "--standing", "pending").stdout
+        assert cli.call("webhooks", "redeliver", delivery["id"]).returncode == 2
+        assert cli.json("webhooks", "redeliver", made["id"]) == {"redelivered": 0}
     turned = cli.json("webhooks", "rotate", made["id"])
     assert turned["secret"] != made["secret"]
     assert turned["previous_until_ms"] > 0
