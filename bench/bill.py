@@ -19,14 +19,14 @@ import aiohttp
 import msgspec
 
 from bench import planted
-from bench.floor import BRIEF, CHEAP, ROWS, SHEETS, Row, Task, floor
-from stanchion.agent import Agent, Limits, Model
+from bench.floor import ASKED, BRIEF, CHEAP, ROWS, SHEETS, Row, Task, floor
+from stanchion import Agent, Approve, Limits, Model, tool
 from stanchion.core import event as ev
 from stanchion.core.message import Usage
 from stanchion.core.money import parse_usd
 from stanchion.routing import Brief, Routing
 from stanchion.runtime import Runtime
-from stanchion.sim import Reply, Script, SimProcess, start_sim_process
+from stanchion.sim import Reply, ReplyCall, Rule, Script, SimProcess, When, start_sim_process
 from stanchion.testing import FakeClock
 
 RULE = "A parcel that is lost is paid for when the carrier says so, and not before. "
@@ -34,6 +34,16 @@ ANSWER = ("I have looked at it and will see to the rest of it at once. " * 40)[:
 OTHERS_S = 240
 """How often another session of the agent asks something, where others keep the shared beginning warm."""
 TRIAL, TASK = "trial", "task"
+SCRIPT = Script(
+    rules=(
+        Rule(
+            when=When(user=r"settle (\d+)\.*$"),
+            reply=Reply(text=ANSWER[:-80], calls=(ReplyCall(name="settle", arguments={"turn": "${match.1}"}),)),
+        ),
+    ),
+    default=Reply(text=ANSWER),
+)
+"""A call takes about 20 tokens of what is answered."""
 STEP_S = 20.0
 """How far the clocks go at once in a pause."""
 AFTER_S = 7_200.0
@@ -96,6 +106,24 @@ class Desk:
             self.aside.append(answer.usage.total_input_tokens)
         return answer
 
+    async def decided(self, session: str, text: str, row: Row) -> tuple[list[Usage], int]:
+        """Have a turn whose call waits for a person, for as long as the row says, and the turn with its result; as `session` does."""
+        run = (await self.runtime.start("desk", text, session=session)).run
+        view = await self.runtime.wait(run, timeout_s=60)
+        while self.runtime.active:  # noqa: ASYNC110 - nothing tells that it was let go
+            await asyncio.sleep(0)
+        others = await self.pause(row.pause_s, warm=row.warm)
+        await self.runtime.decide(run, view.waiting[0].call, "approve")
+        told = [item.event async for item in self.runtime.tail(run, deltas=False) if isinstance(item, ev.Entry)]
+        while self.runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
+            await asyncio.sleep(0)
+        calls = [event for event in told if isinstance(event, ev.ModelCallStarted)]
+        self.lives += [call.cache for call in calls if session == TASK]
+        usages = [event.usage for event in told if isinstance(event, ev.ModelCallFinished) and event.usage]
+        if len(usages) != 2 or not isinstance(told[-1], ev.RunFinished) or told[-1].outcome != "done":
+            raise RuntimeError(f"run {run} of {session} did not go on as it should: {told[-1]}")
+        return usages, others
+
     async def other(self) -> None:
         """Have another session ask something."""
         self._others += 1
@@ -136,8 +164,14 @@ class Desk:
             response.raise_for_status()
 
 
-def agent(model: str, identity_bytes: int, cache: str, *, routed: bool = False) -> Agent:
-    """Make the desk, whose identity has so many bytes."""
+def agent(model: str, identity_bytes: int, cache: str, *, routed: bool = False, asks: Task | None = None) -> Agent:
+    """Make the desk, whose identity has so many bytes. `asks`: it has a call that a person decides on, whose result goes on with the task."""
+
+    @tool(effect="irreversible")
+    def settle(turn: str) -> str:
+        """Pay for the parcel."""
+        return said(asks, int(turn)) if asks else ""
+
     identity = (RULE * (identity_bytes // len(RULE) + 1))[:identity_bytes]
     cheap = Model(CHEAP[model][0], max_output_tokens=1_000)
     lookup = Brief(cheap, context_tokens=BRIEF, identity="You are the desk of a parcel service.")
@@ -146,6 +180,8 @@ def agent(model: str, identity_bytes: int, cache: str, *, routed: bool = False) 
         identity=planted.identity(identity_bytes) if routed else identity,
         routing=Routing(table={"lookup": lookup}) if routed else Routing(),
         model=Model(model, cache=cache, max_output_tokens=1_000),  # type: ignore[arg-type]
+        tools=[settle] if asks else [],
+        approvals=[Approve(tool="settle")] if asks else [],
         limits=Limits(usd="100", turns=300),
     )
 
@@ -167,12 +203,12 @@ async def opened(made: Agent, folder: Path, sim: SimProcess) -> AsyncGenerator[D
             await runtime.aclose(grace_s=1.0)
 
 
-async def fitted(model: str, task: Task, folder: Path) -> int:
+async def fitted(model: str, task: Task, folder: Path, *, asks: bool = False) -> int:
     """Find how many bytes of identity make the first request as long as the task says: by a trial."""
     tried = 4_000
     sim = await start_sim_process(Script(default=Reply(text=ANSWER)))
     try:
-        async with opened(agent(model, tried, "off"), folder, sim) as desk:
+        async with opened(agent(model, tried, "off", asks=task if asks else None), folder, sim) as desk:
             usage = (await desk.ask(TRIAL, said(task, 0))).usage
     finally:
         await sim.stop()
@@ -192,9 +228,9 @@ async def billed(
 ) -> Bill:
     """Run a row, and say what it was billed. `retained`: at OpenAI, by an organisation whose data may be retained for a day."""
     arguments = ["--retention", "24h"] if retained else []
-    script = planted.script(task.output) if row.routed else Script(default=Reply(text=ANSWER))
+    script = planted.script(task.output) if row.routed else SCRIPT
     sim = await start_sim_process(script, arguments=arguments)
-    made = agent(model, identity_bytes, row.cache, routed=row.routed)
+    made = agent(model, identity_bytes, row.cache, routed=row.routed, asks=task if row.asked else None)
     try:
         async with opened(made, folder, sim) as desk:
             for number in range(row.learns):
@@ -229,6 +265,13 @@ async def session(desk: Desk, name: str, row: Row, task: Task) -> tuple[list[Usa
         await desk.other()
     others = await desk.billed() - others
     for turn in range(task.turns):
+        if row.asked and row.pauses_before(turn):  # it was the one before that waited
+            continue
+        if row.asked and row.pauses_before(turn + 1):
+            text = f"{said(task, turn)[:-12]} settle {turn + 1}".ljust(len(said(task, turn)), ".")
+            pair, apart = await desk.decided(name, text, row)
+            usages, others = usages + pair, others + apart
+            continue
         if row.pauses_before(turn):
             others += await desk.pause(row.pause_s, warm=row.warm)
         step = "lookup" if row.routed and turn % 2 == 0 else ""
@@ -242,8 +285,11 @@ async def session(desk: Desk, name: str, row: Row, task: Task) -> tuple[list[Usa
 async def measure(model: str, task: Task, rows: Sequence[Row]) -> list[Bill]:
     """Run rows, one after the other."""
     with tempfile.TemporaryDirectory(prefix="stanchion-bill-") as folder:
-        size = await fitted(model, task, Path(folder) / TRIAL)
-        return [await billed(row, model, task, size, Path(folder) / str(n)) for n, row in enumerate(rows)]
+        sizes = {
+            asks: await fitted(model, task, Path(folder) / f"{TRIAL}-{asks}", asks=asks)
+            for asks in {row.asked for row in rows}
+        }
+        return [await billed(row, model, task, sizes[row.asked], Path(folder) / str(n)) for n, row in enumerate(rows)]
 
 
 def table(bills: Sequence[Bill]) -> str:
@@ -272,10 +318,11 @@ def main() -> None:
     parser.add_argument("--cache", choices=["auto", "short", "long"], default="auto", help="the life of what is kept")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--last", type=int, default=80_000, metavar="TOKENS", help="input of the last turn")
-    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS), metavar="ROW")
+    known = {**ROWS, **ASKED}
+    parser.add_argument("--rows", nargs="*", choices=list(known), default=list(ROWS), metavar="ROW")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args()
-    rows = [ROWS[name] for name in given.rows]
+    rows = [known[name] for name in given.rows]
     rows = [row if row.cache == "off" else msgspec.structs.replace(row, cache=given.cache) for row in rows]
     bills = asyncio.run(measure(given.model, Task(turns=given.turns, last=given.last), rows))
     print(table(bills))

@@ -64,6 +64,8 @@ class Row(msgspec.Struct, frozen=True):
     """Every second turn, the first and the last among them, can be answered by a cheap model from `BRIEF` tokens."""
     learns: int = 0
     """Sessions of the same kind that the agent had before, by whose pauses it goes."""
+    asked: bool = False
+    """The pause is within a run: a person decides on a call, whose result is what the user would have said."""
 
     def pauses_before(self, turn: int) -> bool:
         """Say whether there is a pause before a turn."""
@@ -88,6 +90,14 @@ def _rows() -> dict[str, Row]:
 
 
 ROWS = _rows()
+ASKED = {
+    f"{minutes}min-asked-{'warm' if warm else 'cold'}": Row(
+        f"{minutes}min-asked-{'warm' if warm else 'cold'}", warm, minutes * 60.0, 8, learns=LEARNS, asked=True
+    )
+    for minutes in (6, 70)
+    for warm in (False, True)
+}
+"""The rows with one pause, which a person needs to decide on a call. Their floors are those of any pause."""
 
 
 def floor(row: Row, task: Task, model: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from bench import planted
 from bench.bill import measure
-from bench.floor import BRIEF, ROWS, Task, floor
+from bench.floor import ASKED, BRIEF, ROWS, Task, floor
 from stanchion.sim.exchange import Ask, Turn
 from stanchion.sim.script import play
 
@@ -58,6 +59,22 @@ def test_the_script_answers_rightly_only_with_the_facts(turn: int) -> None:
             turns=(Turn("user", "\n".join((*left, f"(ask {turn}) {question.text}"))),),
         )  # fmt: skip
         assert play(script, ask).said.text.startswith(planted.RIGHT if left == facts else planted.WRONG)
+
+
+async def test_an_approval_of_six_minutes_is_billed_at_the_floor_of_a_pause() -> None:
+    """A session of five turns in which a person takes as long to decide as he did in others: one read more, and no second write."""
+    row = msgspec.structs.replace(ASKED["6min-asked-cold"], before=3)
+    task = Task(turns=5, first=8_000, last=12_000, output=500)
+    (bill,) = await measure(SONNET, task, [row])
+    assert bill.refreshes == 1
+    assert bill.ratio == pytest.approx(1.0, abs=0.01)
+    assert bill.lives == ["short"] * 5
+
+
+def test_a_person_s_pause_has_the_floor_of_any() -> None:
+    """It is the same input at the same times."""
+    for name, row in ASKED.items():
+        assert floor(row, Task(), SONNET) == floor(ROWS[name.replace("asked", "once")], Task(), SONNET)
 
 
 async def test_a_session_is_billed_at_its_floor() -> None:

@@ -24,10 +24,11 @@ from stanchion.context.life import (
 )
 from stanchion.core.bundle import Route
 from stanchion.core.caching import CacheRules, cache_rules
-from stanchion.core.message import MODEL, USER, Message, Text, ToolResult
+from stanchion.core.message import MODEL, USER, Message, Text, ToolCall, ToolResult
 from stanchion.core.money import price_usd
-from stanchion.core.state import State
+from stanchion.core.state import Call, State
 
+ASKING = Call("4.0", ToolCall("c", "pay", "{}", MODEL), phase="asking")
 PRICE = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")
 
 
@@ -62,6 +63,43 @@ def test_what_costs_least(how: Habit, life: str, often: int) -> None:
     assert chosen == life
     prefix = kept(PRICE, rules(), 70_000, how.shared * 60_000, long=chosen == "long")
     assert prefix.best(how, how.goes_on(8))[0] == often
+
+
+def waiting(*waits: tuple[float, int], broken_off: int = 0) -> Habit:
+    """Sessions whose pauses are short, but for those in which a person was waited for."""
+    every = (Gap(2.0, 500), *(Gap(*gap) for gap in waits))
+    return Habit(every, ((15, 40),), 1_429.0, 0.0, 0.0, tuple(Gap(*gap) for gap in waits), broken_off)
+
+
+@pytest.mark.parametrize(
+    ("how", "chance", "often"),
+    [
+        (waiting((480, 3)), 1.0, 1),
+        (waiting((480, 12)), 1.0, 1),
+        (waiting((480, 12), broken_off=3), 13 / 16, 1),
+        (waiting((480, 8), broken_off=400), 9 / 409, 0),
+        (waiting((20, 100)), 1.0, 0),
+        (waiting((20, 100), (480, 1)), 1.0, 1),
+        (waiting((780, 10)), 1.0, 2),
+        (waiting((40_000, 10)), 1.0, 0),
+        (waiting((480, 5), (40_000, 50), broken_off=10), 56 / 66, 0),
+    ],
+)
+def test_how_often_while_a_person_is_waited_for(how: Habit, chance: float, often: int) -> None:
+    """By how long people took before, not by the pauses between a tool's result and the next call; and a run nearly always goes on."""
+    pauses, goes_on = how.while_waiting()
+    assert goes_on == pytest.approx(chance)
+    state = State(kept_tokens=70_000, kept_calls=15, kept_ms=1)
+    route = Route("anthropic", "claude-sonnet-4-6", PRICE)
+    assert refreshes(state, route, how) == 0  # a session that is idle after so many calls is over
+    assert refreshes(msgspec.structs.replace(state, calls=(ASKING,)), route, how) == often
+    assert (pauses.gaps == how.waits) == (sum(gap.count for gap in how.waits) >= LEAST_GAPS)
+
+
+def test_a_person_is_waited_for_before_anything_was_measured() -> None:
+    """Nothing is refreshed by chance alone."""
+    state = State(kept_tokens=70_000, kept_calls=1, kept_ms=1, calls=(ASKING,))
+    assert refreshes(state, Route("anthropic", "claude-sonnet-4-6", PRICE), Habit()) == 0
 
 
 def test_nothing_is_concluded_from_few_pauses() -> None:

@@ -93,7 +93,8 @@ def test_what_a_session_carries_is_the_conversation_and_nothing_of_the_run() -> 
     )
     kept = {n for n in State.__struct_fields__ if getattr(carry(before), n) != getattr(State(), n)}
     conversation = {"messages", "prefix", "content_bytes", "weight", "weight_since"}
-    assert kept == conversation | {"prompted", "prompted_route", "kept_parts", "kept_by", "kept_ms", "kept_calls"}
+    asked_before = {"prompted", "prompted_route", "kept_parts", "kept_by", "kept_ms", "kept_calls", "refreshed"}
+    assert kept == conversation | asked_before
     assert carry(before).messages == before.messages
 
 

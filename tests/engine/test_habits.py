@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -96,6 +97,54 @@ def test_what_others_keep_says_nothing_of_a_life() -> None:
         before = State(tenant="t", session="s", agent="desk", kept_calls=1)
         habits.note(before, [ev.Entry(n, at_s * 1000, 1, event) for n, event in ((1, started), (2, finished))])
         assert habits.of("desk").outlived == 0.0
+
+
+def asks(habits: Habits, session: str) -> None:
+    """Have a run ask a person."""
+    judged = ev.ToolCallJudged(call="2.0", revision=0, action="ask", rule="approval")
+    habits.note(State(tenant="t", session=session, agent="desk"), [ev.Entry(3, 0, 1, judged)])
+
+
+def ends(habits: Habits, session: str, outcome: Literal["done", "cancelled"]) -> None:
+    """Have a run end."""
+    over = ev.RunFinished(outcome=outcome)
+    habits.note(State(tenant="t", session=session, agent="desk"), [ev.Entry(9, 0, 1, over)])
+
+
+def test_waits_are_pauses_and_more() -> None:
+    """They count among the pauses as before, and apart; a run that ends without an answer to the model broke off, one that ends after it did not."""
+    habits = Habits()
+    for session, waits_s in (("s1", 480), ("s2", 500)):
+        call(habits, 0, session)
+        call(habits, 2, session, calls=1)
+        asks(habits, session)
+        asks(habits, session)
+        call(habits, 2 + waits_s, session, calls=2)
+        ends(habits, session, "done")
+    call(habits, 0, "s3")
+    asks(habits, "s3")
+    ends(habits, "s3", "cancelled")
+    habit = habits.of("desk")
+    assert [(gap.seconds, gap.count) for gap in habit.gaps] == [(2.0, 2), (490.0, 2)]
+    assert [(gap.seconds, gap.count) for gap in habit.waits] == [(490.0, 2)]
+    assert habit.broken_off == 1
+    call(habits, 20, "s3", calls=1)  # the session goes on: that pause was no wait
+    assert sum(gap.count for gap in habits.of("desk").waits) == 2
+
+
+def test_a_wait_without_an_end_counts_as_broken_off() -> None:
+    """Who has not decided for hours is not waited for; the old ones fade with the pauses."""
+    habits = Habits()
+    call(habits, 0, "s1")
+    asks(habits, "s1")
+    call(habits, OVER_S + 1, "s2")
+    assert habits.of("desk").broken_off == 1
+    for number in range(FADES + 2):
+        call(habits, OVER_S + 2 + number, "s2", calls=number)
+        asks(habits, "s2")
+    habit = habits.of("desk")
+    assert sum(gap.count for gap in habit.waits) <= sum(gap.count for gap in habit.gaps) <= FADES
+    assert habit.broken_off == 0
 
 
 def test_it_stays_small_and_follows_changes() -> None:

@@ -437,8 +437,10 @@ class Play:
         return self._next(decision)
 
     def _decide(self) -> Decision:
+        waited_ms = self.state.waited_ms  # (as if a prefix had been refreshed in the midst of each wait)
         moment = Moment(
-            self.now_ms, self.epoch, measured=self.measured, forecast=self.foretold(self.state), down=self.down
+            self.now_ms, self.epoch, measured=self.measured, forecast=self.foretold(self.state), down=self.down,
+            refreshed_ms=self.state.kept_ms + waited_ms // 2 if waited_ms else 0,
         )  # fmt: skip
         decision = decide(self.state, self.view, moment)
         again = decide(self.state, self.view, moment)

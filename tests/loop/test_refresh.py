@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from stanchion.context.assemble import assemble, preamble
 from stanchion.core import event as ev
+from stanchion.core.bundle import Route
 from stanchion.core.fold import carry, fold
-from stanchion.core.message import MODEL, Text, ToolCall, Usage
+from stanchion.core.message import MODEL, USER, Text, ToolCall, ToolResult, Usage
 from stanchion.core.state import State
 from stanchion.loop.decide import REFRESH_TOKENS, decide
 from stanchion.loop.effect import CallModel, Moment, View, view
 from tests.core.test_state import answered, asked, entries, started
-from tests.loop.play import Checks, bundle, tool
+from tests.loop.play import PRICE, Checks, bundle, tool
 
 AGENT = bundle(tool("look"), tool("pay", "irreversible"))
+ANTHROPIC = bundle(tool("pay", "irreversible"), routes=(Route("anthropic", "claude-sonnet-4-6", PRICE),))
+OPENAI = bundle(tool("pay", "irreversible"), routes=(Route("openai", "gpt-5.6", PRICE),))
 NOW_MS = 1_000_000
 
 
@@ -41,6 +45,83 @@ def test_it_asks_for_what_was_asked_last() -> None:
     assert isinstance(call, CallModel)
     assert [message.role for message in call.request.messages] == ["user"]
     assert call.request.max_output_tokens == REFRESH_TOKENS
+
+
+def waits() -> State:
+    """A run that waits for a person, whose last request was kept for the short life."""
+    call = ToolCall("c", "pay", "{}", MODEL)
+    said = answered(Text("x", MODEL), call, usage=Usage(5_000, output_tokens=5))
+    judged = ev.ToolCallJudged(call="3.0", revision=0, action="ask", rule="approval", tool="pay")
+    sent = asked(cache="short", provider="anthropic", model="claude-sonnet-4-6")
+    return fold(entries(started(), sent, said, judged))
+
+
+def test_a_run_that_waits_is_asked_without_what_waits() -> None:
+    """Up to its last request: neither the answer nor the call in it, nor what was said since, which has no place yet."""
+    state = waits()
+    said = ev.MessageAdded(parts=(Text("be quick", USER),))
+    state = fold([ev.Entry(5, 60, 1, said)], state)
+    assert (state.asking, state.tail) == (True, said.parts)
+    first = started(run="k", session="refresh_1", parts=(), refreshes=ev.Base("r", 5, ""))
+    again = fold([ev.Entry(1, NOW_MS, 1, first)], carry(state))
+    assert again.messages == fold(entries(started())).messages
+    assert (again.calls, again.tail, again.prefix) == ((), (), fold(entries(started())).prefix)
+
+
+def test_what_was_refreshed_while_a_run_waited_is_said_with_its_next_call() -> None:
+    """By the moment in, by the event kept: a second attempt, made by who does not know, predicts the same."""
+    kept_ms, refreshed_ms = 20, 280_000
+    state = waits()
+    assert state.kept_ms == kept_ms
+    decided = ev.CallDecided(call="3.0", revision=0, decision="reject", by="ann")
+    result = ToolResult("c", "pay", "no", USER)
+    told = ev.ToolCallFinished(call="3.0", outcome="rejected", parts=(result,))
+    state = fold([ev.Entry(5, 400_000, 1, decided), ev.Entry(6, 400_000, 1, told)], state)
+    sees = view(ANTHROPIC, Checks(ANTHROPIC))
+    for moment, expected, why in (
+        (Moment(400_000, 1), 0, "life"),
+        (Moment(400_000, 1, refreshed_ms=refreshed_ms), 5_000, ""),
+    ):
+        begun = decide(state, sees, moment).events[-1]
+        assert isinstance(begun, ev.ModelCallStarted)
+        assert (begun.cache_expected, begun.cache_unkept, begun.cache_refreshed_ms) == (
+            expected,
+            why,
+            moment.refreshed_ms,
+        )
+    begun = decide(state, sees, Moment(400_000, 1, refreshed_ms=refreshed_ms)).events[-1]
+    failed = ev.ModelCallFailed(turn=2, attempt=1, code="overloaded", retryable=True)
+    state = fold([ev.Entry(7, 400_000, 1, begun), ev.Entry(8, 400_001, 1, failed)], state)
+    assert state.refreshed_ms == refreshed_ms
+    again = decide(state, sees, Moment(400_002, 1)).events[-1]
+    assert isinstance(again, ev.ModelCallStarted)
+    assert (again.attempt, again.cache_expected, again.cache_refreshed_ms) == (2, 5_000, refreshed_ms)
+    done = fold([ev.Entry(9, 400_003, 1, again), ev.Entry(10, 400_004, 1, answered(usage=Usage(1)))], state)
+    assert done.refreshed_ms == 0
+
+
+def test_a_second_refresh_knows_of_the_first() -> None:
+    """Else it would take the prefix for lapsed, and choose its life anew."""
+    begins = started(run="k", session="refresh_2", parts=(), refreshes=ev.Base("r", 4, ""), refreshed_ms=NOW_MS - 1_000)
+    assert fold([ev.Entry(1, NOW_MS, 1, begins)], session()).refreshed_ms == NOW_MS - 1_000
+
+
+def test_a_refresh_goes_where_its_session_s_requests_go() -> None:
+    """OpenAI brings a request to where its prefix is by a key, which is the session's, not the refresh's own."""
+    for name in ("s", "t", "u", "v"):
+        went = [
+            started(session=name),
+            asked(cache="short"),
+            answered(Text("x", MODEL), finish="stop", usage=Usage(5_000)),
+        ]
+        before = fold(entries(*went))
+        first = started(run="k", session="refresh_1", parts=(), refreshes=ev.Base("r", 3, ""))
+        again = fold([ev.Entry(1, NOW_MS, 1, first)], carry(before))
+        keys = [
+            assemble(state, OPENAI, preamble(OPENAI), OPENAI.route(0)).options["prompt_cache_key"]
+            for state in (before, again)
+        ]
+        assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route, *, kee
         top_p=route.top_p,
         thinking_tokens=0 if route.thinking_tokens and _is_unthought(state) else route.thinking_tokens,
         effort=route.effort,
-        options=_retained(route, _ends(marks, messages), f"{shown.digest.hex()[:24]}-{_shard(state.session)}"),
+        options=_retained(route, _ends(marks, messages), f"{shown.digest.hex()[:24]}-{_shard(_keeper(state))}"),
         cache_marks=marks,
     )
 
@@ -144,6 +144,11 @@ def unkept(route: Route) -> Mapping[str, Any]:
     if rules is None or rules.kind != "breakpoints":
         return route.options
     return {"prompt_cache_options": {"mode": "explicit"}, **route.options}
+
+
+def _keeper(state: State) -> str:
+    """Name the session whose requests are kept: that which is refreshed, or the run's own."""
+    return state.refreshed if state.refreshing else state.session
 
 
 def _shard(session: str) -> int:

@@ -55,6 +55,10 @@ class Habit(msgspec.Struct, frozen=True):
     """The part of a session's first request that was read, because other sessions keep it; of late."""
     outlived: float = 0.0
     """The part of prefixes that were read after their life was over: some organisations' are kept longer than others'."""
+    waits: tuple[Gap, ...] = ()
+    """Of the pauses those in which a person was waited for, within a run .."""
+    broken_off: int = 0
+    """.. and how many more runs ended, or did not go on for long, while one was."""
 
     @property
     def measured(self) -> bool:
@@ -68,6 +72,16 @@ class Habit(msgspec.Struct, frozen=True):
             return sum(count for length, count in self.lengths if length > calls) / reached
         gaps, ended = sum(gap.count for gap in self.gaps), sum(count for _, count in self.lengths)
         return gaps / (gaps + ended) if gaps else 0.0
+
+    def while_waiting(self) -> tuple[Habit, float]:
+        """Give the pauses of a run that waits for a person, and the chance that it goes on.
+
+        Whatever is decided, the model is told, so that before any wait was measured one is taken to have gone on. From few nothing is
+        concluded: then all pauses stand for theirs.
+        """
+        went_on = sum(gap.count for gap in self.waits)
+        gaps = self.waits if went_on >= LEAST_GAPS else self.gaps
+        return msgspec.structs.replace(self, gaps=gaps), (went_on + 1) / (went_on + self.broken_off + 1)
 
     def left(self, calls: int) -> float:
         """Give how many more model calls a session with so many is to have, in the mean."""
@@ -132,7 +146,7 @@ def kept(price: Price, rules: CacheRules, tokens: float, shared: float, *, long:
 
 
 def refreshes(state: State, route: Route, habit: Habit) -> int:
-    """Say how often a session's prefix is to be refreshed at most while nobody asks."""
+    """Say how often a session's prefix is to be refreshed at most while nobody asks, or while its run waits for a person."""
     rules = cache_rules(route.provider, route.model)
     if rules is None or not rules.promised or route.cache != "auto" or route.thinking_tokens or not habit.measured:
         return 0  # (a budget of thinking must be below the length of the answer, and another budget is another prefix)
@@ -141,7 +155,8 @@ def refreshes(state: State, route: Route, habit: Habit) -> int:
     first = state.kept_tokens - habit.growth * (state.kept_calls - 1)
     shared = habit.shared * max(first, 0.0)
     prefix = kept(route.price, rules, state.kept_tokens, shared, long=state.kept_long)
-    return prefix.best(habit, habit.goes_on(state.kept_calls))[0]
+    pauses, goes_on = habit.while_waiting() if state.asking else (habit, habit.goes_on(state.kept_calls))
+    return prefix.best(pauses, goes_on)[0]
 
 
 def life(state: State, route: Route, habit: Habit, now_ms: int, tokens: int) -> Life:

@@ -139,6 +139,8 @@ class ModelCallStarted(_Event, frozen=True, tag="model_call_started"):
     """Tokens of the session's request before it, if that was to be kept."""
     cache_unkept: Literal["", "reset", "compaction", "model", "life", "small"] = ""
     """Why they are not expected: another beginning, a compaction, another model, the cache's life is over, too short to be kept."""
+    cache_refreshed_ms: int = 0
+    """When a run that refreshes last read them, since the session's request before: their life is reckoned from then on. 0: none did."""
     dispatch: bool = False
     """The agent has `call_tool`: a call of it in the answer is a call of the tool that it names."""
     step: str = ""

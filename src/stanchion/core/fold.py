@@ -87,6 +87,7 @@ def carry(ended: State) -> State:
         refused_calls=ended.refused_calls,
         pinned=ended.pinned or ended.policy.partition("+")[0],
         seen=ended.seen,
+        refreshed=ended.session,
     )
 
 
@@ -221,7 +222,7 @@ def _run_started(state: State, event: ev.RunStarted) -> State:
     if event.bundle != state.prompted:  # the session's last count was of another identity, or of other tools
         state = _with(state, exact_tokens=0)
     if event.refreshes is not None:
-        return _asked_before(state)
+        return _with(_asked_before(state), refreshed_ms=event.refreshed_ms)
     recalling = event.recalls and event.base is None
     if event.remembers is not None:  # its answer is a message of its own
         said = (*state.messages, Message("user", ()))
@@ -354,7 +355,8 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         trial=event.trial,
         tried=tried if event.view or event.route in tried else (*tried, event.route),
     )
-    state = _with(trial.fell_back(state, event), model=model, refused=None, finish="")
+    refreshed_ms = max(state.refreshed_ms, event.cache_refreshed_ms)
+    state = _with(trial.fell_back(state, event), model=model, refused=None, finish="", refreshed_ms=refreshed_ms)
     if event.view:  # the conversation was not sent
         return state
     return _with(state, route=event.route, prompted=state.bundle, prompted_route=event.route, rewritten=False)

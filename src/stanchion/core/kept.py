@@ -65,4 +65,5 @@ def predicted(started: ModelCallStarted, state: State, now_ms: int) -> ModelCall
         cache_expected=expected(state, provider, model, now_ms),
         cache_sent=state.kept_tokens,
         cache_unkept=why_not(state, provider, model, now_ms),
+        cache_refreshed_ms=state.refreshed_ms,
     )

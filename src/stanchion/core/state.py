@@ -382,6 +382,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """The run's model calls that read less than that."""
     refreshing: bool = False
     """The run asks for the last request of another session once more, and for nothing else."""
+    refreshed: str = ""
+    """That session."""
     unbounded: str = ""
     """Type of the first media part that declares no bound."""
     prompted: str = ""

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -103,6 +103,8 @@ class Drive:
         self.draining = False
         self.puzzled = False
         """Something in the inbox is of a newer program: what is in flight ends, and a newer worker goes on."""
+        self.refreshed_ms: Callable[[State], int] | None = None
+        """Says when the run's last request was refreshed, while it waited for a person."""
         self._store = store
         self._agent = agent
         self._view = for_one_run(agent.view)
@@ -267,7 +269,8 @@ class Drive:
             now_ms, forecast = self._clock.now_ms(), self._forecast()
             measured = self._habits.measured(self._agent.bundle)
             held = (tickets.blocked, tickets.model_blocked, tickets.down)
-            moment = Moment(now_ms, self._epoch, *held, habit, forecast, measured)
+            refreshed_ms = self.refreshed_ms(self.state) if self.refreshed_ms is not None else 0
+            moment = Moment(now_ms, self._epoch, *held, habit, forecast, measured, refreshed_ms)
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)

@@ -1,4 +1,4 @@
-"""How each agent's sessions go: the pauses in them, their length and growth, and what others keep for them. Measured, in memory, bounded.
+"""How each agent's sessions go: the pauses in them, also those for a person, their length and growth, and what others keep for them. Measured, in memory, bounded.
 
 Noted from what runs write, and at the start from the journals of the latest runs (`read`). It is a hint for what a cache's life is chosen
 by, and nothing else: what was chosen stands in the journal. All tenants of an agent count together; only times and counts are kept.
@@ -56,14 +56,24 @@ class _Session:
     """Tokens of its first request."""
     over: int = 0
     """Tokens of the last request that the call under way should not find, as their life was over."""
+    waits: bool = False
+    """A person was asked since its last call."""
+
+
+def _no_gaps() -> list[list[float]]:
+    return [[0.0, 0.0] for _ in range(len(EDGES_S) + 1)]
 
 
 @dataclass(slots=True)
 class _Agent:
     """What was measured of one agent."""
 
-    gaps: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0] for _ in range(len(EDGES_S) + 1)])
+    gaps: list[list[float]] = field(default_factory=_no_gaps)
     """For each kind of pause: their seconds in all, and how many."""
+    waits: list[list[float]] = field(default_factory=_no_gaps)
+    """.. of those in which a person was waited for."""
+    broken_off: float = 0.0
+    """Runs that ended, or were idle for too long, while a person was waited for."""
     lengths: Counter[int] = field(default_factory=Counter[int])
     grown: list[float] = field(default_factory=lambda: [0.0, 0.0])
     shared: list[float] = field(default_factory=lambda: [0.0, 0.0])
@@ -78,18 +88,32 @@ class _Agent:
         self.habit = None
         known = self.sessions.pop(session, None)
         if known is not None:
-            self._paused((at_ms - known.last_ms) / 1000)
-        self.sessions[session] = known or _Session(at_ms)
-        self.sessions[session].last_ms = at_ms
-        self.sessions[session].over = over
+            self._paused((at_ms - known.last_ms) / 1000, waited=known.waits)
+        now = self.sessions[session] = known or _Session(at_ms)
+        now.last_ms, now.over, now.waits = at_ms, over, False
         self._forget(at_ms)
 
-    def _paused(self, seconds: float) -> None:
-        gap = self.gaps[sum(edge <= seconds for edge in EDGES_S)]
-        gap[0] += max(seconds, 0.0)
-        gap[1] += 1
+    def waits_or_ends(self, session: tuple[str, str], event: ev.ToolCallJudged | ev.RunFinished) -> None:
+        """Note that a run of a session asks a person, or that it is over, and no model was told of the answer."""
+        known = self.sessions.get(session)
+        if known is None:
+            return
+        if isinstance(event, ev.RunFinished):
+            self.habit = None
+            self.broken_off += known.waits
+            known.waits = False
+        elif event.action == "ask":
+            known.waits = True
+
+    def _paused(self, seconds: float, *, waited: bool) -> None:
+        for gaps in (self.gaps, self.waits) if waited else (self.gaps,):
+            gap = gaps[sum(edge <= seconds for edge in EDGES_S)]
+            gap[0] += max(seconds, 0.0)
+            gap[1] += 1
         if sum(count for _, count in self.gaps) > FADES:
             self.gaps = [[total / 2, count / 2] for total, count in self.gaps]
+            self.waits = [[total / 2, count / 2] for total, count in self.waits]
+            self.broken_off /= 2
             self.lengths = Counter({length: -(-count // 2) for length, count in self.lengths.items()})
 
     def answered(self, session: tuple[str, str], usage: Usage, *, first: bool) -> None:
@@ -125,15 +149,20 @@ class _Agent:
                 return
             del self.sessions[name]
             self.lengths[min(oldest.calls, LONGEST)] += 1
+            self.broken_off += oldest.waits
 
     def summed(self) -> Habit:
         """Sum it up; the same until something is noted."""
         if self.habit is None:
-            gaps = tuple(Gap(total / count, round(count)) for total, count in self.gaps if count >= 1)
+            gaps, waits = (
+                tuple(Gap(total / count, round(count)) for total, count in kinds if count >= 1)
+                for kinds in (self.gaps, self.waits)
+            )
             growth = self.grown[0] / self.grown[1] if self.grown[1] else 0.0
             shared = self.shared[0] / self.shared[1] if self.shared[1] else 0.0
             outlived = self.outlived[0] / self.outlived[1] if self.outlived[1] else 0.0
-            self.habit = Habit(gaps, tuple(sorted(self.lengths.items())), growth, shared, outlived)
+            lengths, broken_off = tuple(sorted(self.lengths.items())), round(self.broken_off)
+            self.habit = Habit(gaps, lengths, growth, shared, outlived, waits, broken_off)
         return self.habit
 
 
@@ -183,6 +212,8 @@ class Habits:
                 continue
             if isinstance(event, ev.AnswerJudged):
                 self._answered(agent, event)
+            if isinstance(event, ev.ToolCallJudged | ev.RunFinished) and agent in self._agents:
+                self._agents[agent].waits_or_ends(session, event)
             if isinstance(event, ev.ModelCallStarted):
                 aside = bool(event.view)
                 if event.choice == "measured":

@@ -1,8 +1,9 @@
-"""Keep what idle sessions have at their provider's cache, where it costs less than writing it again: a read before its life is over.
+"""Keep what sessions have at their provider's cache while they are idle, or while their run waits for a person, where that costs
+less than writing it again: a read before its life is over.
 
 Such a read is a run like any other, in a session of its own: journaled, reserved on the same budgets, tried once, and only in time. It
 asks once more for the last request of the session (`RunStarted.refreshes`), for the shortest answer. How often, at most, is arithmetic
-(`context/life.py`). Only the process that drove the session's last run does so, and only while that run is its head.
+(`context/life.py`). Only the process that drove the session's last run does so, and only while that run is its head, or waits as it did.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from stanchion.journal.store import Started as StoreStarted
 log = logging.getLogger("stanchion.engine")
 
 MOST = 4_096
-"""Idle sessions that are kept at once. Of more, those that have been idle longest are let go."""
+"""Sessions that are kept at once. Of more, those that have been idle longest are let go."""
 LOST_MS = 60_000
 """So long after its deadline a refresh is not waited for any more."""
 AT_ONCE = 32
@@ -53,18 +54,32 @@ class _Idle(msgspec.Struct):
     """Tenant and session."""
     first: ev.RunStarted
     """Of a refresh, but for its names and its end."""
-    left: int
+    waits: bool
+    """Its run is not over: it waits for a person."""
+    most: int
+    """Refreshes, in this pause."""
     life_ms: int
     asked_ms: int
     """When the session asked last."""
     used_ms: int
     """When that was asked again last."""
+    made: int = 0
     run: str = ""
     """The refresh under way."""
 
+    @property
+    def left(self) -> int:
+        """How many more refreshes it may have."""
+        return self.most - self.made
+
+    @property
+    def refreshed_ms(self) -> int:
+        """When it was refreshed last; 0: it was not."""
+        return self.used_ms if self.used_ms > self.asked_ms else 0
+
 
 class Keeper:
-    """The idle sessions of one process."""
+    """The idle and the waiting sessions of one process."""
 
     def __init__(
         self,
@@ -99,32 +114,70 @@ class Keeper:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def refreshed_ms(self, tenant: str, session: str) -> int:
-        """Say when a session that goes on now was refreshed last, and let it go; 0: it was not."""
-        idle = self._idle.pop((tenant, session), None)
-        return idle.used_ms if idle is not None and idle.used_ms > idle.asked_ms else 0
+        """Say when a session that has its next run now was refreshed last, and let it go; 0: it was not."""
+        place = (tenant, session)
+        idle = self._idle.get(place)
+        if idle is None or idle.waits:  # the run would come behind another, whose prefix will be another
+            return 0
+        del self._idle[place]
+        return idle.refreshed_ms
+
+    def goes_on(self, state: State) -> int:
+        """Say when the last request of a run that waited for a person was refreshed since; 0: it was not."""
+        idle = self._idle.get((state.tenant, state.session))
+        return idle.refreshed_ms if idle is not None and idle.waits and idle.asked_ms == state.kept_ms else 0
+
+    def waits(self, state: State) -> None:
+        """Take a run that waits for a person."""
+        self._take(state)
 
     def ended(self, state: State) -> None:
         """Take a run's end: its session is idle now, or its refresh is done."""
         if state.refreshing:
             self._refreshed(state)
-            return
+        elif state.outcome == "cancelled":  # how often sessions go on is measured of those that nobody stopped
+            self._idle.pop((state.tenant, state.session), None)
+        elif not state.remembers:
+            self._take(state)
+
+    def forget(self, tenant: str, subject: str) -> None:
+        """Ask no more for what was erased: of a user, or of a session without one."""
+        for place, idle in list(self._idle.items()):
+            if place[0] == tenant and (idle.first.user or place[1]) == subject:
+                del self._idle[place]
+
+    def _take(self, state: State) -> None:
+        """Begin to keep what a session asked last, or go on with it, if no model was asked since."""
+        place = (state.tenant, state.session)
+        known, fresh = self._idle.pop(place, None), self._worth(state)
+        if known is not None and known.asked_ms != state.kept_ms:
+            known = None
+        if known is not None and fresh is not None:
+            fresh.used_ms, fresh.made, fresh.run = known.used_ms, known.made, known.run
+        if fresh is not None:
+            self._keep(fresh)
+
+    def _worth(self, state: State) -> _Idle | None:
+        """Say how a session's last request is to be kept; None: it is not."""
         agent = self._find_agent(state.agent)
-        if (
-            agent is None
-            or agent.digest != state.bundle
-            or state.dry_run
-            or state.remembers
-            or state.prompted != state.bundle
-        ):
-            return
+        if agent is None or agent.digest != state.bundle or state.dry_run or state.prompted != state.bundle:
+            return None
         route = agent.bundle.route(state.prompted_route) if state.prompted_route >= 0 else None
         rules = cache_rules(route.provider, route.model) if route is not None else None
         if route is None or rules is None or state.kept_by != f"{route.provider}:{route.model}":
-            return
-        left = refreshes(state, route, self._habits.of(state.agent))
-        if left:
-            place, lives_ms = (state.tenant, state.session), life_ms(rules, long=state.kept_long)
-            self._keep(_Idle(place, _refresh_of(state), left, lives_ms, state.kept_ms, state.kept_ms))
+            return None
+        most = refreshes(state, route, self._habits.of(state.agent))
+        if not most:
+            return None
+        return _Idle(
+            place=(state.tenant, state.session),
+            first=_refresh_of(state),
+            waits=not state.ended,
+            most=most,
+            life_ms=life_ms(rules, long=state.kept_long),
+            asked_ms=state.kept_ms,
+            used_ms=max(state.kept_ms, state.refreshed_ms),
+        )
 
     def _keep(self, idle: _Idle) -> None:
         self._idle.pop(idle.place, None)
@@ -144,9 +197,9 @@ class Keeper:
         if idle is None or idle.run != state.run:
             return
         idle.run = ""
-        idle.left -= 1
+        idle.made += 1
         if state.outcome != "done":
-            idle.left = 0
+            idle.most = idle.made
             return
         idle.used_ms = state.kept_ms
         if idle.left > 0:
@@ -169,28 +222,52 @@ class Keeper:
         return begun
 
     async def _refresh(self, idle: _Idle) -> str:
-        """Begin a refresh, if its session is still idle and there is time; give its run, or ""."""
+        """Begin a refresh, if its session still stands where it did and there is time; give its run, or ""."""
         until_ms = idle.used_ms + int(idle.life_ms * IN_TIME)
         agent = self._find_agent(idle.first.agent)
-        if agent is None or self._clock.now_ms() >= until_ms or not await self._is_head(idle):
-            self._idle.pop(idle.place, None)
+        if agent is None or self._clock.now_ms() >= until_ms or not await self._stands(idle):
+            self._let_go(idle)
+            return ""
+        if self._idle.get(idle.place) is not idle:  # it moved on just now
             return ""
         run = self._new_id("run_")
-        first = msgspec.structs.replace(idle.first, run=run, session=self._new_id("refresh_"), deadline_ms=until_ms)
+        first = msgspec.structs.replace(
+            idle.first,
+            run=run,
+            session=self._new_id("refresh_"),
+            deadline_ms=until_ms,
+            refreshed_ms=idle.refreshed_ms,
+        )
         idle.run = run
         self._under_way[run] = (idle.place, until_ms + LOST_MS)
         said = await self._begin(_start_of(first), first, agent)
         if said == StoreStarted(run):
             return run
         self._under_way.pop(run, None)
-        self._idle.pop(idle.place, None)
+        now = self._idle.get(idle.place)
+        if now is not None and now.run == run:
+            now.run = ""
+            self._let_go(now)
         return ""
 
-    async def _is_head(self, idle: _Idle) -> bool:
-        """Say whether nothing was said in a session since."""
-        row = await self._store.session(*idle.place)
+    def _let_go(self, idle: _Idle) -> None:
+        """Refresh a session no more. Of a run that goes on it is still to be known when it was."""
+        idle.most = idle.made
+        if not idle.waits and self._idle.get(idle.place) is idle:
+            del self._idle[idle.place]
+
+    async def _stands(self, idle: _Idle) -> bool:
+        """Say whether nothing was said in a session since, and nothing decided."""
         base = idle.first.refreshes
-        return row is not None and not row.live and row.head is not None and base is not None and row.head == base
+        if base is None:
+            return False
+        if not idle.waits:
+            session = await self._store.session(*idle.place)
+            return session is not None and not session.live and session.head == base
+        run = await self._store.run(idle.place[0], base.run)
+        if run is None or run.status != "waiting" or (run.seq, run.hash.hex()) != (base.seq, base.hash):
+            return False
+        return not 0 < run.wake_at_ms <= self._clock.now_ms()
 
     async def _run(self) -> None:
         while True:

@@ -16,6 +16,8 @@ from stanchion.journal.store import Store
 CACHED_BYTES = 64_000_000
 """Of ended runs that are kept, at most: their content, and `_STATE_BYTES` for each."""
 _STATE_BYTES = 4_000
+_Place = tuple[str, str, int]
+"""Tenant, run, and the seq of its last event."""
 
 
 class Loader:
@@ -23,7 +25,7 @@ class Loader:
 
     def __init__(self, store: Store, *, cached_bytes: int = CACHED_BYTES) -> None:
         self._store = store
-        self._left: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._left: OrderedDict[_Place, State] = OrderedDict()
         self._size = 0
         self._most = cached_bytes
 
@@ -35,13 +37,13 @@ class Loader:
         return fold(entries, await self.base(tenant, base_of(entries[0])))
 
     async def base(self, tenant: str, base: ev.Base | None) -> State:
-        """Fold what a run goes on from: its session up to the run before it."""
+        """Fold what a run goes on from: its session up to there, which may be in the midst of a run that is not over."""
         behind: list[list[ev.Entry]] = []
-        while base is not None and (tenant, base.run) not in self._left:
-            entries = list(await self._store.read(tenant, base.run))
+        while base is not None and (tenant, base.run, base.seq) not in self._left:
+            entries = list(await self._store.read(tenant, base.run, limit=base.seq))
             behind.append(entries)
             base = base_of(entries[0]) if entries else None
-        state = State() if base is None else self._left[tenant, base.run]
+        state = State() if base is None else self._left[tenant, base.run, base.seq]
         for entries in reversed(behind):
             state = carry(fold(entries, state))
         return state
@@ -50,7 +52,7 @@ class Loader:
         """Keep what a run that ended leaves to the next."""
         if _size(state) > self._most // 4:
             return
-        key = (state.tenant, state.run)
+        key = (state.tenant, state.run, state.seq)
         self._drop(key)
         self._left[key] = carry(state)
         self._size += _size(state)
@@ -62,7 +64,7 @@ class Loader:
         self._left.clear()
         self._size = 0
 
-    def _drop(self, key: tuple[str, str]) -> None:
+    def _drop(self, key: _Place) -> None:
         left = self._left.pop(key, None)
         if left is not None:
             self._size -= _size(left)

@@ -121,6 +121,10 @@ class Worker:
         """How the agents' sessions go."""
         self.ended: Callable[[State], None] | None = None
         """Told of each run that ended here, and what it left."""
+        self.waits: Callable[[State], None] | None = None
+        """Told of each run that was let go here because it waits for a person."""
+        self.refreshed_ms: Callable[[State], int] | None = None
+        """Says when the last request of such a run was refreshed since; 0: it was not."""
         self._store = store
         self._preparer = Preparer(
             store=store,
@@ -362,6 +366,8 @@ class Worker:
             state = await drive.run()
             if state.ended:
                 self._note_end(state)
+            elif state.asking and self.waits is not None:
+                self.waits(state)
             if drive.puzzled:
                 self._is_newer(tenant, run, "something in its inbox")
             again = drive.poked and not (state.ended or drive.puzzled)
@@ -408,6 +414,7 @@ class Worker:
 
     def _drives(self, slot: _Slot, drive: Drive) -> None:
         slot.drive = drive
+        drive.refreshed_ms = self.refreshed_ms
         if slot.held is not None:
             self.taking.drives(slot.held)
 

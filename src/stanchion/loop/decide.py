@@ -51,6 +51,8 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
     """Say what to write and what to do now."""
     if state.ended or state.parked:
         return NOTHING
+    if moment.refreshed_ms > state.refreshed_ms:  # (the next model call says so)
+        state = msgspec.structs.replace(state, refreshed_ms=moment.refreshed_ms)
     if lost := _lost(state, moment):
         return Decision(events=lost)
     if state.cancelled_by:

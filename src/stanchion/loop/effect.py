@@ -39,6 +39,8 @@ class Moment(msgspec.Struct, frozen=True):
     """What the run will have cost when it comes to its end, by past runs; None: it is not asked, or not known."""
     measured: tuple[Measured, ...] = ()
     """How models did at the types of the agent's steps: what a turn's model is chosen by."""
+    refreshed_ms: int = 0
+    """When the session's last request was refreshed, while the run waited for a person; 0: it was not."""
 
 
 class CallModel(msgspec.Struct, frozen=True):

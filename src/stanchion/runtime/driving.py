@@ -115,6 +115,7 @@ class Driving:
         self.watcher = Watcher(store, clock)
         self.rememberer = Rememberer(store, self.worker.start, loader, clock, agents.get, tuple(agents), new_id)
         self.worker.ended = self._ended
+        self.worker.waits, self.worker.refreshed_ms = self.keeper.waits, self.keeper.goes_on
 
     def _ended(self, state: State) -> None:
         self.keeper.ended(state)

@@ -311,4 +311,6 @@ class Runtime(Process):
         done = await self.store.destroy_key(tenant, subject)
         forgotten = await self.memory.forget(subject, tenant=tenant) if checked(subject, "subject") else None
         self._content_erased()
+        if self._driving is not None:
+            self._driving.keeper.forget(tenant, subject)
         return done or (forgotten is not None and bool(forgotten.versions or forgotten.journals))

@@ -242,7 +242,7 @@ class Process:
                 await self._driving.drain(grace_s)
 
     async def refresh_caches(self) -> list[str]:
-        """Begin now what refreshes are due of idle sessions; give their runs. A process that drives does so by itself."""
+        """Begin now what refreshes are due of sessions that are idle or wait for a person; give their runs. A process that drives does so by itself."""
         return await self._driving.keeper.look() if self._driving is not None else []
 
     async def look_at_budgets(self) -> int:
