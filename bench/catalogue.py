@@ -245,11 +245,11 @@ def reply(name: str, arguments: dict[str, Any]) -> Reply:
     return Reply(text="I see. ", calls=(ReplyCall(name=name, arguments=arguments),))
 
 
-async def billed(size: int, *, how: str, model: str, mark: bool = True) -> dict[str, Any]:
+async def billed(size: int, *, how: str, model: str, mark: bool = True, longer: int = 0) -> dict[str, Any]:
     """Run the task twice against the simulated provider: its first session, and one that finds the beginning in the cache.
 
     `how`: all tools are "shown"; they are "found"; or there are just those that are "needed", as if somebody knew them beforehand.
-    `mark`: what tools return is marked as written by others, as is the default.
+    `mark`: what tools return is marked as written by others, as is the default. `longer`: by how many tokens the identity is longer.
     """
     specs, _ = made(size)
     plays = script(specs, found=how == "found")
@@ -259,7 +259,7 @@ async def billed(size: int, *, how: str, model: str, mark: bool = True) -> dict[
     search = ToolSearch() if how == "found" else None
     agent = Agent(
         name="desk",
-        identity=IDENTITY,
+        identity=(IDENTITY + "x" * 4 * longer)[: len(IDENTITY) + 4 * longer],
         tools=[as_tool(spec) for spec in specs],
         search=search,
         model=Model(model, context_tokens=1_000_000),
@@ -318,6 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="Leave out the money of 5,000 tools.")
     parser.add_argument("--model", default="anthropic:claude-sonnet-4-6")
+    parser.add_argument("--longer", type=int, default=0, metavar="TOKENS", help="Make the identity longer, or shorter.")
     parser.add_argument("--json", metavar="FILE", help="Write the figures there as well.")
     given = parser.parse_args()
     rows: dict[str, Any] = {"search": [search_rows(size, QUESTIONS) for size in SIZES], "bill": []}
@@ -327,7 +328,7 @@ def main() -> None:
             print(f"      {form:<8}" + "  ".join(f"@{place} {part:6.1%}" for place, part in at.items()))
     for size in SIZES[:2] if given.quick else SIZES:
         for how in ("shown", "found", "needed"):
-            row = asyncio.run(billed(size, how=how, model=given.model))
+            row = asyncio.run(billed(size, how=how, model=given.model, longer=given.longer))
             rows["bill"].append(row)
             first, after = row["first"], row["next"]
             print(

@@ -14,9 +14,9 @@ EQUAL = 50_000
 _INTRO = """#### Many tools
 
 The task of *Catalogue* below: one run of 14 calls of 4 different tools, at 50, 500 and 5,000 tools with the same names, descriptions and
-schemas, the same results and the same calls. *Shown*: all tools in each request, cached for the short life. *Found*: by the library's own
-search at the client, which the model asks for each of the 4 tools. *Next*: another session within the cache's life, with another first
-text. *Needed*: ours with just the 4 tools, which is what a search can come to at best. Shown is what one session cost, in dollars.
+schemas (what of a schema the model is shown is each library's own), the same results and the same calls. *Shown*: all tools in each
+request, cached for the short life. *Found*: by the library's own search at the client, which the model asks for each of the 4 tools. *Next*: another session within the cache's life, with another first
+text. *Needed*: ours with just the 4 tools, as if somebody knew them beforehand. Shown is what one session cost, in dollars.
 
 - Stanchion is measured as it is by default: what tools return is marked as written by others, 20 tokens a result, and the prompt says
   what the marks mean. No peer does that; *unmarked* is ours without.
@@ -28,9 +28,13 @@ text. *Needed*: ours with just the 4 tools, which is what a search can come to a
   asked with. On Claude all definitions are sent with `defer_loading` and billed where they are referred to
   (`platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool`); on gpt-5.2 what was found is added to the list of tools,
   which voids what is kept. On gpt-5.6 it takes OpenAI's `tool_search` executed by the client, which is not simulated.
+- Ours leaves out of a schema what says nothing: `additionalProperties: false`, and null where a field may be left out
+  (`docs/how-to/many-tools.md`); a fifth of these tools' tokens.
+- Whether a request is a few tokens above or below the least that is kept (2,048 on Claude Sonnet 4.6, 1,024 at OpenAI) is worth up to a
+  tenth of a row where tools are found: fewer tokens can cost more. *Catalogue* says how ours hang on it.
 - The searches at the provider are not simulated and were not measured: LangGraph's `ProviderToolSearchMiddleware`, Pydantic AI's default,
-  `ToolSearchTool` of the OpenAI Agents SDK, which it has at OpenAI alone. *Needed* is about what they can come to at best; on Claude
-  nothing shorter than 2,048 tokens is kept, so that a longer request may cost less. Agno documents no search.
+  `ToolSearchTool` of the OpenAI Agents SDK, which it has at OpenAI alone. *Needed* is about what they can come to at best, were
+  nothing too short to be kept. Agno documents no search.
 - Agno with tools: `cache_tools` beside `cache_system_prompt`. The OpenAI Agents SDK on Claude marks system prompt and last message; the
   tools stand before them and are kept, too.
 

@@ -106,3 +106,18 @@ def test_who_has_no_tools_is_not_told_of_their_results() -> None:
     assert preamble(bundle(tool("look")), mark=True).system[-1].text == EXPLANATION
     bare = msgspec.structs.replace(bundle(), tools=())
     assert preamble(bare, mark=True) == preamble(bare, mark=False)
+
+
+def test_parameters_are_shown_without_what_says_nothing() -> None:
+    """The bundle keeps the whole schema, and what is weighed is what is shown: the bound is one of the request that is sent."""
+    note = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    schema = {"type": "object", "properties": {"note": note}, "additionalProperties": False}
+    said = {"type": "object", "properties": {"note": {"type": "string"}}}
+    agent = bundle(tool("look", parameters=schema))
+    strict = msgspec.structs.replace(agent, tools=tuple(msgspec.structs.replace(t, strict=True) for t in agent.tools))
+    assert preamble(agent).tools[0].parameters == said
+    assert preamble(strict).tools[0].parameters == agent.tools[0].parameters == schema
+    shown = preamble(agent)
+    assert shown == preamble(bundle(tool("look", parameters=said)))
+    request = assemble(State(messages=(Message("user", (Text("q", USER),)),)), agent, shown, agent.routes[0])
+    assert shown.bytes >= len(msgspec.json.encode((request.system, request.tools)))

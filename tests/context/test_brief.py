@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stanchion.context.assemble import preamble
 from stanchion.context.brief import BYTES_PER_TOKEN, asked, brief
 from stanchion.context.passages import CHARS, Shelf, passages, questions_in
 from stanchion.core.message import (
@@ -112,6 +113,17 @@ def test_the_last_of_what_was_said_is_there_unasked() -> None:
     request = made(*talk, user("And since when?"), tokens=600)
     assert "assistant: P39 is in hall 39." in whole(request)
     assert "Tell me of parcel P39." in whole(request)
+
+
+def test_a_tool_is_shown_as_it_is_in_the_conversation() -> None:
+    """Without what says nothing of its parameters."""
+    note = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    look = tool("look", parameters={"type": "object", "properties": {"note": note}, "additionalProperties": False})
+    agent = bundle(look)
+    request = brief(State(messages=(user("Look."),)), agent, Rung(0, 1_000, "", ("look",)), agent.routes[0])
+    assert request is not None
+    assert request.tools == preamble(agent).tools[:1]
+    assert request.tools[0].parameters == {"type": "object", "properties": {"note": {"type": "string"}}}
 
 
 def test_a_step_goes_whole_or_as_text() -> None:

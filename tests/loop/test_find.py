@@ -20,6 +20,7 @@ from stanchion.core.policy import Bound, Destination, Grant, GuardRules
 from stanchion.core.quarantine import Extracted, Value
 from stanchion.core.routing import RouteTable, Rung
 from stanchion.loop.find import LABEL
+from stanchion.toolbox.builtin import built_in
 from tests.loop.play import Done, Doubt, Play, Said, Say, bundle, call, decided, flat, tool, truthful
 from tests.loop.random_runs import LOOP, TOOLS, crashes, fates, scripts
 from tests.loop.test_random_runs import erratic
@@ -87,13 +88,20 @@ def test_what_is_found_stands_at_the_tail_as_the_developer_s_words() -> None:
     lines = texts(played)[0].split("\n")
     assert lines[:2] == [disclosure(CANCEL), disclosure(HOTEL)]
     assert msgspec.json.decode(lines[0])["parameters"] == ID
-    assert lines[2:] == [
-        "Call one with call_tool: its name, and arguments that fit its parameters.",
-        "Less near, or no room: move_booking. Search for a name to see it.",
-    ]
+    assert lines[2:] == ["More, found by name: move_booking."]
     assert [(e.action, e.rule, e.tool) for e in played.events(ev.ToolCallJudged)] == [("allow", "built_in", FIND_TOOLS)]
     assert played.attempts == []
     assert Label("developer", FIND_TOOLS, trust="trusted") == LABEL
+
+
+def test_how_a_found_tool_is_called_is_said_in_the_list_alone() -> None:
+    """It stands in each request as it is; in an answer it would be paid for with each search, in each turn behind."""
+    listed = {one.spec.name: one.spec for one in built_in(freeze=False, quarantine=False, search=True).values()}
+    assert f"call them with {CALL_TOOL}" in listed[FIND_TOOLS].description
+    assert FIND_TOOLS in listed[CALL_TOOL].description
+    assert set(listed[CALL_TOOL].parameters["properties"]) == {"name", "arguments"}
+    played = play(finds("cancel a flight"), finds("travel/air"), finds("cancel_hotel"), finds("cancel a flight"))
+    assert not any(CALL_TOOL in text for text in texts(played))
 
 
 def test_each_request_begins_with_the_one_before() -> None:
@@ -161,7 +169,7 @@ def test_an_answer_keeps_its_room() -> None:
     first, *rest = texts(play(finds("report_0"), finds("make a report"), of=of))
     assert first.split("\n")[0] == disclosure(long[0])
     assert sum(len(line) for line in rest[0].split("\n") if line.startswith("{")) <= 2_500
-    assert "Less near, or no room: " in rest[0]
+    assert "More, found by name: " in rest[0]
     listed = made(*(msgspec.structs.replace(spec, group="g") for spec in long), search=of.search or ToolSearch())
     assert len(texts(play(finds("g"), of=listed))[0]) < 2_700
 
@@ -416,5 +424,5 @@ def test_a_tool_that_is_far_behind_the_best_is_named_only() -> None:
     (answer,) = texts(play(finds("cancel a booked flight"), of=of))
     assert answer.startswith(disclosure(CANCEL))
     assert disclosure(HOTEL) not in answer
-    assert HOTEL.name in answer.partition("Less near, or no room: ")[2]
+    assert HOTEL.name in answer.partition("More, found by name: ")[2]
     assert disclosure(HOTEL) in texts(play(finds(HOTEL.name), of=of))[0]

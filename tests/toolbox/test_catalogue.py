@@ -54,7 +54,7 @@ def test_a_tool_that_comes_or_goes_changes_no_byte_of_the_list() -> None:
     one = bundled(agent())
     other = bundled(agent(made("a"), made("d", "x/w"), made("e", "z")))
     assert msgspec.json.encode(one.shown) == msgspec.json.encode(other.shown)
-    assert "Groups, of which the name alone gives a list: x, z." in one.by_name[FIND_TOOLS].description
+    assert "Groups, to be listed by name: x, z." in one.by_name[FIND_TOOLS].description
     assert "Groups" not in bundled(agent(made("a"), made("b"))).by_name[FIND_TOOLS].description
     many = bundled(agent(made("a"), *(made(f"t{n}", f"group-number-{n:03}") for n in range(100))))
     assert many.by_name[FIND_TOOLS].description.endswith("group-number-032, ...")

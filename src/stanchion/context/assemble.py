@@ -33,6 +33,7 @@ from stanchion.core.message import (
 from stanchion.core.quarantine import EXPLANATION as QUARANTINED
 from stanchion.core.skill import index
 from stanchion.core.state import State
+from stanchion.core.terse import shown_parameters
 
 WIRE_TOKENS = 2_000
 """What a provider may add to a request that is not in its bytes: the hidden prompt of tool use, framing."""
@@ -76,7 +77,7 @@ def preamble(bundle: Bundle, *, mark: bool = False) -> Preamble:
         system = (*system, Text(EXPLANATION, RUNTIME))
     if bundle.guard.quarantine:
         system = (*system, Text(QUARANTINED, RUNTIME))
-    tools = tuple(ToolSchema(t.name, t.description, t.parameters, t.strict) for t in bundle.shown)
+    tools = tuple(ToolSchema(t.name, t.description, shown_parameters(t), t.strict) for t in bundle.shown)
     encoded = msgspec.json.encode((system, tools, bundle.output), order="deterministic")
     return Preamble(system, tools, hashlib.sha256(encoded).digest(), len(encoded))
 

@@ -38,6 +38,7 @@ from stanchion.core.message import (
 )
 from stanchion.core.routing import ESCALATE, Rung
 from stanchion.core.state import State
+from stanchion.core.terse import shown_parameters
 
 BYTES_PER_TOKEN = 4
 TEXT_BYTES = 8
@@ -104,7 +105,7 @@ def brief(state: State, bundle: Bundle, rung: Rung, route: Route) -> ModelReques
     if any(isinstance(part, Media) for part in _parts((*found.since, Message("user", found.parts)))):
         return None
     tools = tuple(
-        ToolSchema(spec.name, spec.description, spec.parameters, spec.strict)
+        ToolSchema(spec.name, spec.description, shown_parameters(spec), spec.strict)
         for spec in bundle.tools
         if spec.name in rung.tools
     )

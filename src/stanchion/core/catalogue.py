@@ -16,6 +16,7 @@ import msgspec
 from stanchion.core.bm25 import Document, Index
 from stanchion.core.bundle import BUILT_IN, Bundle, ToolSpec
 from stanchion.core.deeds import weighed
+from stanchion.core.terse import shown_parameters
 
 NAME, GROUP, DESCRIPTION, PARAMETER, DETAIL = 4.0, 2.0, 1.0, 0.5, 0.25
 """What a term counts for in each field of a tool. `DETAIL`: descriptions of parameters and the values that they may have."""
@@ -131,7 +132,7 @@ def _detail(field: object) -> str:
 
 def disclosure(spec: ToolSpec) -> str:
     """What the model reads of a tool that it finds: one line of JSON, as a list of tools would say it."""
-    return _encode({"name": spec.name, "description": spec.description, "parameters": spec.parameters}).decode()
+    return _encode({"name": spec.name, "description": spec.description, "parameters": shown_parameters(spec)}).decode()
 
 
 def line(spec: ToolSpec) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from stanchion.core.bundle import CALL_TOOL, FIND_TOOLS, ToolSearch, ToolSpec
+from stanchion.core.bundle import FIND_TOOLS, ToolSearch, ToolSpec
 from stanchion.core.catalogue import Catalogue, disclosure, line
 from stanchion.core.message import RUNTIME, Label, ToolResult
 from stanchion.core.state import Call, State
@@ -125,12 +125,10 @@ def _before_in_step(state: State, call: Call, view: View) -> Iterator[str]:
 
 def _text(told: _Told) -> str:
     lines = [disclosure(spec) for spec in told.whole]
-    if told.whole:
-        lines.append(f"Call one with {CALL_TOOL}: its name, and arguments that fit its parameters.")
     if told.standing:
         lines.append(f"You have these before you already: {', '.join(told.standing)}.")
     if told.more:
-        lines.append(f"Less near, or no room: {', '.join(told.more)}. Search for a name to see it.")
+        lines.append(f"More, found by name: {', '.join(told.more)}.")
     return "\n".join(lines)
 
 

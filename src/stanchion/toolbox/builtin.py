@@ -146,11 +146,8 @@ def _find_tools(groups: Sequence[str]) -> BuiltIn:
     said = ", ".join(sorted(widest))
     if len(said) > _GROUPS_CHARS:
         said = said[: said.rindex(",", 0, _GROUPS_CHARS)] + ", .."
-    described = (
-        f"Find tools by what they do: you have more than those that you are listed. Gives the best with their parameters; call one "
-        f"with {CALL_TOOL}. Look here before you say that you cannot do something."
-    )
-    described += f" Groups, of which the name alone gives a list: {said}." if said else ""
+    described = f"Find tools that you have and are not listed; call them with {CALL_TOOL}. Look here before you say that you cannot do something."
+    described += f" Groups, to be listed by name: {said}." if said else ""
     return BuiltIn(ToolSpec(FIND_TOOLS, described, arguments.schema, "read"), arguments)
 
 
