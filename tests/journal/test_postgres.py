@@ -15,6 +15,7 @@ from stanchion.core.errors import CommitUnknown, ConfigError, InputError, Journa
 from stanchion.journal.postgres import PostgresStore, lane
 from stanchion.journal.postgres.address import connect, parse
 from stanchion.journal.postgres.errors import translate
+from stanchion.journal.postgres.line import Line
 from stanchion.journal.record import verify
 from stanchion.journal.store import Change, Reserve, Settle, Started
 from stanchion.testing.postgres import PostgresServer
@@ -375,6 +376,43 @@ async def test_a_restarted_database_is_waited_for(monkeypatch: pytest.MonkeyPatc
                 await store.key_for(TENANT, "bob")
             await asyncio.to_thread(server.start)
             assert await store.key_for(TENANT, "ann") == key
+
+
+class Dying:
+    """A connection that is lost at its n-th use."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.ended = False
+
+    async def _use(self, *_: object, **__: object) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise asyncpg.ConnectionDoesNotExistError("the database went away")
+        return 0
+
+    execute = add_listener = fetch = fetchval = _use
+
+    def terminate(self) -> None:
+        self.ended = True
+
+
+async def test_a_connection_that_is_lost_while_it_is_set_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is nobody's yet, and would hold a place at the server until it is collected."""
+    dying = Dying(0)
+
+    async def asked(*_: object, **__: object) -> Dying:
+        return dying
+
+    monkeypatch.setattr(asyncpg, "connect", asked)
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await connect(parse("postgresql://nobody@localhost/x"), role="writer")
+    assert dying.ended
+    for left in range(4):  # three channels, and the clock
+        dying = Dying(left)
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+            await Line("stanchion x", asked).open()  # type: ignore[arg-type]
+        assert dying.ended, left
 
 
 # --- what a write may be --------------------------------------------------------------------------------------------------

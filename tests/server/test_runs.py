@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from stanchion.runtime import RunView, Started
-from stanchion.server.answers import RunModel, StartedModel, UsageModel, WaitingModel
+from stanchion.server.answers.people import WaitingModel
+from stanchion.server.answers.runs import RunModel, StartedModel, UsageModel
 from tests.server.serving import HeldModel, agent, refunder, served
 
 

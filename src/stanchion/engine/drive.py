@@ -265,12 +265,7 @@ class Drive:
         while True:
             tickets = self._tickets
             self._apply_policies(stage)
-            habit = self._habits.of(self._agent.bundle.agent)
-            now_ms, forecast = self._clock.now_ms(), self._forecast()
-            measured = self._habits.measured(self._agent.bundle)
-            held = (tickets.blocked, tickets.model_blocked, tickets.down)
-            refreshed_ms = self.refreshed_ms(self.state) if self.refreshed_ms is not None else 0
-            moment = Moment(now_ms, self._epoch, *held, habit, forecast, measured, refreshed_ms)
+            moment = self._moment()
             decision = decide(self.state, self._view, moment)
             acts = [effect for effect in decision.effects if not isinstance(effect, Abort)]
             self._held_back = self.draining and bool(acts or tickets)
@@ -287,6 +282,21 @@ class Drive:
                 stage.reserving = self._mark(stage)
             self._stage(stage, decision.events)
             stage.effects += acts
+
+    def _moment(self) -> Moment:
+        """Gather what a decision is made by, beside state and view."""
+        tickets, agent = self._tickets, self._agent.bundle
+        return Moment(
+            now_ms=self._clock.now_ms(),
+            epoch=self._epoch,
+            blocked=tickets.blocked,
+            model_blocked=tickets.model_blocked,
+            down=tickets.down,
+            habit=self._habits.of(agent.agent),
+            forecast=self._forecast(),
+            measured=self._habits.measured(agent),
+            refreshed_ms=self.refreshed_ms(self.state) if self.refreshed_ms is not None else 0,
+        )
 
     async def _learn(self) -> None:
         """Learn what past runs tell of this one, where it is stopped by that. Without it, it goes on."""

@@ -3,6 +3,7 @@
 from stanchion.broker.delegation import Redirect
 from stanchion.engine.deliver import WebhookSettings
 from stanchion.engine.live import LiveDelta
+from stanchion.journal.store import Ledger, RunRow, SessionRow
 from stanchion.runtime.capabilities import Reviewer
 from stanchion.runtime.desks.connecting import ConnectedView, ConnectionView
 from stanchion.runtime.desks.keys import reviewer_of
@@ -46,15 +47,18 @@ __all__ = [
     "ForecastView",
     "Forgotten",
     "GrantView",
+    "Ledger",
     "LiveDelta",
     "Precedent",
     "Redirect",
     "RememberedView",
     "Reviewer",
+    "RunRow",
     "RunView",
     "Runtime",
     "ScheduleView",
     "Selection",
+    "SessionRow",
     "Started",
     "VerifiedRun",
     "Waiting",

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from stanchion.runtime import Runtime
 from stanchion.server import delivery, failure
-from stanchion.server.answers import ErrorBody
+from stanchion.server.answers.common import ErrorBody
 from stanchion.server.body import REFERENCE
 from stanchion.server.edge import Edge
 from stanchion.server.guard import Guard

@@ -74,8 +74,12 @@ async def connect(
         command_timeout=COMMAND_TIMEOUT_S,
         server_settings=server_settings(address, role) | (settings or {}),
     )
-    if durable:
-        await harden(connection)
+    try:
+        if durable:
+            await harden(connection)
+    except BaseException:  # (a database that goes away, or whoever waits for it)
+        connection.terminate()
+        raise
     return connection
 
 

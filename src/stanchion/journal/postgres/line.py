@@ -90,7 +90,11 @@ class Line:
     async def open(self) -> None:
         """Begin to listen. Raises what asyncpg raises."""
         connection = await self._listening()
-        await self._say(connection, [])
+        try:
+            await self._say(connection, [])
+        except BaseException:
+            connection.terminate()
+            raise
         self._task = asyncio.create_task(self._run(connection), name="stanchion-line")
 
     def listen(self, heard: Heard) -> None:
@@ -130,9 +134,13 @@ class Line:
 
     async def _listening(self) -> Connection:
         connection = await self._connect()
-        await connection.add_listener(self._channel, self._on_ring)
-        for channel in (self._to_all, _channel_of(self.name)):
-            await connection.add_listener(channel, self._on_letter)
+        try:
+            await connection.add_listener(self._channel, self._on_ring)
+            for channel in (self._to_all, _channel_of(self.name)):
+                await connection.add_listener(channel, self._on_letter)
+        except BaseException:
+            connection.terminate()
+            raise
         self._up.set()
         return connection
 

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from stanchion.agent import Agent
 from stanchion.core.errors import NotFound, Unauthorized
 from stanchion.core.money import format_usd
-from stanchion.runtime.facade import Ledger
-from stanchion.server.answers import AgentsModel, LedgerModel, LedgersModel
+from stanchion.runtime import Ledger
+from stanchion.server.answers.operating import AgentsModel, LedgerModel, LedgersModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply
 from stanchion.server.models import SetBudget

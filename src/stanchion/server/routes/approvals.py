@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stanchion.runtime import Approval, Decision
-from stanchion.server.answers import AcceptedModel, ApprovalPage, GrantsModel, RevokedModel
+from stanchion.server.answers.common import AcceptedModel
+from stanchion.server.answers.people import ApprovalPage, GrantsModel, RevokedModel
 from stanchion.server.body import REFERENCE, Given, check, check_type, digest_of, parse, read_body
 from stanchion.server.edge import CallerOf, EdgeOf, TenantOf, reply
 from stanchion.server.models import ApprovalsQuery, Decide, DecideAll

@@ -9,7 +9,7 @@ from fastapi import Query as QueryOf
 from starlette.responses import Response
 
 from stanchion.runtime import CostQuestion, ForecastQuestion
-from stanchion.server.answers import ForecastModel
+from stanchion.server.answers.runs import ForecastModel
 from stanchion.server.costs import CostsModel, CostsQuery, ForecastQuery
 from stanchion.server.edge import EdgeOf, TenantOf, reply
 

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from stanchion.core.errors import Conflict
 from stanchion.runtime.operating.letters import Letter
-from stanchion.server.answers import AcceptedModel, LetterModel, LetterPage, ReplayedModel
+from stanchion.server.answers.common import AcceptedModel
+from stanchion.server.answers.letters import LetterModel, LetterPage, ReplayedModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import EdgeOf, TenantOf, reply
 from stanchion.server.models import Cancel, LettersQuery, Replay, Revive

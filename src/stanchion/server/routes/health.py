@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from stanchion.core.errors import StanchionError
-from stanchion.server.answers import ErrorBody, HealthModel, ReadyModel
+from stanchion.server.answers.common import ErrorBody, HealthModel, ReadyModel
 from stanchion.server.edge import EdgeOf, reply
 from stanchion.server.failure import failure, log_fault
 

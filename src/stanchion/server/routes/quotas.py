@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from stanchion.core.errors import NotFound, Unauthorized
 from stanchion.runtime.desks.quotas import Quota, quota_json, quotas_json
-from stanchion.server.answers import DroppedModel, QuotaModel, QuotasModel
+from stanchion.server.answers.operating import DroppedModel, QuotaModel, QuotasModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply
 from stanchion.server.models import SetQuota

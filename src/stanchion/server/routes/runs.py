@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from stanchion.core.errors import InputError, NotFound
 from stanchion.core.money import format_usd
-from stanchion.runtime import entry_json
-from stanchion.runtime.facade import RunRow
-from stanchion.server.answers import AcceptedModel, EventPage, ExplanationModel, RunModel, RunPage
+from stanchion.runtime import RunRow, entry_json
+from stanchion.server.answers.common import AcceptedModel
+from stanchion.server.answers.people import ExplanationModel
+from stanchion.server.answers.runs import EventPage, RunModel, RunPage
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply, reply_bytes
 from stanchion.server.models import MAX_SEQ, Cancel, EventsQuery, Revive, RunsQuery, Say, said

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path
 from fastapi import Query as QueryOf
 from starlette.responses import Response
 
-from stanchion.runtime.facade import SessionRow
-from stanchion.server.answers import MessagesModel, SessionItem, SessionPage
+from stanchion.runtime import SessionRow
+from stanchion.server.answers.runs import MessagesModel, SessionItem, SessionPage
 from stanchion.server.edge import EdgeOf, TenantOf, reply
 from stanchion.server.models import PageQuery
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from stanchion.core.errors import Unauthorized
 from stanchion.runtime.desks.sharing import Share, WorkerRow
-from stanchion.server.answers import ShareModel, SharesModel, WorkersModel
+from stanchion.server.answers.operating import ShareModel, SharesModel, WorkersModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import EdgeOf, TenantOf, reply
 from stanchion.server.models import SetShare

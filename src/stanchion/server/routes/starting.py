@@ -13,7 +13,7 @@ from starlette.responses import Response
 from stanchion.agent import Limits
 from stanchion.core.errors import InputError, StanchionError
 from stanchion.runtime import Callback, RunView, Started
-from stanchion.server.answers import RunModel, StartedModel
+from stanchion.server.answers.runs import RunModel, StartedModel
 from stanchion.server.body import Given, described, json_body
 from stanchion.server.edge import Edge, EdgeOf, TenantOf, reply
 from stanchion.server.models import LimitsBody, StartRun, said
