@@ -83,12 +83,12 @@ def test_the_list_has_what_is_shown_and_what_is_built_in() -> None:
 
 def test_what_is_found_stands_at_the_tail_as_the_developer_s_words() -> None:
     """The best two, whole, with what is less near by name; the verdict is an event as for any call."""
-    played = play(finds("cancel a flight"))
+    played = play(finds("cancel a booking"))
     assert played.results == [ToolResult("c", FIND_TOOLS, texts(played)[0], LABEL)]
     lines = texts(played)[0].split("\n")
     assert lines[:2] == [disclosure(CANCEL), disclosure(HOTEL)]
     assert msgspec.json.decode(lines[0])["parameters"] == ID
-    assert lines[2:] == ["More, found by name: move_booking."]
+    assert lines[2:] == ["More, found by name: look_up_booking, move_booking."]
     assert [(e.action, e.rule, e.tool) for e in played.events(ev.ToolCallJudged)] == [("allow", "built_in", FIND_TOOLS)]
     assert played.attempts == []
     assert Label("developer", FIND_TOOLS, trust="trusted") == LABEL
@@ -116,9 +116,9 @@ def test_each_request_begins_with_the_one_before() -> None:
 
 def test_what_stands_above_or_in_the_list_is_named_and_not_said_again() -> None:
     """In the next turn, in the session's next run, and twice in one step."""
-    first = play(finds("cancel a flight"), finds("cancel a flight"))
+    first = play(finds("cancel a booking"), finds("cancel a booking"))
     again = play(finds("look up a booking, cancel_booking"), base=first)
-    twice = play([finds("cancel a flight", "a"), finds("cancel a flight", "b")])
+    twice = play([finds("cancel a booking", "a"), finds("cancel a booking", "b")])
     assert texts(first)[1].startswith("You have these before you already: cancel_booking, cancel_hotel.\n")
     assert "already: cancel_booking, look_up_booking." in texts(again)[-1]
     assert texts(twice)[1] == texts(first)[1]

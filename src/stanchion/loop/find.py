@@ -18,7 +18,7 @@ from stanchion.guard.grant import speaks_of
 from stanchion.loop.effect import View
 
 LABEL = Label("developer", FIND_TOOLS, trust="trusted")
-NEAR = 0.6
+NEAR = 0.75
 """A tool that is described less well than this part of the best one is named and not shown: the model pays for it in each turn behind."""
 _GROUPS = 20
 """How many groups are named where nothing was found."""
