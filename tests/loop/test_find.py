@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import CALL_TOOL, EXTRACT, FIND_TOOLS, ApprovalRule, Bundle, Caps, ToolSearch
-from stanchion.core.catalogue import disclosure
+from stanchion.core.catalogue import Catalogue, disclosure
 from stanchion.core.dispatch import unwrapped
 from stanchion.core.message import RUNTIME, Label, Message, ToolCall, ToolResult
 from stanchion.core.policy import Bound, Destination, Grant, GuardRules
 from stanchion.core.quarantine import Extracted, Value
 from stanchion.core.routing import RouteTable, Rung
-from stanchion.loop.find import LABEL
+from stanchion.loop.find import LABEL, LEAST, NEAR
 from stanchion.toolbox.builtin import built_in
 from tests.loop.play import Done, Doubt, Play, Said, Say, bundle, call, decided, flat, tool, truthful
 from tests.loop.random_runs import LOOP, TOOLS, crashes, fates, scripts
@@ -102,6 +102,15 @@ def test_how_a_found_tool_is_called_is_said_in_the_list_alone() -> None:
     assert set(listed[CALL_TOOL].parameters["properties"]) == {"name", "arguments"}
     played = play(finds("cancel a flight"), finds("travel/air"), finds("cancel_hotel"), finds("cancel a flight"))
     assert not any(CALL_TOOL in text for text in texts(played))
+
+
+def test_what_the_model_has_read_does_not_hide_the_next_best() -> None:
+    """Described best is a tool of the list; what it looks for is shown all the same, if it is described half as well."""
+    asked = "look up a booking to cancel a flight"
+    assert texts(play(finds(asked)))[0].startswith(disclosure(CANCEL))
+    near = {spec.name: near for spec, near in Catalogue(made()).ranked(asked)}
+    assert LEAST < near["cancel_booking"] < NEAR * near["look_up_booking"]
+    assert "move_booking" in texts(play(finds("look up a booking")))[0].split("More, found by name: ")[1]
 
 
 def test_each_request_begins_with_the_one_before() -> None:

@@ -19,7 +19,10 @@ from stanchion.loop.effect import View
 
 LABEL = Label("developer", FIND_TOOLS, trust="trusted")
 NEAR = 0.75
-"""A tool that is described less well than this part of the best one is named and not shown: the model pays for it in each turn behind."""
+"""A tool that is described less well than this part of the best one that the model has not read yet is named and not shown: it pays for it in each
+turn behind."""
+LEAST = 0.5
+""".. and so is one that is described less well than this part of the best of all, which the model may have before it."""
 _GROUPS = 20
 """How many groups are named where nothing was found."""
 _LISTED = 40
@@ -65,19 +68,21 @@ class _Search:
         whole: list[ToolSpec] = []
         standing: list[str] = []
         more: list[str] = []
-        room = self.rules.max_chars
+        room, best = self.rules.max_chars, 0.0
         for spec, near in self.catalogue.ranked(query):
             if not self.may(spec):
                 continue
             text = disclosure(spec)
+            stands = spec.name in self._shown or text in self.said
             taken = len(whole) + len(standing)
-            if taken >= self.rules.results or (taken and near < NEAR) or (whole and len(text) > room):
+            far = near < (NEAR if stands else max(NEAR * best, LEAST))
+            if taken >= self.rules.results or (taken and far) or (whole and len(text) > room):
                 more.append(spec.name)
-            elif spec.name in self._shown or text in self.said:
+            elif stands:
                 standing.append(spec.name)
             else:
                 whole.append(spec)
-                room -= len(text)
+                best, room = best or near, room - len(text)
             if len(more) >= self.rules.results:
                 break
         self.said |= {disclosure(spec) for spec in whole}
