@@ -11,7 +11,7 @@ import pytest
 from stanchion import Breaker, ConfigError, Model, Runtime, price_usd
 from stanchion.core import event as ev
 from stanchion.core.bundle import RetryPolicy, Timeouts
-from stanchion.core.errors import ModelError
+from stanchion.core.errors import JournalError, ModelError
 from stanchion.core.message import MODEL, ModelRequest, ModelResponse, Text, Usage
 from stanchion.engine import breaker
 from stanchion.engine.breaker import Breakers
@@ -203,6 +203,26 @@ async def test_who_tries_and_never_answers_is_not_waited_for_by_all(clock: Clock
     assert known.is_down(*ACCOUNT, "r2")
     clock.ahead_s += breaker.TRIES_FOR_S + 1
     assert not known.is_down(*ACCOUNT, "r2")
+
+
+async def test_a_dead_database_takes_no_answer_with_it(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """A worker that cannot tell the others leaves the model alone by itself; one that cannot close it tries again."""
+    store = MemoryStore()
+    known, often = Breakers(store.quotas, "a"), Breaker(failures=2, open_s=30)
+
+    async def dead(*_: object) -> None:
+        raise JournalError("the database is away")
+
+    monkeypatch.setattr(store.quotas, "trip", dead)
+    monkeypatch.setattr(store.quotas, "mend", dead)
+    for run in ("r1", "r2"):
+        await known.model_told(*ACCOUNT, often, run, "connect")
+    assert known.is_down(*ACCOUNT, "r3")
+    clock.ahead_s += 31
+    known.tries(*ACCOUNT, "r3")
+    await known.model_told(*ACCOUNT, often, "r3", "")
+    assert known.any_open
+    assert not known.is_down(*ACCOUNT, "r4")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,6 @@ class Performer:
             client = self._agent.clients[effect.route]
             response = await client.call(effect.request, timeouts=timeouts, on_deltas=on_deltas)
             self._live.delta(self._tenant, self._run, effect.turn, effect.attempt, redactor.end())
-            await self._noted(effect.route)
         except ModelError as error:
             await self._told_off(effect.route, ticket, error)
             return [self._model_failed(effect, route, error)]
@@ -123,6 +122,7 @@ class Performer:
             return [self._model_failed(effect, route, broken)]
         if ticket is not None and self._gate is not None:
             self._gate.close(ticket, response.usage)
+        await self._noted(effect.route)
         billed = effect.reserved if response.usage is None else cost(route.price, response.usage)
         finished = ev.ModelCallFinished(
             turn=effect.turn,
@@ -150,13 +150,13 @@ class Performer:
         gate = self._gate
         if gate is None:
             return
-        await self._noted(route, error.code)
         if ticket is not None:
             used = Usage() if _is_unbilled(error) else error.usage
             gate.close(ticket, used, unsent=not error.sent)
         if error.code == "rate_limited" and error.retry_after_s:
             model = self._agent.bundle.route(route).model
             await gate.pause(self._agent.account(route), model, min(error.retry_after_s, MAX_PAUSE_S))
+        await self._noted(route, error.code)  # (it may wait for the store, and what was given back is not to)
 
     async def _noted(self, route: int, code: str = "") -> None:
         """Tell the model's breaker how a call went."""
