@@ -15,7 +15,7 @@ from tools import IDENTITY, MAX_OUTPUT_TOKENS, MODEL, look_up, pay_back, write_n
 
 from stanchion import Agent, Limits, Model, Runtime, tool
 from stanchion.core.bundle import LoopRules
-from stanchion.core.event import Entry
+from stanchion.core.event import Entry, ModelCallFinished, ModelCallStarted
 from stanchion.core.message import Text
 
 
@@ -66,9 +66,18 @@ class Stanchion(Subject):
     async def run(self, name: str, on_text: OnText) -> None:
         """Start it under its name as the idempotency key, and follow it."""
         started = await self.runtime.start("support", self.spec["prompt"].format(name), idempotency_key=name)
+        had = 0
         async for seen in self.runtime.tail(started.run):
             if not isinstance(seen, Entry):
-                on_text(seen.text) if seen.kind == "text" else None
+                if seen.kind == "text":
+                    on_text(seen.text)
+                    had += len(seen.text)
+            elif isinstance(seen.event, ModelCallFinished):
+                whole = "".join(part.text for part in seen.event.parts if isinstance(part, Text))
+                if whole[had:]:  # what was said before anybody looked comes with the finished call
+                    on_text(whole[had:])
+            elif isinstance(seen.event, ModelCallStarted):
+                had = 0
         view = await self.runtime.view(started.run)
         if view.outcome != "done":
             raise RuntimeError(f"{view.outcome}: {view.reason}")
