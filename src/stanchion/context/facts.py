@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from stanchion.context.history import Said, joined, said, shortened
+from stanchion.context.wording import DEMAND, sentences, values
 from stanchion.core.block import marked
 from stanchion.core.bundle import BUILT_IN, Bundle, CompactionRules
 from stanchion.core.conversation import history
@@ -37,20 +38,6 @@ VALUES = 64
 """Values that one path finds in one result, and one pattern in one text."""
 BYTES = 4
 """Characters of a token, for bounds that are no bounds of money."""
-_DEMANDS = re.compile(
-    r"\b(?:must|never|always|only|don'?t|do not|not (?:more|less|before|after|until|unless)|no (?:more|less) than|at (?:most|least|the latest)"
-    r"|under|below|above|maximum|minimum|limit|budget|deadline|without|except|unless|prefer|instead|make sure|remember|keep in mind|important)\b",
-    re.IGNORECASE,
-)
-_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?=\S)[^.!?\n]*)*[.!?]*")
-_VALUE = re.compile(
-    r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"  # addresses
-    r"|[$€£¥]\s?\d[\d,]*(?:\.\d+)?|\b\d[\d,]*(?:\.\d+)?\s?(?:USD|EUR|GBP|CHF|JPY|dollars|euros|%)"  # amounts
-    r"|\b\d{4}-\d{2}-\d{2}(?:T[\d:.Z+-]+)?\b|\b\d{1,2}[./]\d{1,2}[./]\d{2,4}\b"  # dates
-    r"|\b(?:\d{1,2}(?:st|nd|rd|th)?\s+)?(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-    r"(?:\s+\d{1,2}(?:st|nd|rd|th)?)?(?:,?\s+\d{4})?\b"
-    r"|(?<![\w-])(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*(?![\w-])"  # ids: letters and digits that hang together
-)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -251,15 +238,14 @@ def _effect(one: Said) -> Line:
 
 def _of_user(one: Said) -> Iterator[Line]:
     """Take out of what a user said what they demand, and the values in the rest."""
-    values: list[str] = []
-    for sentence in _SENTENCE.findall(one.text):
-        plain = " ".join(sentence.split())
-        if _DEMANDS.search(plain) and len(plain) <= 2 * VALUE:
-            yield Line(one.turn, plain, _DEMANDED)
+    named: list[str] = []
+    for sentence in sentences(one.text):
+        if DEMAND.search(sentence) and len(sentence) <= 2 * VALUE:
+            yield Line(one.turn, sentence, _DEMANDED)
         else:
-            values += _VALUE.findall(plain)
-    if values:
-        yield Line(one.turn, ", ".join(dict.fromkeys(_cut(value, VALUE) for value in values)), _MENTIONED)
+            named += values(sentence)
+    if named:
+        yield Line(one.turn, ", ".join(dict.fromkeys(_cut(value, VALUE) for value in named)), _MENTIONED)
 
 
 def _within(lines: Iterable[Line], room: int) -> list[Line]:
