@@ -104,3 +104,28 @@ def test_webhooks(tmp_path: Path, server: Served, where: str) -> None:
     assert cli.json("webhooks", "enable", made["id"])["enabled"] is True
     assert cli.json("webhooks", "rm", made["id"]) == {"removed": made["id"]}
     assert cli.call("webhooks", "rm", made["id"]).returncode != 0
+
+
+def test_the_operator_s_webhooks(tmp_path: Path, server: Served) -> None:
+    """On the data itself, apart from any tenant's; no API key speaks for the whole store, so a server is refused."""
+    cli = Cli(tmp_path, {"STANCHION_WEBHOOK_ALLOW_PRIVATE": "1"})
+    made = cli.json("webhooks", "add", "http://127.0.0.1:9/x", "--operator")
+    assert made["events"] == ["budget.alert"]
+    assert [row["id"] for row in cli.json("webhooks", "ls", "--operator")] == [made["id"]]
+    assert cli.json("webhooks", "ls") == []
+    assert cli.call("webhooks", "rm", made["id"]).returncode != 0
+    assert cli.call("webhooks", "test", made["id"], "--operator", "--wait-s", "0").returncode == 1
+    (delivery,) = cli.json("webhooks", "deliveries", "--operator")
+    assert (delivery["endpoint"], delivery["type"]) == (made["id"], "webhook.test")
+    assert cli.json("webhooks", "rotate", made["id"], "--operator")["secret"].startswith("whsec_")
+    for words, text in (
+        (("add", "http://127.0.0.1:9/x", "--event", "run.finished"), "of no tenant's runs"),
+        (("rotate",), "the operator has no runs"),
+        (("ls", "--url", server.url), "name the data with --data"),
+        (("ls", "--tenant", "acme"), "leave --tenant out"),
+    ):
+        refused = cli.call("webhooks", *words, "--operator")
+        assert refused.returncode == 2
+        assert text in refused.stderr
+    assert cli.json("webhooks", "rm", made["id"], "--operator") == {"removed": made["id"]}
+    assert cli.json("webhooks", "ls", "--operator") == []

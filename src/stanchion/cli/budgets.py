@@ -31,7 +31,7 @@ def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = ""
     """List the budgets that are set or were drawn on, and which lines of their limits were crossed and told.
 
     \b
-    Who is to hear of it is told by webhook: `stanchion webhooks add URL --event budget.alert`.
+    Who is to hear of it is told by webhook: `stanchion webhooks add URL --event budget.alert`; of the budget of all with `--operator`.
 
     \b
     Example:

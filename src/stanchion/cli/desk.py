@@ -35,6 +35,8 @@ class Where(msgspec.Struct, frozen=True):
     url: str = ""
     api_key: str = ""
     tenant: str = ""
+    operator: bool = False
+    """For what is of no tenant, which is the operator's of the store."""
 
     def in_a_file(self) -> Where:
         """The same in a data file, whatever server the environment names."""
@@ -47,9 +49,16 @@ class Where(msgspec.Struct, frozen=True):
         url = self.url or ("" if self.data else os.environ.get("STANCHION_URL", ""))
         if url and self.tenant:
             raise InputError("--tenant does not go with a server: its API key says whose data is meant")
+        if self.operator and (url or self.tenant):
+            place = (
+                "is of no tenant; leave --tenant out" if self.tenant else "is no API key's: name the data with --data"
+            )
+            raise InputError(f"what is the operator's {place}", field="operator")
         data = self.data or _default_data()
         key = self.api_key or os.environ.get("STANCHION_API_KEY", "")
-        return Where(data=data, url=url.rstrip("/"), api_key=key, tenant=self.tenant or "default")
+        return Where(
+            data=data, url=url.rstrip("/"), api_key=key, tenant="" if self.operator else self.tenant or "default"
+        )
 
 
 def _default_data() -> str:

@@ -21,6 +21,12 @@ app = typer.Typer(
 )
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a webhook; `stanchion webhooks ls` lists them.")]
+Operator = Annotated[
+    bool,
+    typer.Option(
+        "--operator", help="The operator's of the store, of no tenant: told of the budget of all. On the data itself."
+    ),
+]
 LOOK_S = 0.2
 COLUMNS: tuple[Column, ...] = (
     ("id", lambda row: row["id"]),
@@ -48,7 +54,8 @@ def add(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            "--event", help="run.finished, run.parked, run.asked, budget.alert or spend.spike; all if left out."
+            "--event",
+            help="run.finished, run.parked, run.asked, budget.alert, spend.spike or run.budget; if left out all but the last.",
         ),
     ] = None,
     agent: Annotated[list[str] | None, typer.Option("--agent", help="Of whose runs; of all if left out.")] = None,
@@ -60,6 +67,7 @@ def add(
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
+    operator: Operator = False,
     output: Output = "text",
 ) -> None:
     """Tell a receiver what happens from now on; prints the secret that it checks the messages with.
@@ -72,10 +80,11 @@ def add(
         stanchion webhooks add https://example.com/hooks
         stanchion webhooks add https://example.com/asks --event run.asked --agent support
         stanchion webhooks add https://example.com/done --event run.finished --include-answer
+        stanchion webhooks add https://example.com/money --operator --data stanchion.db
     """
     asked: dict[str, Any] = {"url": address, "events": event or [], "agents": agent or [], "secret": secret}
     asked |= {"include": ["answer"] if include_answer else []}
-    made = _work(Where(data, url, api_key, tenant), lambda side: side.add_webhook(asked), create=True)
+    made = _work(Where(data, url, api_key, tenant, operator), lambda side: side.add_webhook(asked), create=True)
     if output == "json":
         print_json(made)
     else:
@@ -86,14 +95,21 @@ def add(
 
 
 @app.command()
-def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", output: Output = "text") -> None:
+def ls(
+    data: Data = "",
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    operator: Operator = False,
+    output: Output = "text",
+) -> None:
     """List webhooks, never their secrets.
 
     \b
     Example:
         stanchion webhooks ls
     """
-    rows = _work(Where(data, url, api_key, tenant), lambda side: side.webhooks())
+    rows = _work(Where(data, url, api_key, tenant, operator), lambda side: side.webhooks())
     if output == "json":
         print_json(rows)
     else:
@@ -102,7 +118,13 @@ def ls(data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = ""
 
 @app.command()
 def rm(
-    id: Id, data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", output: Output = "text"
+    id: Id,
+    data: Data = "",
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    operator: Operator = False,
+    output: Output = "text",
 ) -> None:
     """Remove a webhook, and what it still had to get.
 
@@ -110,7 +132,7 @@ def rm(
     Example:
         stanchion webhooks rm hook_3f9a
     """
-    _work(Where(data, url, api_key, tenant), lambda side: side.remove_webhook(id))
+    _work(Where(data, url, api_key, tenant, operator), lambda side: side.remove_webhook(id))
     if output == "json":
         print_json({"removed": id})
     else:
@@ -119,7 +141,13 @@ def rm(
 
 @app.command()
 def enable(
-    id: Id, data: Data = "", url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", output: Output = "text"
+    id: Id,
+    data: Data = "",
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    operator: Operator = False,
+    output: Output = "text",
 ) -> None:
     """Enable a webhook that was disabled because its receiver answered 410 Gone.
 
@@ -127,7 +155,7 @@ def enable(
     Example:
         stanchion webhooks enable hook_3f9a
     """
-    view = _work(Where(data, url, api_key, tenant), lambda side: side.enable_webhook(id))
+    view = _work(Where(data, url, api_key, tenant, operator), lambda side: side.enable_webhook(id))
     if output == "json":
         print_json(view)
     else:
@@ -142,6 +170,7 @@ def try_(
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
+    operator: Operator = False,
     output: Output = "text",
 ) -> int:
     """Post a trial message, and say what the receiver answered. A worker posts it: one must be running.
@@ -160,7 +189,7 @@ def try_(
             row = await side.delivery(row["id"])
         return row
 
-    row = _work(Where(data, url, api_key, tenant), work)
+    row = _work(Where(data, url, api_key, tenant, operator), work)
     if output == "json":
         print_json(row)
     elif row["standing"] == "done":
@@ -182,6 +211,7 @@ def deliveries(
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
+    operator: Operator = False,
     output: Output = "text",
 ) -> None:
     """List what was told or is to be: accepted, pending, or given up and why.
@@ -193,7 +223,7 @@ def deliveries(
         stanchion webhooks deliveries --run run_06gz -o json
     """
     asked = {"endpoint": endpoint, "run": run, "standing": standing}
-    rows = _work(Where(data, url, api_key, tenant), lambda side: side.deliveries(asked, limit))
+    rows = _work(Where(data, url, api_key, tenant, operator), lambda side: side.deliveries(asked, limit))
     if output == "json":
         print_json(rows)
     else:
@@ -209,6 +239,7 @@ def redeliver(
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
+    operator: Operator = False,
     output: Output = "text",
 ) -> None:
     """Post again what was given up or accepted. A message keeps its id, so that its receiver knows the repetition.
@@ -218,7 +249,7 @@ def redeliver(
         stanchion webhooks redeliver msg_5b1e
         stanchion webhooks redeliver hook_3f9a
     """
-    count = _work(Where(data, url, api_key, tenant), lambda side: side.redeliver(id))
+    count = _work(Where(data, url, api_key, tenant, operator), lambda side: side.redeliver(id))
     if output == "json":
         print_json({"redelivered": count})
     else:
@@ -238,6 +269,7 @@ def rotate(
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
+    operator: Operator = False,
     output: Output = "text",
 ) -> None:
     """Change a secret. For a day both sign, so that the receiver can change over at leisure.
@@ -248,7 +280,9 @@ def rotate(
         stanchion webhooks rotate hook_3f9a --overlap-s 0
         stanchion webhooks rotate
     """
-    made = _work(Where(data, url, api_key, tenant), lambda side: side.rotate(id, secret=secret, overlap_s=overlap_s))
+    made = _work(
+        Where(data, url, api_key, tenant, operator), lambda side: side.rotate(id, secret=secret, overlap_s=overlap_s)
+    )
     if output == "json":
         print_json(made)
     else:

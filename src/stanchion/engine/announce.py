@@ -1,12 +1,12 @@
 """What of a run others may want to hear of: an append's events as announcements, small and without content.
 
-A run that ended, that stands until a person revives it, or that begins to wait for a person's decision. The store writes
-the deliveries with the append; `deliver` posts them.
+A run that ended, that stands until a person revives it, that begins to wait for a person's decision, or that has come to a line of
+its own limit of money. The store writes the deliveries with the append; `deliver` posts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -17,14 +17,16 @@ from stanchion.core.state import State
 from stanchion.journal.outbox import Announcement, EventKind
 from stanchion.journal.store import RunRow
 
+LINES = (50, 80, 100)
+"""Per cent of a limit at which somebody is told."""
 
-def announcements(state: State, entries: Sequence[ev.Entry]) -> tuple[Announcement, ...]:
-    """Announce what entries say; `state` is as it is after them. What only refreshes a cache or remembers is nobody's matter."""
-    return (
-        ()
-        if state.refreshing or state.remembers
-        else _announced(entries, state.session, state.agent, state.totals.cost)
-    )
+
+def announcements(before: State, state: State, entries: Sequence[ev.Entry]) -> tuple[Announcement, ...]:
+    """Announce what entries say that led from one state to another. What only refreshes a cache or remembers is nobody's matter."""
+    if state.refreshing or state.remembers:
+        return ()
+    said = _announced(entries, state.session, state.agent, state.totals.cost)
+    return (*_crossed(before, state, entries), *said)
 
 
 def parked_by_claim(row: RunRow | None, entries: Sequence[ev.Entry]) -> tuple[Announcement, ...]:
@@ -33,15 +35,38 @@ def parked_by_claim(row: RunRow | None, entries: Sequence[ev.Entry]) -> tuple[An
 
 
 def _announced(entries: Sequence[ev.Entry], session: str, agent: str, cost: int) -> tuple[Announcement, ...]:
-    made: list[Announcement] = []
-    for entry in entries:
-        said = _said(entry.event)
-        if said is not None:
-            kind, facts = said
-            data = {"session": session, "agent": agent, "seq": entry.seq, "usd": format_usd(cost), **facts}
-            body = {"type": kind, "timestamp": timestamp(entry.at_ms), "data": data}
-            made.append(Announcement(kind, entry.seq, agent, msgspec.json.encode(body)))
-    return tuple(made)
+    said = ((entry, _said(entry.event)) for entry in entries)
+    return tuple(_announcement(found[0], entry, session, agent, cost, found[1]) for entry, found in said if found)
+
+
+def _announcement(
+    kind: EventKind, entry: ev.Entry, session: str, agent: str, cost: int, facts: Mapping[str, object]
+) -> Announcement:
+    data = {"session": session, "agent": agent, "seq": entry.seq, "usd": format_usd(cost), **facts}
+    body = {"type": kind, "timestamp": timestamp(entry.at_ms), "data": data}
+    return Announcement(kind, entry.seq, agent, msgspec.json.encode(body))
+
+
+def _crossed(before: State, state: State, entries: Sequence[ev.Entry]) -> Iterator[Announcement]:
+    """Tell the lines of the run's own limit that what is settled has come to, from one state to the other.
+
+    100 % is told as well when the rest was too little for the next step, so that the run was halted.
+    """
+    limit, cost = state.caps.nano_usd, state.totals.cost
+    stopped = state.ended and state.reason == "usd"
+    lines = [
+        line for line in LINES
+        if before.totals.cost * 100 < limit * line and (cost * 100 >= limit * line or (stopped and line == LINES[-1]))
+    ]  # fmt: skip
+    held = state.reserved + (state.model.reserved if state.model is not None and state.model.in_flight else 0)
+    for line in lines if limit and entries else ():
+        facts = {
+            "ledger": "run", "budget": "run", "percent": line, "limit_usd": format_usd(limit),
+            "settled_usd": format_usd(cost), "reserved_usd": format_usd(held), "closed": cost > limit,
+            "stopped_a_run": stopped,
+        }  # fmt: skip
+        said = _announcement("run.budget", entries[-1], state.session, state.agent, cost, facts)
+        yield msgspec.structs.replace(said, line=str(line))
 
 
 def timestamp(at_ms: int) -> str:

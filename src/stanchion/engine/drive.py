@@ -203,7 +203,7 @@ class Drive:
             outcome=state.outcome,
             reserve=reservations(stage.entries),
             hand_in=stage.hand_in(state, self._agent.bundle),
-            announce=announcements(state, stage.entries),
+            announce=announcements(stage.before, state, stage.entries),
         )
 
     def started(self, stage: Stage) -> None:
@@ -391,7 +391,7 @@ class Drive:
             reserve=reservations(stage.entries),
             settle=settlements(stage.before, stage.entries),
             inbox_done=tuple(stage.inbox),
-            announce=announcements(state, stage.entries),
+            announce=announcements(stage.before, state, stage.entries),
             hand_in=stage.hand_in(state, self._agent.bundle),
         )
         while True:

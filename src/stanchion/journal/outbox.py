@@ -15,9 +15,13 @@ from typing import Literal, Protocol
 
 import msgspec
 
-EventKind = Literal["run.finished", "run.parked", "run.asked", "budget.alert", "spend.spike", "webhook.test"]
-"""A run ended; stands until a person revives it; waits for a person's decision; a line of a budget was crossed; far more than
-usual was spent; somebody tries an endpoint out."""
+EventKind = Literal[
+    "run.finished", "run.parked", "run.asked", "run.budget", "budget.alert", "spend.spike", "webhook.test"
+]
+"""A run ended; stands until a person revives it; waits for a person's decision; has come to a line of its own limit; a line of a
+budget was crossed; far more than usual was spent; somebody tries an endpoint out."""
+BY_NAME: frozenset[EventKind] = frozenset({"run.budget"})
+"""What only an endpoint hears that names it: of one run there may be three, and they are mostly nobody's alarm."""
 Standing = Literal["pending", "done", "dead"]
 """Of a delivery: to be posted (again); accepted; given up."""
 
@@ -29,6 +33,12 @@ class Announcement(msgspec.Struct, frozen=True):
     seq: int
     agent: str
     body: bytes
+    line: str = ""
+    """What sets it apart from others of its kind and seq: per cent of a limit."""
+
+    def delivery(self, tenant: str, endpoint: str, run: str) -> str:
+        """Name its delivery to an endpoint."""
+        return delivery_id(tenant, endpoint, run, self.seq, f"{self.kind} {self.line}" if self.line else self.kind)
 
 
 class Secrets(msgspec.Struct, frozen=True):
@@ -50,7 +60,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     lane: str
     events: tuple[EventKind, ...] = ()
-    """What it wants to hear of; none: everything."""
+    """What it wants to hear of; none: everything but what is heard by name alone."""
     agents: tuple[str, ...] = ()
     """Of whose runs; none: everyone's."""
     include: tuple[str, ...] = ()
@@ -66,9 +76,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         """Say whether it is to hear of something."""
         if not self.enabled or self.run not in ("", run) or announcement.kind == "webhook.test":
             return False
-        return announcement.kind in (self.events or (announcement.kind,)) and (
-            not self.agents or announcement.agent in self.agents
-        )
+        heard = announcement.kind in self.events if self.events else announcement.kind not in BY_NAME
+        return heard and (not self.agents or announcement.agent in self.agents)
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

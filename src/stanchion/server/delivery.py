@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from stanchion.server.models import Body, LimitsBody, Name, PageQuery
 
-EventName = Literal["run.finished", "run.parked", "run.asked", "budget.alert", "spend.spike"]
+EventName = Literal["run.finished", "run.parked", "run.asked", "run.budget", "budget.alert", "spend.spike"]
 Url = Annotated[str, Field(min_length=1, max_length=2000, examples=["https://example.com/hooks"])]
 
 
@@ -51,7 +51,9 @@ class AddWebhook(Body):
     """A receiver to be told what happens."""
 
     url: Url
-    events: list[EventName] = Field([], max_length=10, description="What it hears of; everything if it is left out.")
+    events: list[EventName] = Field(
+        [], max_length=10, description="What it hears of; if it is left out everything but `run.budget`."
+    )
     agents: list[Annotated[str, Field(max_length=200)]] = Field([], max_length=100, description="Of whose runs.")
     include: list[Literal["answer"]] = Field([], max_length=1, description="Content that it gets as well; none else.")
     secret: str = Field("", max_length=200, description="whsec_..; one is made if it is left out.")

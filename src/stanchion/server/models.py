@@ -145,7 +145,7 @@ class CallbackBody(Body):
     """Who is to be told of this run."""
 
     url: str = Field(min_length=1, max_length=2000, examples=["https://example.com/hooks"])
-    events: list[Literal["run.finished", "run.parked", "run.asked"]] = Field(
+    events: list[Literal["run.finished", "run.parked", "run.asked", "run.budget"]] = Field(
         ["run.finished"], min_length=1, max_length=10, description="What to tell."
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stanchion.journal.alert import Alert
-from stanchion.journal.outbox import Announcement, Claimed, Delivery, Endpoint, Secrets, Settled, delivery_id
+from stanchion.journal.outbox import Announcement, Claimed, Delivery, Endpoint, Secrets, Settled
 from stanchion.journal.store import Append
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class OutboxTables:
                 self.add_delivery(endpoint, "", said, now_ms, alert.delivery(endpoint.id, said.kind))
 
     def add_delivery(self, endpoint: Endpoint, run: str, said: Announcement, now_ms: int, name: str = "") -> str:
-        name = name or delivery_id(endpoint.tenant, endpoint.id, run, said.seq, said.kind)
+        name = name or said.delivery(endpoint.tenant, endpoint.id, run)
         self._put(
             Delivery(
                 tenant=endpoint.tenant, id=name, endpoint=endpoint.id, kind=said.kind, run=run, seq=said.seq,

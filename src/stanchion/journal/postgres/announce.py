@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stanchion.journal.alert import Alert
-from stanchion.journal.outbox import Announcement, Endpoint, Secrets, delivery_id
+from stanchion.journal.outbox import Announcement, Endpoint, Secrets
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.queries import named
 from stanchion.journal.store import Append
@@ -29,7 +29,7 @@ async def announce(connection: Connection, appends: Sequence[Append], now_ms: in
     endpoints = [endpoint_of(row) for row in rows]
     made = [
         (
-            e.tenant, delivery_id(e.tenant, e.id, append.run, said.seq, said.kind), e.id, e.lane, said.kind, append.run,
+            e.tenant, said.delivery(e.tenant, e.id, append.run), e.id, e.lane, said.kind, append.run,
             said.seq, said.body,
         )
         for append in appends for said in append.announce for e in endpoints

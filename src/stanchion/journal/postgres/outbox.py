@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stanchion.journal.outbox import Announcement, Claimed, Delivery, Endpoint, Secrets, Settled, delivery_id
+from stanchion.journal.outbox import Announcement, Claimed, Delivery, Endpoint, Secrets, Settled
 from stanchion.journal.postgres.address import Connection
 from stanchion.journal.postgres.announce import OUTBOX, add_endpoint, endpoint_of
 from stanchion.journal.postgres.read import Reader
@@ -73,7 +73,7 @@ class PostgresOutbox:
 
     async def tell(self, tenant: str, id: str, announcement: Announcement) -> str | None:
         said = announcement
-        name = delivery_id(tenant, id, "", said.seq, said.kind)
+        name = said.delivery(tenant, id, "")
         told = await self._once("tell", tenant, id, name, said.kind, said.seq, said.body)
         self.ring()
         return name if told else None

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from stanchion.journal.alert import Alert
-from stanchion.journal.outbox import Announcement, Endpoint, Secrets, delivery_id
+from stanchion.journal.outbox import Announcement, Endpoint, Secrets
 from stanchion.journal.queries import named
 from stanchion.journal.sqlite.connection import Connection
 from stanchion.journal.store import Append
@@ -36,7 +36,7 @@ def add_delivery(
     connection: Connection, endpoint: Endpoint, run: str, said: Announcement, now_ms: int, name: str = ""
 ) -> str:
     """Add one delivery; return its id."""
-    name = name or delivery_id(endpoint.tenant, endpoint.id, run, said.seq, said.kind)
+    name = name or said.delivery(endpoint.tenant, endpoint.id, run)
     place = (endpoint.tenant, name, endpoint.id, endpoint.lane)
     connection.execute(_SQL["insert_delivery"], (*place, said.kind, run, said.seq, said.body, now_ms))
     return name

@@ -1,4 +1,7 @@
-"""`Runtime.webhooks`: who is told over HTTP when a run ends, stands still or waits for a person, and of money. `engine.deliver` posts it."""
+"""`Runtime.webhooks`: who is told over HTTP when a run ends, stands still or waits for a person, and of money. `engine.deliver` posts it.
+
+The tenant "" is the operator of the store: its endpoints hear of the budget of all tenants together, and of nothing else.
+"""
 
 from __future__ import annotations
 
@@ -91,8 +94,11 @@ class Webhooks:
     ) -> tuple[EndpointView, SecretView]:
         """Tell a receiver what happens from now on: of these events and agents, or of all. Gives the secret that it checks.
 
-        The payload holds no content, unless `include` asks for it. Raises `InputError` with the field, `Conflict`.
+        The payload holds no content, unless `include` asks for it. Tenant "": the operator, who is told of the budget of all.
+        Raises `InputError` with the field, `Conflict`.
         """
+        if not tenant:
+            events = _of_the_operator(events, agents, include)
         check_url(url, allow_private=self._settings.allow_private)
         check_names(self._registered, url=url)
         if len(await self._outbox.endpoints(tenant)) >= MOST_ENDPOINTS:
@@ -189,7 +195,11 @@ class Webhooks:
         return await self._outbox.redeliver(tenant, endpoint=id)
 
     async def secret(self, *, tenant: str = "default") -> SecretView:
-        """Tell what callbacks of single runs are signed with; it is made at the first time of asking."""
+        """Tell what callbacks of single runs are signed with; it is made at the first time of asking. Raises `InputError`."""
+        if not tenant:
+            raise InputError(
+                "the operator has no runs, and so no secret for their callbacks: name a webhook", field="id"
+            )
         for _ in range(_TRIES):
             found = await self._outbox.secrets(tenant)
             if found is not None:
@@ -253,6 +263,15 @@ def check_secret(secret: str) -> None:
 def checked_events(events: Sequence[str], field: str = "events") -> tuple[EventKind, ...]:
     """Accept names of events. Raises `InputError`."""
     return cast("tuple[EventKind, ...]", _known(events, EVENTS, field))
+
+
+def _of_the_operator(events: Sequence[str], agents: Sequence[str], include: Sequence[str]) -> tuple[str, ...]:
+    """Name what the operator hears of. Raises `InputError`."""
+    for field, given in (("events", set(events) - {"budget.alert"}), ("agents", agents), ("include", include)):
+        if given:
+            what = "the operator is told of the budget of all (budget.alert) and of no tenant's runs: leave it out"
+            raise InputError(what, field=field)
+    return ("budget.alert",)
 
 
 def _known(given: Sequence[str], known: Sequence[str], field: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from stanchion.core.errors import JournalError
 from stanchion.core.money import format_usd, parse_usd
 from stanchion.core.state import State
 from stanchion.core.usual import Usual, usual
-from stanchion.engine.announce import timestamp
+from stanchion.engine.announce import LINES, timestamp
 from stanchion.engine.clock import Clock
 from stanchion.journal.alert import Alert
 from stanchion.journal.ledger import name_of, owner_of
@@ -29,8 +29,6 @@ from stanchion.journal.store import Ledger, RunRow, Store
 
 log = logging.getLogger("stanchion.runtime")
 
-LINES = (50, 80, 100)
-"""Per cent of a limit."""
 LOOK_S = 15.0
 """How often budgets are looked at; processes spread their looks."""
 SPIKES_S = 300.0
