@@ -179,7 +179,7 @@ async def test_tool_errors_reach_the_model(tmp_path: Path) -> None:
 
 async def test_tool_that_ignores_its_cancellation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool that will not stop at its timeout is given up, and the run goes on."""
-    monkeypatch.setattr("stanchion.engine.drive.OVERDUE_MS", 50)
+    monkeypatch.setattr("stanchion.engine.flight.OVERDUE_MS", 50)
     end = asyncio.Event()
 
     @tool(effect="read", timeout_s=0.1, retries=0)

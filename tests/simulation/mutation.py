@@ -16,6 +16,7 @@ from stanchion.core import event as ev
 from stanchion.core.errors import CommitUnknown
 from stanchion.engine import drive as driving
 from stanchion.engine.drive import Drive
+from stanchion.engine.lease import Lease
 from stanchion.engine.live import Live, Watch
 from stanchion.engine.rows import RowsEngine
 from stanchion.guard.judge import Verdict
@@ -31,7 +32,7 @@ def _act_before_durable() -> list[tuple[Any, str, Any]]:
     async def early(self: Any, stage: Any, over: bool, decision: Any) -> Any:
         if stage.effects and self._performer is not None:
             for effect in stage.effects:
-                self._perform(effect)
+                self._flights.begin(self._performer, effect)
             stage.effects.clear()
         return await append(self, stage, over, decision)
 
@@ -44,7 +45,7 @@ def _no_lease_check() -> list[tuple[Any, str, Any]]:
     async def holds(self: Any) -> bool:
         return True
 
-    return [(Drive, "holds", holds)]
+    return [(Lease, "holds", holds)]
 
 
 def _lost_is_not_in_doubt() -> list[tuple[Any, str, Any]]:
@@ -79,7 +80,7 @@ def _reads_inbox_twice() -> list[tuple[Any, str, Any]]:
     append = Drive._append
 
     async def keep(self: Any, stage: Any, over: bool, decision: Any) -> Any:
-        if not self.state.ended:
+        if not stage.state.ended:
             stage.inbox = []
         return await append(self, stage, over, decision)
 
@@ -129,7 +130,7 @@ def _first_answer_settles() -> list[tuple[Any, str, Any]]:
 
 def _keeps_lost_runs() -> list[tuple[Any, str, Any]]:
     """As it was before the simulation found it."""
-    return [(Drive, "lose", lambda self: None)]
+    return [(Lease, "lose", lambda self: None)]
 
 
 def _unknown_is_retried() -> list[tuple[Any, str, Any]]:
@@ -146,7 +147,7 @@ def _unknown_is_retried() -> list[tuple[Any, str, Any]]:
 
 
 def _releases_in_flight() -> list[tuple[Any, str, Any]]:
-    return [(Drive, "_let_go", lambda self, decision: not self._poll_budget)]
+    return [(Drive, "_let_go", lambda self, state, decision: not self._poll_budget)]
 
 
 def _words_after_the_end() -> list[tuple[Any, str, Any]]:

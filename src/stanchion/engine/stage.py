@@ -11,10 +11,14 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
 from stanchion.core.calls import answers
 from stanchion.core.checked import progress
+from stanchion.core.fold import evolve
 from stanchion.core.state import State
-from stanchion.journal.store import Record, Reserve, Settle
+from stanchion.engine.clock import Clock
+from stanchion.journal.ledger import owner_of
+from stanchion.journal.record import Recorder
+from stanchion.journal.store import Record, Refused, Reserve, Settle
 from stanchion.journal.tray import TrayItem
-from stanchion.loop.effect import Attempt, HandIn
+from stanchion.loop.effect import Attempt, Decision, HandIn
 
 _SETTLED = (
     ev.ModelCallFinished,
@@ -42,21 +46,73 @@ class Mark(msgspec.Struct, frozen=True):
 class Stage:
     """What is to be written next: folded already, not durable yet."""
 
-    def __init__(self, before: State, hash: bytes) -> None:
+    def __init__(self, before: State, recorder: Recorder, clock: Clock, epoch: int) -> None:
         self.before = before
-        self.hash = hash
-        """Of the chain before it: of a queued run's first event it is not the state's."""
+        self.state = before
+        """As it is with what is staged."""
+        self._recorder = recorder
+        self._hash = recorder.hash  # of the chain before it: of a queued run's first event it is not the state's
+        self._clock = clock
+        self._epoch = epoch
         self.entries: list[ev.Entry] = []
         self.records: list[Record] = []
         self.effects: list[Attempt | HandIn] = []
         self.inbox: list[int] = []
         self.given = 0
         """How many of the entries were there before anything was decided."""
-        self.reserving: Mark | None = None
+        self._reserving: Mark | None = None
         """Before the first decision that acts: so far back a refused reservation is taken."""
 
-    def hand_in(self, state: State, bundle: Bundle) -> tuple[TrayItem, ...]:
+    def add(self, events: Sequence[ev.Event]) -> None:
+        """Give events their places in the chain, and fold them."""
+        if not events:
+            return
+        entries, records = self._recorder.record(events, now_ms=self._clock.now_ms(), epoch=self._epoch)
+        for entry in entries:
+            self.state = evolve(self.state, entry)
+        self.entries += entries
+        self.records += records
+
+    def act(self, decision: Decision, acts: Sequence[Attempt | HandIn]) -> None:
+        """Add what was decided: its events, and what is to be performed when they are durable."""
+        if acts and self._reserving is None:  # what is taken back, all intents are taken back with
+            at = self._recorder
+            self._reserving = Mark(self.state, at.seq, at.hash, at.at_ms, len(self.entries), len(self.effects))
+        self.add(decision.events)
+        self.effects += acts
+
+    def undo(self, keep: int) -> list[ev.Event]:
+        """Go back to what is durable; this stage is to be thrown away. Returns the first `keep` of its events, to be staged again."""
+        self._recorder.seq, self._recorder.hash = self.before.seq, self._hash
+        return [entry.event for entry in self.entries[:keep]]
+
+    def take_back(self, refused: Refused) -> list[ev.Event]:
+        """Undo a reservation that was refused. Returns what else was staged, and the refusal if it is not known yet."""
+        mark = self._reserved()
+        known = mark.state.refused
+        told: list[ev.Event] = []
+        if known is None or known.hard != refused.hard or known.ledger != refused.ledger:
+            is_of_all = not owner_of(mark.state.tenant, refused.ledger)
+            left = 0 if is_of_all else refused.left  # (it would tell the tenant what others spend)
+            told.append(ev.BudgetRefused(ledger=refused.ledger, needed=refused.needed, left=left, hard=refused.hard))
+        return [*self.undo(mark.entries), *told]
+
+    def unreserve(self) -> None:
+        """Take the reservation out, and what was decided with it; what else is staged stays."""
+        mark, at = self._reserved(), self._recorder
+        self.state = mark.state
+        at.seq, at.hash, at.at_ms = mark.seq, mark.hash, mark.at_ms
+        del self.entries[mark.entries :], self.records[mark.entries :], self.effects[mark.effects :]
+        self._reserving = None
+
+    def _reserved(self) -> Mark:
+        if self._reserving is None:
+            raise AssertionError("a reservation was refused that was not staged")
+        return self._reserving
+
+    def hand_in(self, bundle: Bundle) -> tuple[TrayItem, ...]:
         """List the run's model calls that go into a batch: whoever makes it up finds them where their intent is."""
+        state = self.state
         lanes = {(e.turn, e.attempt): bundle.route(e.route).provider for e in self.effects if isinstance(e, HandIn)}
         return tuple(
             TrayItem(state.tenant, state.run, entry.seq, lanes[entry.event.turn, entry.event.attempt])

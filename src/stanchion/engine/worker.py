@@ -258,7 +258,7 @@ class Worker:
             stage = drive.stage_first()
             said = await self._store.start(self._filled(start, drive, stage))
             if isinstance(said, Refused) and not said.hard:
-                drive.unstage_decision(stage)
+                stage.unreserve()
                 said = await self._store.start(self._filled(start, drive, stage))
         except BaseException as error:
             if drive is not None:
@@ -267,12 +267,12 @@ class Worker:
             if isinstance(error, CommitUnknown):
                 self._hint_later(start.tenant, start.run)
             raise
-        if not isinstance(said, Started) or said.existing or drive.state.ended:
+        if not isinstance(said, Started) or said.existing or stage.state.ended:
             drive.dismiss()
             self._forget(start.tenant, start.run, slot)
-            if drive.state.ended and said == Started(start.run):  # a limit forbade even the first call
+            if stage.state.ended and said == Started(start.run):  # a limit forbade even the first call
                 self._live.publish(start.tenant, start.run, stage.entries)
-                self._note_end(drive.state)
+                self._note_end(stage.state)
                 self._engine.look()
             return said
         self._drives(slot, drive)
@@ -353,7 +353,7 @@ class Worker:
             if slot.poked:
                 self.hint(tenant, run)
             return
-        drive.claimed_at(sent_s)
+        drive.lease.claimed_at(sent_s)
         self._drives(slot, drive)
         self._live.open(tenant, run)
         if self.draining:
@@ -414,7 +414,7 @@ class Worker:
 
     def _drives(self, slot: _Slot, drive: Drive) -> None:
         slot.drive = drive
-        drive.refreshed_ms = self.refreshed_ms
+        drive.outlook.refreshed_ms = self.refreshed_ms
         if slot.held is not None:
             self.taking.drives(slot.held)
 
@@ -444,9 +444,9 @@ class Worker:
                 if slot is None or slot.drive is None or slot.epoch != epoch:
                     continue
                 if (tenant, run) in renewed:
-                    slot.drive.claimed_at(sent_s)
+                    slot.drive.lease.claimed_at(sent_s)
                 else:  # it is over, or driven elsewhere: its calls in flight are not to go on for nothing
-                    slot.drive.lose()
+                    slot.drive.lease.lose()
 
 
 async def _ended(task: asyncio.Task[None] | None) -> None:
