@@ -10,7 +10,8 @@ from stanchion.core.block import EXPLANATION
 from stanchion.core.bundle import Bundle, Caps, Route
 from stanchion.core.message import DEVELOPER, MODEL, USER, Label, Message, ModelRequest, Text, Thinking
 from stanchion.core.state import State
-from tests.loop.play import Play, bundle, call, tool
+from tests.loop.play import Play
+from tests.loop.script import bundle, call, tool
 
 
 def played(**options: object) -> Play:

@@ -28,7 +28,7 @@ from stanchion.core.message import (
 )
 from stanchion.core.routing import ESCALATE, Rung
 from stanchion.core.state import State
-from tests.loop.play import bundle, tool
+from tests.loop.script import bundle, tool
 
 TOOL = Label("tool", "look")
 

@@ -18,8 +18,9 @@ from stanchion.core.fold import fold
 from stanchion.core.message import Erased, Label, Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from stanchion.journal.record import Identity, Recorder, kind_of, pack, read_entry, unpack, verify
 from stanchion.journal.store import Key, RawRecord
-from tests.loop.play import KEY, Doubt, Play, call, truthful
+from tests.loop.play import Play, truthful
 from tests.loop.random_runs import agent
+from tests.loop.script import KEY, Doubt, call
 
 labels = st.builds(
     Label,

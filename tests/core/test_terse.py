@@ -19,7 +19,7 @@ from stanchion.core.terse import shown_parameters
 from stanchion.toolbox.answer import Checked, Problem
 from stanchion.toolbox.function import tool
 from stanchion.toolbox.registry import Registry
-from tests.loop.play import bundle
+from tests.loop.script import bundle
 
 TEXT, NUMBER, NULL = {"type": "string"}, {"type": "integer"}, {"type": "null"}
 

@@ -25,24 +25,8 @@ from stanchion.core.policy import Grant, GuardRules, Param
 from stanchion.core.routing import RouteTable, Rung
 from stanchion.core.state import State
 from stanchion.journal.store import RawRecord
-from tests.loop.play import (
-    FAST,
-    KEY,
-    PRICE,
-    Break,
-    Done,
-    Doubt,
-    Not,
-    Play,
-    Refuse,
-    Say,
-    Wrong,
-    bundle,
-    call,
-    decided,
-    tool,
-    truthful,
-)
+from tests.loop.play import Play, truthful
+from tests.loop.script import FAST, KEY, PRICE, Break, Done, Doubt, Not, Refuse, Say, Wrong, bundle, call, decided, tool
 
 HERE = Path(__file__).parent
 TOOLS = (

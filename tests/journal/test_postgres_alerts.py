@@ -10,7 +10,7 @@ from stanchion.journal.store import Reserve, Settle
 from stanchion.runtime.money.watching import Watcher
 from stanchion.testing.clock import FakeClock
 from stanchion.testing.store_driver import TENANT, Driver
-from tests.journal.test_postgres import directly, opened
+from tests.journal.scaled import directly, opened
 
 LIMIT = 1_000_000_000
 PROCESSES = 4

@@ -22,7 +22,7 @@ from stanchion.testing.memory_books import Books
 from stanchion.testing.store import exercise
 from stanchion.testing.store_budgets import CHECKS
 from stanchion.testing.store_driver import TENANT, Check, Driver, said
-from tests.journal.test_postgres import directly, opened, twin
+from tests.journal.scaled import directly, opened, twin
 
 NAMES = ("tenant/day:2026-11-20", "tenant", "all", "user:ann")
 WRITERS = 5

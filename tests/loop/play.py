@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -19,31 +18,15 @@ import msgspec
 from stanchion.context.forecast import Forecast
 from stanchion.core import chain
 from stanchion.core import event as ev
-from stanchion.core.bundle import READ_RESULT, Bundle, Caps, RetryPolicy, Route, ToolSpec
-from stanchion.core.errors import ModelError
+from stanchion.core.bundle import Bundle, Caps
 from stanchion.core.fold import carry, evolve, fold
-from stanchion.core.message import (
-    MODEL,
-    RUNTIME,
-    USER,
-    Label,
-    ModelRequest,
-    ModelResponse,
-    Part,
-    Text,
-    ToolCall,
-    ToolResult,
-    Usage,
-)
-from stanchion.core.money import Price, cost
+from stanchion.core.message import USER, ModelRequest, Text, ToolResult
 from stanchion.core.routing import Measured
 from stanchion.core.state import Call, State
-from stanchion.engine import classify, summarise
 from stanchion.engine.stage import applies
 from stanchion.guard.check import Checks as TextChecks
-from stanchion.guard.evidence import label_of
 from stanchion.journal.record import Identity, Recorder, read_entry
-from stanchion.journal.store import Key, RawRecord
+from stanchion.journal.store import RawRecord
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
 from stanchion.loop.effect import (
     Abort,
@@ -55,151 +38,12 @@ from stanchion.loop.effect import (
     Moment,
     Summarise,
     View,
-    backoff_s,
     reserves,
     view,
 )
-
-START_MS = 1_795_000_000_000
-KEY = Key("k1", b"salt-of-the-tests")
-PRICE = Price(input=1_000_000_000, output=2_000_000_000, cache_read=0, cache_write=1_000_000_000, cache_write_long=0)
-"""1,000 nano-dollars a token in, 2,000 out."""
-
-
-def tool(name: str, effect: Any = "read", **options: Any) -> ToolSpec:
-    """Make a tool that takes any object, or what `parameters` says."""
-    return ToolSpec(name, f"{name}.", options.pop("parameters", {"type": "object"}), effect, **options)
-
-
-PAGER = tool(READ_RESULT, repeatable=True, max_result_chars=10, parameters={"type": "object", "required": ["result"]})
-
-
-def bundle(*tools: ToolSpec, routes: int | tuple[Route, ...] = 1, **options: Any) -> Bundle:
-    """Make a bundle around tools."""
-    if isinstance(routes, int):
-        routes = tuple(Route("p", f"m{n}", PRICE, max_output_tokens=400, retry=FAST) for n in range(routes))
-    return Bundle("agent", "You are a test.", routes, (*tools, PAGER), **options)
-
-
-FAST = RetryPolicy(attempts=3, base_s=1.0, cap_s=8.0)
-
-
-def call(name: str, arguments: str = "{}", id: str = "c") -> ToolCall:
-    """Make a call as a model writes it."""
-    return ToolCall(id, name, arguments, MODEL)
-
-
-USAGE = Usage(input_tokens=10, output_tokens=5)
-
-
-@dataclass(frozen=True)
-class Say:
-    """The model answers."""
-
-    parts: tuple[Part, ...]
-    finish: Any = "stop"
-    usage: Usage | None = USAGE
-    took_ms: int = 1_000
-
-
-@dataclass(frozen=True)
-class Break:
-    """A model call fails."""
-
-    code: str = "overloaded"
-    retryable: bool = True
-    after_s: float | None = None
-    billed: bool = False
-    took_ms: int = 1_000
-
-
-@dataclass(frozen=True)
-class Done:
-    """A tool does it and says so."""
-
-    text: str = "ok"
-    took_ms: int = 100
-    cost: int = 0
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """Whether a tool did it is known to the world only."""
-
-    done: bool
-    code: str = "tool_timeout"
-    retryable: bool = True
-    took_ms: int = 100
-
-
-@dataclass(frozen=True)
-class Not:
-    """A tool did not do it, and may be tried again."""
-
-    after_s: float | None = None
-    took_ms: int = 100
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A tool did not do it, and says what is wrong."""
-
-    text: str = "no such order"
-    took_ms: int = 100
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A classifier answers, or (`error`) does not."""
-
-    categories: tuple[str, ...] = ()
-    cost: int = 0
-    error: str = ""
-    retryable: bool = True
-    took_ms: int = 50
-
-
-Said = Say | Break | str | ToolCall | Sequence[str | ToolCall]
-Outcome = Done | Doubt | Not | Wrong
-
-
-def say(said: Said) -> Say | Break:
-    """Make a reply of a short form: text, a call, or several of them."""
-    if isinstance(said, Say | Break):
-        return said
-    pieces = [said] if isinstance(said, str | ToolCall) else list(said)
-    parts = tuple(Text(p, MODEL) if isinstance(p, str) else p for p in pieces)
-    return Say(parts, "tool_calls" if any(isinstance(p, ToolCall) for p in parts) else "stop")
-
-
-class Checks:
-    """A pure check: arguments are an object with the required fields; answers are right but for `wrong`."""
-
-    def __init__(self, bundle: Bundle, wrong: Callable[[str], str] = lambda text: "") -> None:
-        self._bundle = bundle
-        self._wrong = wrong
-
-    def output(self, text: str) -> str:
-        return self._wrong(text)
-
-    def arguments(self, tool: str, text: str) -> bytes | str:
-        try:
-            found = msgspec.json.decode(text or "{}")
-        except msgspec.MsgspecError as error:
-            return f"not JSON: {error}"
-        if not isinstance(found, dict):
-            return "not an object"
-        spec = self._bundle.tool(tool)
-        missing = [name for name in (spec.parameters.get("required", ()) if spec else ()) if name not in found]
-        return f"missing {missing}" if missing else msgspec.json.encode(found, order="deterministic")
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """A shared budget refuses a reservation."""
-
-    hard: bool
-    ledger: str = "tenant/day"
+from tests.loop.outcome import Outcomes
+from tests.loop.request import flat, well_formed
+from tests.loop.script import KEY, START_MS, Break, Checks, Done, Doubt, Outcome, Refuse, Said, Scored, decided, say
 
 
 @dataclass(order=True)
@@ -260,6 +104,7 @@ class Play:
 
     def __post_init__(self) -> None:
         self.view: View = view(self.bundle, Checks(self.bundle, self.wrong), checks=TextChecks(self.checks))
+        self._made = Outcomes(self.bundle, metered=self.metered)
         self.now_ms = self.base.now_ms + 1_000 if self.base else START_MS
         self.run = f"r{self.base.number + 1}" if self.base else "r1"
         self.number = self.base.number + 1 if self.base else 1
@@ -521,18 +366,8 @@ class Play:
             meant = effect.call in abort.calls if isinstance(effect, CallTool) else abort.model
             if meant:
                 self._flights.remove(flight)
-                self._outcomes += self._stopped(effect)
+                self._outcomes += self._made.stopped(effect, self.now_ms)
         heapq.heapify(self._flights)
-
-    def _stopped(self, effect: Attempt) -> list[ev.Event]:
-        if isinstance(effect, CheckText):
-            return self._scored(effect, Scored(error="cancelled"))
-        if isinstance(effect, Summarise):
-            return self._written(effect, Break("cancelled", billed=True))
-        if isinstance(effect, CallModel):
-            failed = Break("cancelled", billed=True)
-            return [self._model_failed(effect, failed)]
-        return [self._tool_failed(effect, "cancelled", in_doubt=effect.doubtful, retryable=True)]
 
     def _next(self, decision: Decision) -> bool:
         """Move the clock to what comes next. False: nothing does."""
@@ -567,97 +402,16 @@ class Play:
     def _outcome(self, effect: Attempt, outcome: Any) -> list[ev.Event]:
         if isinstance(effect, CallModel):
             self._said += 1
-            return self._model_outcome(effect, outcome)
+            return self._made.model(effect, outcome, self.now_ms)
         if isinstance(effect, Summarise):
             self._summed += 1
-            return self._written(effect, outcome)
+            return self._made.summary(effect, outcome, self.now_ms)
         if isinstance(effect, CheckText):
-            return self._scored(effect, outcome)
+            return self._made.score(effect, outcome, self.now_ms)
         if effect.mode == "reconcile":
-            answer: Any = self.reconcile(effect, self.done(effect.call, effect.revision))
-            told = ev.ToolCallReconciled(call=effect.call, attempt=effect.attempt, answer=answer)
-            return [told, self._finished(effect, "ok", "ok")] if answer == "done" else [told]
+            return self._made.reconciled(effect, self.reconcile(effect, self.done(effect.call, effect.revision)))
         self._delivered[effect.call] = self._delivered.get(effect.call, 0) + 1
-        match outcome:
-            case Done():
-                kind = "pretended" if effect.mode == "dry" else "ok"
-                return [self._finished(effect, kind, outcome.text, outcome.cost)]
-            case Wrong():
-                return [self._finished(effect, "error", outcome.text)]
-            case Not():
-                return [self._tool_failed(effect, "tool_unavailable", retryable=True, after_s=outcome.after_s)]
-            case Doubt():
-                return [self._tool_failed(effect, outcome.code, in_doubt=effect.doubtful, retryable=outcome.retryable)]
-            case _:
-                raise AssertionError(outcome)
-
-    def _scored(self, effect: CheckText, said: Scored) -> list[ev.Event]:
-        if not said.error:
-            return classify.answered(effect, classify.Score(bool(said.categories), said.categories, said.cost))
-        error = ModelError("it failed", code=said.error, retryable=said.retryable)  # type: ignore[arg-type]
-        return classify.failed(effect, error, 0.5, self.now_ms, unbilled=False)
-
-    def _written(self, effect: Summarise, outcome: Say | Break) -> list[ev.Event]:
-        route = self.bundle.route(effect.route)
-        if isinstance(outcome, Break):
-            error = ModelError("it failed", code=outcome.code, retryable=outcome.retryable)  # type: ignore[arg-type]
-            return [summarise.failed(effect, route, error, 0.5, self.now_ms, unbilled=not outcome.billed)]
-        return summarise.written(effect, route, ModelResponse(outcome.parts, outcome.finish, outcome.usage), 0.0)
-
-    def _model_outcome(self, effect: CallModel, outcome: Say | Break) -> list[ev.Event]:
-        if isinstance(outcome, Break):
-            return [self._model_failed(effect, outcome)]
-        if self.metered and outcome.usage is USAGE:
-            counted = Usage(len(msgspec.json.encode(effect.request)) // 4, output_tokens=size_of(outcome.parts) // 4)
-            outcome = replace(outcome, usage=counted)
-        route = self.bundle.route(effect.route)
-        billed = effect.reserved if outcome.usage is None else cost(route.price, outcome.usage)
-        finished = ev.ModelCallFinished(
-            turn=effect.turn,
-            attempt=effect.attempt,
-            finish=outcome.finish,
-            cost=billed,
-            usage=outcome.usage,
-            parts=outcome.parts,
-        )
-        if billed > effect.reserved:
-            return [finished, ev.BudgetOverrun(turn=effect.turn, reserved=effect.reserved, cost=billed)]
-        return [finished]
-
-    def _model_failed(self, effect: CallModel, failed: Break) -> ev.ModelCallFailed:
-        wait_s = backoff_s(self.bundle.route(effect.route).retry, effect.attempt, 0.5, failed.after_s)
-        return ev.ModelCallFailed(
-            turn=effect.turn,
-            attempt=effect.attempt,
-            code=failed.code,
-            retryable=failed.retryable,
-            retry_at_ms=self.now_ms + int(wait_s * 1000) if failed.retryable else 0,
-            cost=effect.reserved if failed.billed else 0,
-            parts=(Text("it failed", RUNTIME),),
-        )
-
-    def _tool_failed(
-        self, effect: CallTool, code: str, *, in_doubt: bool = False, retryable: bool, after_s: float | None = None
-    ) -> ev.ToolCallFailed:
-        wait_s = backoff_s(effect.retry, effect.attempt, 0.5, after_s)
-        return ev.ToolCallFailed(
-            call=effect.call,
-            attempt=effect.attempt,
-            code=code,
-            in_doubt=in_doubt,
-            retryable=retryable,
-            retry_at_ms=self.now_ms + int(wait_s * 1000) if retryable else 0,
-            parts=(Text(f"{effect.tool}: {code}", RUNTIME),),
-        )
-
-    def _finished(self, effect: CallTool, outcome: Any, text: str, cost_nano_usd: int = 0) -> ev.ToolCallFinished:
-        shown = effect.max_result_chars if len(text) > effect.max_result_chars else -1
-        spec = self.bundle.tool(effect.tool)
-        label = Label("tool", effect.tool) if spec is None else label_of(spec, text)
-        if effect.ask is not None:
-            label = Label("tool", effect.tool, secrecy=effect.ask.label.secrecy)
-        result = ToolResult(effect.provider_id, effect.tool, text, label, error=outcome == "error")
-        return ev.ToolCallFinished(call=effect.call, outcome=outcome, shown=shown, cost=cost_nano_usd, parts=(result,))
+        return self._made.tool(effect, outcome, self.now_ms)
 
     # --- what must hold of every request ---------------------------------------------------------------------------------
 
@@ -679,40 +433,8 @@ class Play:
         self._last[effect.route] = parts
 
 
-def size_of(parts: Sequence[Part]) -> int:
-    """Count the bytes of parts."""
-    return len(msgspec.json.encode(parts))
-
-
-def flat(request: ModelRequest) -> list[Any]:
-    """The sequence that must only grow: tools, system, parts."""
-    return [*request.tools, *request.system, *((m.role, part) for m in request.messages for part in m.parts)]
-
-
-def well_formed(request: ModelRequest) -> None:
-    """Assert that sides take turns, and that each call has its one result, in call order, before anything else is said."""
-    roles = [m.role for m in request.messages]
-    assert all(a != b for a, b in pairwise(roles)), "two messages of one side in a row"
-    for place, message in enumerate(request.messages):
-        assert message.parts, "an empty message"
-        calls = [p for p in message.parts if isinstance(p, ToolCall)]
-        after = request.messages[place + 1].parts if calls and place + 1 < len(request.messages) else ()
-        results = after[: len(calls)]
-        assert [(c.id, c.name) for c in calls] == [(r.id, r.name) for r in results if isinstance(r, ToolResult)]
-        if message.role == "user":
-            answered = request.messages[place - 1].parts if place else ()
-            asked = sum(isinstance(p, ToolCall) for p in answered)
-            assert sum(isinstance(p, ToolResult) for p in message.parts) == asked
-
-
 def _outside(event: ev.Event) -> bool:
     return isinstance(event, ev.CallDecided | ev.CancelRequested | ev.RunRevived | ev.MessageAdded)
-
-
-def decided(call: Call, decision: Any, *texts: str, note: bool = False, by: str = "bob") -> ev.CallDecided:
-    """Make a person's decision on the revision shown."""
-    parts = tuple(Text(text, Label("reviewer", trust="trusted")) for text in texts)
-    return ev.CallDecided(call=call.id, revision=call.revision, decision=decision, by=by, note=note, parts=parts)
 
 
 def truthful(play: Play, waiting: Call) -> ev.CallDecided:

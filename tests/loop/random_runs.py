@@ -10,7 +10,7 @@ from stanchion.core.bundle import ApprovalRule, Bundle, Caps, LoopRules, Route
 from stanchion.core.message import MODEL, Text, Thinking
 from stanchion.core.money import Price
 from stanchion.core.routing import RouteTable, Rung
-from tests.loop.play import FAST, Break, Done, Doubt, Not, Say, Wrong, bundle, call, tool
+from tests.loop.script import FAST, Break, Done, Doubt, Not, Say, Wrong, bundle, call, tool
 
 TOOLS = (
     tool("look", max_result_chars=12),

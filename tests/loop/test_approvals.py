@@ -10,7 +10,8 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import ApprovalRule
 from stanchion.core.fold import evolve
 from stanchion.core.state import Call
-from tests.loop.play import Done, Doubt, Play, bundle, call, decided, tool
+from tests.loop.play import Play
+from tests.loop.script import Done, Doubt, bundle, call, decided, tool
 
 PAY = tool("pay", "irreversible", keyed=True, parameters={"type": "object", "required": ["usd"]})
 WIPE = tool("wipe", "destructive")

@@ -12,7 +12,7 @@ from stanchion.core.message import USER, Text
 from stanchion.core.state import State
 from stanchion.loop.decide import BATCH_MS, BATCH_SLACK_MS, decide
 from stanchion.loop.effect import CallModel, Decision, HandIn, Moment, View, view
-from tests.loop.play import START_MS, bundle
+from tests.loop.script import START_MS, bundle
 
 HOUR_MS = 3_600_000
 

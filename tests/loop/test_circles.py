@@ -9,7 +9,8 @@ import pytest
 from stanchion.core import event as ev
 from stanchion.core.bundle import LoopRules
 from stanchion.core.message import USER, Text
-from tests.loop.play import Done, Play, Wrong, bundle, call, tool
+from tests.loop.play import Play
+from tests.loop.script import Done, Wrong, bundle, call, tool
 
 LOOK, POLL = tool("look"), tool("poll", repeatable=True)
 OFF = {"same_call": 0, "window_repeats": 0, "failures": 0, "calls_per_minute": 0}

@@ -26,22 +26,10 @@ from stanchion.core.message import (
     ToolResult,
 )
 from stanchion.core.state import Call, State
-from tests.loop.play import (
-    FAST,
-    PRICE,
-    Break,
-    Done,
-    Play,
-    Refuse,
-    Say,
-    bundle,
-    call,
-    decided,
-    tool,
-    truthful,
-    well_formed,
-)
+from tests.loop.play import Play, truthful
 from tests.loop.random_runs import agent, caps, crashes, fates, scripts
+from tests.loop.request import well_formed
+from tests.loop.script import FAST, PRICE, Break, Done, Refuse, Say, bundle, call, decided, tool
 
 RULES = CompactionRules(recent=2, minimum=200, summary=100, facts=300)
 ROUTE = Route("p", "m", PRICE, max_output_tokens=100, context_tokens=100_000, retry=FAST)

@@ -20,7 +20,8 @@ from stanchion.core.state import Call, State
 from stanchion.guard.evidence import Evidence
 from stanchion.loop.compact import read_back
 from stanchion.loop.remember import passages, said_by
-from tests.loop.play import Done, Play, call, decided, tool
+from tests.loop.play import Play
+from tests.loop.script import Done, call, decided, tool
 from tests.loop.test_compaction import RULES, desk, last, sums, texts
 from tests.loop.test_quarantine import ASKED, EVIL, MAIL
 

@@ -11,7 +11,8 @@ import pytest
 from stanchion.core import event as ev
 from stanchion.core.bundle import RetryPolicy, ToolSpec
 from stanchion.core.state import Call
-from tests.loop.play import Done, Doubt, Not, Play, Wrong, bundle, call, decided, tool
+from tests.loop.play import Play
+from tests.loop.script import Done, Doubt, Not, Wrong, bundle, call, decided, tool
 
 TIERS = ("read", "write", "irreversible", "destructive")
 WAYS: dict[str, Any] = {

@@ -21,8 +21,10 @@ from stanchion.core.quarantine import Extracted, Value
 from stanchion.core.routing import RouteTable, Rung
 from stanchion.loop.find import LABEL, LEAST, NEAR
 from stanchion.toolbox.builtin import built_in
-from tests.loop.play import Done, Doubt, Play, Said, Say, bundle, call, decided, flat, tool, truthful
+from tests.loop.play import Play, truthful
 from tests.loop.random_runs import LOOP, TOOLS, crashes, fates, scripts
+from tests.loop.request import flat
+from tests.loop.script import Done, Doubt, Said, Say, bundle, call, decided, tool
 from tests.loop.test_random_runs import erratic
 from tests.loop.test_random_runs import said as said_in
 from tests.loop.test_routing import MAIN, RULES, SMALL

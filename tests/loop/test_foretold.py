@@ -15,8 +15,9 @@ from stanchion.core.bundle import Caps
 from stanchion.core.fold import fold
 from stanchion.core.message import MODEL, Text, text_of
 from stanchion.core.state import State
-from tests.loop.play import Done, Play, Say, bundle
+from tests.loop.play import Play
 from tests.loop.random_runs import agent, crashes, fates, scripts
+from tests.loop.script import Done, Say, bundle
 from tests.loop.test_limits import FREE, LOOK, turning
 from tests.loop.test_random_runs import erratic
 

@@ -13,7 +13,8 @@ from stanchion.core.fold import evolve
 from stanchion.core.message import MODEL, USER, Media, Text, Usage
 from stanchion.core.state import State
 from stanchion.loop.limit import allow_call, out_of_time, windowed
-from tests.loop.play import FAST, PRICE, Done, Play, Say, bundle, call, decided, tool
+from tests.loop.play import Play
+from tests.loop.script import FAST, PRICE, Done, Say, bundle, call, decided, tool
 
 LOOK = tool("look", repeatable=True)
 FREE = LoopRules(same_call=0, window_repeats=0, failures=0, calls_per_minute=0, malformed=0)

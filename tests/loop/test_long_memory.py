@@ -16,7 +16,8 @@ from stanchion.core.money import price_usd
 from stanchion.core.state import State
 from stanchion.loop.compact import read_back
 from tests.loop.planted import Fact, Visit, visits
-from tests.loop.play import FAST, Done, Play, bundle, call, tool
+from tests.loop.play import Play
+from tests.loop.script import FAST, Done, bundle, call, tool
 
 VISITS = 130
 SHEET = price_usd(input="3", output="15", cache_read="0.30", cache_write="3.75", cache_write_long="6")

@@ -13,7 +13,8 @@ from stanchion.core.fold import evolve
 from stanchion.core.message import USER, Text
 from stanchion.loop.decide import decide
 from stanchion.loop.effect import CallModel, Moment, backoff_s, view
-from tests.loop.play import PRICE, Break, Checks, Play, bundle, call, tool
+from tests.loop.play import Play
+from tests.loop.script import PRICE, Break, Checks, bundle, call, tool
 
 
 def test_what_may_pass_is_tried_again_after_a_wait() -> None:

@@ -9,7 +9,8 @@ import pytest
 from stanchion.core import event as ev
 from stanchion.core.bundle import DECLARE_PLAN
 from stanchion.core.policy import GuardRules
-from tests.loop.play import Done, Play, Said, bundle, call, tool
+from tests.loop.play import Play
+from tests.loop.script import Done, Said, bundle, call, tool
 
 PLAN = tool(DECLARE_PLAN, parameters={"type": "object", "required": ["tools"]})
 TOOLS = (tool("read_mail"), tool("send", "irreversible"), tool("save", "write"), PLAN)

@@ -15,8 +15,9 @@ from stanchion.core.fold import evolve, fold
 from stanchion.core.message import MODEL, RUNTIME, Text, ToolResult
 from stanchion.core.policy import Grant
 from stanchion.core.state import Call, State
-from tests.loop.play import Play, decided, truthful
+from tests.loop.play import Play, truthful
 from tests.loop.random_runs import TOOLS, agent, caps, crashes, fates, scripts
+from tests.loop.script import decided
 
 TIER = {spec.name: spec for spec in TOOLS}
 

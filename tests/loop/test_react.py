@@ -7,7 +7,8 @@ import pytest
 from stanchion.core import event as ev
 from stanchion.core.bundle import LoopRules, ToolSpec
 from stanchion.core.message import MODEL, RUNTIME, USER, Text, Thinking, ToolResult
-from tests.loop.play import Done, Not, Play, Say, bundle, call, say, tool
+from tests.loop.play import Play
+from tests.loop.script import Done, Not, Say, bundle, call, say, tool
 
 LOOK, PAY, STRICT = tool("look"), tool("pay", "irreversible"), tool("ask", parameters={"required": ["q"]})
 

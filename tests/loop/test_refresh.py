@@ -13,7 +13,7 @@ from stanchion.core.state import State
 from stanchion.loop.decide import REFRESH_TOKENS, decide
 from stanchion.loop.effect import CallModel, Moment, View, view
 from tests.core.test_state import answered, asked, entries, started
-from tests.loop.play import PRICE, Checks, bundle, tool
+from tests.loop.script import PRICE, Checks, bundle, tool
 
 AGENT = bundle(tool("look"), tool("pay", "irreversible"))
 ANTHROPIC = bundle(tool("pay", "irreversible"), routes=(Route("anthropic", "claude-sonnet-4-6", PRICE),))

@@ -12,7 +12,9 @@ from stanchion.core.bundle import USE_SKILL, Bundle
 from stanchion.core.message import Label, ToolResult
 from stanchion.core.policy import Bound, Destination, GuardRules, Param
 from stanchion.core.skill import HEADING, Restriction, Skill, disclosure
-from tests.loop.play import Done, Play, Said, Say, bundle, call, decided, flat, tool
+from tests.loop.play import Play
+from tests.loop.request import flat
+from tests.loop.script import Done, Said, Say, bundle, call, decided, tool
 
 OPEN = tool(USE_SKILL, parameters={"type": "object", "required": ["name"]})
 PAY = tool("pay", "write", params={"to": Destination("account")})

@@ -9,7 +9,8 @@ import pytest
 from stanchion.core import event as ev
 from stanchion.core.bundle import ApprovalRule, Caps
 from stanchion.core.message import MODEL, USER, Text, Usage
-from tests.loop.play import Break, Done, Doubt, Not, Play, Refuse, Say, bundle, call, decided, tool, truthful
+from tests.loop.play import Play, truthful
+from tests.loop.script import Break, Done, Doubt, Not, Refuse, Say, bundle, call, decided, tool
 
 CANCEL = ev.CancelRequested(by="ann")
 TOOLS = (tool("look"), tool("save", "write", keyed=True), tool("pay", "irreversible"), tool("wipe", "destructive"))
