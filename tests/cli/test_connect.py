@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from tests.broker.auth_server import auth_server
-from tests.runtime.test_credentials import ENVIRONMENT, nowhere
+from tests.runtime.desks.test_credentials import ENVIRONMENT, nowhere
 
 AGENT = """
 from typing import Annotated

@@ -10,7 +10,7 @@ import pytest
 
 from stanchion.credentials import Environment, UserDelegation
 from tests.broker.auth_server import AuthServer, auth_server, browse
-from tests.runtime.test_credentials import ENVIRONMENT, by_user
+from tests.runtime.desks.test_credentials import ENVIRONMENT, by_user
 from tests.server.serving import agent, served
 
 

@@ -309,7 +309,7 @@ async def test_a_stopped_run_tells_what_it_was_given(tmp_path: Path) -> None:
 
 _KILLED = """
 import asyncio, os, sys
-from tests.runtime.test_credentials import ENVIRONMENT, agent, asks, by_server, call, tool, Crm, Runtime
+from tests.runtime.desks.test_credentials import ENVIRONMENT, agent, asks, by_server, call, tool, Crm, Runtime
 from tests.broker.auth_server import AuthServer
 from pathlib import Path
 
@@ -344,7 +344,7 @@ async def test_killed_between_the_credential_and_the_effect(tmp_path: Path) -> N
     async with auth_server() as server:
         noted = tmp_path / "noted"
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _KILLED, server.url, str(data / "t.db"), str(noted), cwd=Path(__file__).parents[2],
+            sys.executable, "-c", _KILLED, server.url, str(data / "t.db"), str(noted), cwd=Path(__file__).parents[3],
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         _, said = await asyncio.wait_for(process.communicate(), SOON_S)

@@ -15,7 +15,7 @@ from stanchion.core import event as ev
 from stanchion.core.errors import Conflict
 from tests.engine.rig import agent, echo, over, running, until_event
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 _DRIVER = """
 import asyncio, sys
 from pathlib import Path

@@ -20,7 +20,7 @@ from stanchion.runtime.shape import RunView
 from stanchion.sim import Fault, FaultPlan, Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import FakeClock
 from tests.engine.rig import SOON_S, events, unchanged
-from tests.runtime.test_refresh import LONG, Desk
+from tests.runtime.runs.test_refresh import LONG, Desk
 
 SCRIPT = Script(
     rules=(
@@ -372,7 +372,7 @@ async def test_a_kill_during_a_refresh_leaves_the_run_whole(tmp_path: Path, sim:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.runtime.refresher",
+        "tests.runtime.runs.refresher",
         str(data),
         sim.base_url,
         str(clock.now_ms()),

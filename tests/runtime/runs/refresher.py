@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stanchion import Runtime
 from stanchion.testing import FakeClock
-from tests.runtime.test_refresh_waiting import agent
+from tests.runtime.runs.test_refresh_waiting import agent
 
 
 def say(name: str) -> None:
