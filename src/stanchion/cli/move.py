@@ -51,6 +51,12 @@ def export(
         ),
     ] = False,
     budgets: Annotated[bool, typer.Option("--budgets", help="Also limits, and what was spent on them.")] = False,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory", help="Also what is remembered of the users of these sessions; with --all of every user."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     data: Data = "",
     tenant: Tenant = "",
@@ -67,7 +73,7 @@ def export(
     Examples:
         stanchion export --all --data stanchion.db -f runs.stx.gz
         stanchion export run_01 -f one.stx
-        stanchion export --all --live --budgets --data stanchion.db | ssh host stanchion import - --data postgresql://db/agents
+        stanchion export --all --live --budgets --memory --data stanchion.db | ssh host stanchion import - --data postgresql://db/agents
     """
     chosen = [bool(run), bool(session), bool(agent), everything]
     if sum(chosen) != 1:
@@ -79,7 +85,7 @@ def export(
             "the export goes to stdout, and that is a terminal; name a file with --out FILE, or pipe it on"
         )
     where = Where(data=data, tenant=tenant).in_a_file().resolve()
-    said = asyncio.run(_export(where, tuple(run or ()), session, agent, everything, out, live, budgets, force))
+    said = asyncio.run(_export(where, tuple(run or ()), session, agent, everything, out, live, budgets, memory, force))
     if output == "json":
         print_json(plain(said))
         return
@@ -95,6 +101,7 @@ async def _export(
     out: str,
     live: bool,
     budgets: bool,
+    memory: bool,
     force: bool,
 ) -> Exported:
     from stanchion.runtime import Runtime
@@ -110,6 +117,7 @@ async def _export(
                 tenant=where.tenant,
                 live=live,
                 budgets=budgets,
+                memory=memory,
                 force=force,
                 progress=progress,
             )
@@ -121,12 +129,15 @@ def _report_export(said: Exported, out: str) -> None:
     """Tell on stderr what was written, what was let go, and what was left out."""
     ledgers = f", {_count(said.ledgers, 'ledger')}" if said.ledgers else ""
     what = f"{_count(said.sessions, 'session')}, {_count(said.runs, 'run')}, {_count(said.events, 'event')}{ledgers}"
+    what += f", {_count(said.facts, 'fact')} of {_count(said.users, 'user')}" if said.users else ""
     say(f"exported {what} to {out or 'stdout'}; it holds contents in plain text")
     if said.let_go:
         runs = _count(len(said.let_go), "run")
         say(
             f"{runs} that had not ended left this store: import the file, or take it back with `stanchion import --take-back`"
         )
+    if said.unmoved:
+        say("left out: what is remembered of users (--memory moves it)")
     if said.left:
         say(f"left out, for they are not over (--live moves them): {_count(len(said.left), 'session')}")
         for left in said.left[:_SHOWN]:
@@ -155,8 +166,8 @@ def import_(
 
     \b
     First all of the file is read and every chain verified; a file that was cut off or changed is refused, and nothing is
-    written. Then each session is taken in whole or not at all. What is here already stays as it is, so importing twice
-    changes nothing; a session that has another history here is refused. Content that was erased stays erased.
+    written. Then each session, and what is remembered of each user, is taken in whole or not at all. What is here already stays as it is, so importing twice
+    changes nothing; what has another history here is refused. Content that was erased stays erased.
 
     \b
     Examples:
@@ -172,7 +183,10 @@ def import_(
     parts = ", ".join(f"{count:,} {kind}" for kind, count in kinds if count) or "none"
     ledgers = f"; {_count(said.ledgers, 'ledger')} carried over" if said.ledgers else ""
     what = f"{_count(said.sessions, 'session')} ({parts}), {_count(said.runs, 'run')}, {_count(said.events, 'event')}"
-    print_text(f"imported {what} of tenant {said.tenant}{ledgers}")
+    told = (("more", said.remembered), ("forgotten here, and left so", said.forgotten))
+    more = ", ".join(f"{count:,} {kind}" for kind, count in told if count) or "nothing new"
+    memory = f"; memory of {_count(said.users, 'user')} ({more})" if said.users else ""
+    print_text(f"imported {what} of tenant {said.tenant}{ledgers}{memory}")
 
 
 async def _import(where: Where, file: str, take_back: bool) -> Restored:

@@ -1,4 +1,4 @@
-"""The file that sessions move in: JSON lines, in version 1, plain or gzip. Nothing here awaits.
+"""The file that sessions move in: JSON lines, plain or gzip. Version 1; 2 where it holds memory. Nothing here awaits.
 
     {"line":"export","version":1,"at_ms":..,"tenant":"default","by":"stanchion .."}
     {"line":"session","row":{..}}            a session's row, or null for a run without a session
@@ -8,8 +8,13 @@
     {"line":"event","seq":1,"hash":..,"envelope":"..","contents":[..]}
     {"line":"inbox","kind":..,"body":..,"at_ms":..}
     {"line":"used_key","key":..,"digest":..,"run":..}
+    {"line":"due","agent":..,"user":..,"run":..,"tries":0}
     {"line":"session_end","runs":1,"events":9}
     {"line":"ledger","row":{..}}
+    {"line":"forgotten","ids":[..]}          versions of facts that were forgotten
+    {"line":"memory","user":..,"key":..,"salt":..}
+    {"line":"fact","row":{..}}               all versions, as they were written
+    {"line":"memory_end","facts":9}
     {"line":"end","sessions":1,"runs":1,"events":9,"sha256":".."}
 
 Bytes are base64; an envelope is its text, byte for byte; a content that was erased is null. `sha256` is over all bytes
@@ -22,18 +27,21 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import BinaryIO, TypeAlias, cast
 
 import msgspec
 
 from stanchion.core import event as ev
 from stanchion.core.errors import BrokenChain, InputError, StanchionError
+from stanchion.core.fact import Fact
+from stanchion.journal.memory import Due, MovedMemory
 from stanchion.journal.moving import MovedKey, MovedRun, MovedSession, UsedKey
 from stanchion.journal.record import read_entry, verify
 from stanchion.journal.store import InboxItem, Ledger, RawRecord, RunRow, SessionRow
 
-VERSION = 1
+VERSION = 2
+"""The highest that is read, and the one with memory. Without it version 1 is written, which older programs read."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -88,6 +96,13 @@ class _UsedKey(_Line, frozen=True, tag="used_key"):
     run: str
 
 
+class _Due(_Line, frozen=True, tag="due"):
+    run: str
+    agent: str
+    user: str
+    tries: int
+
+
 class _SessionEnd(_Line, frozen=True, tag="session_end"):
     runs: int
     events: int
@@ -95,6 +110,26 @@ class _SessionEnd(_Line, frozen=True, tag="session_end"):
 
 class _Ledger(_Line, frozen=True, tag="ledger"):
     row: Ledger
+
+
+class Gone(_Line, frozen=True, tag="forgotten"):
+    """Versions of facts that were forgotten."""
+
+    ids: tuple[str, ...]
+
+
+class _Memory(_Line, frozen=True, tag="memory"):
+    user: str
+    key: str
+    salt: bytes
+
+
+class _Fact(_Line, frozen=True, tag="fact"):
+    row: Fact
+
+
+class _MemoryEnd(_Line, frozen=True, tag="memory_end"):
+    facts: int
 
 
 class End(_Line, frozen=True, tag="end"):
@@ -106,7 +141,26 @@ class End(_Line, frozen=True, tag="end"):
     sha256: str
 
 
-Line: TypeAlias = Header | _Session | _Bundle | _Key | _Run | _Event | _Inbox | _UsedKey | _SessionEnd | _Ledger | End
+Line: TypeAlias = (
+    Header
+    | _Session
+    | _Bundle
+    | _Key
+    | _Run
+    | _Event
+    | _Inbox
+    | _UsedKey
+    | _Due
+    | _SessionEnd
+    | _Ledger
+    | Gone
+    | _Memory
+    | _Fact
+    | _MemoryEnd
+    | End
+)
+Part: TypeAlias = MovedSession | Ledger | Gone | MovedMemory
+"""What a file holds."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
 
@@ -122,9 +176,9 @@ class ArchiveWriter:
         self._bundles: set[str] = set()
         self.sessions = self.runs = self.events = 0
 
-    def begin(self, tenant: str, at_ms: int, by: str) -> None:
-        """Write the first line."""
-        self._put(Header(VERSION, at_ms, tenant, by))
+    def begin(self, tenant: str, at_ms: int, by: str, *, memory: bool = False) -> None:
+        """Write the first line. `memory`: there will be some."""
+        self._put(Header(VERSION if memory else 1, at_ms, tenant, by))
 
     def lacks(self, digest: str) -> bool:
         """Whether a bundle is not in the file yet."""
@@ -147,6 +201,8 @@ class ArchiveWriter:
                 self._put(_Inbox(item.kind, item.body, item.at_ms))
         for used in moved.used:
             self._put(_UsedKey(used.key, used.digest, used.run))
+        for due in moved.due:
+            self._put(_Due(due.run, due.agent, due.user, due.tries))
         events = sum(len(run.records) for run in moved.runs)
         self._put(_SessionEnd(len(moved.runs), events))
         self.sessions, self.runs, self.events = self.sessions + 1, self.runs + len(moved.runs), self.events + events
@@ -154,6 +210,17 @@ class ArchiveWriter:
     def ledger(self, ledger: Ledger) -> None:
         """Write a ledger."""
         self._put(_Ledger(ledger))
+
+    def gone(self, ids: Sequence[str]) -> None:
+        """Write what was forgotten."""
+        self._put(Gone(tuple(ids)))
+
+    def memory(self, moved: MovedMemory) -> None:
+        """Write what is remembered of a user."""
+        self._put(_Memory(moved.user, moved.key, moved.salt))
+        for fact in moved.facts:
+            self._put(_Fact(fact))
+        self._put(_MemoryEnd(len(moved.facts)))
 
     def end(self) -> None:
         """Write the last line."""
@@ -182,8 +249,8 @@ class ArchiveReader:
         self.bundles: dict[str, bytes] = {}
         """Those that were read until now, by digest."""
 
-    def read(self) -> Generator[MovedSession | Ledger]:
-        """Read session after session, and ledgers. What was given is to be trusted only when the end was reached."""
+    def read(self) -> Generator[Part]:
+        """Read session after session, ledgers, and what is remembered. What was given is to be trusted only when the end was reached."""
         sessions = runs = events = 0
         lines = self._lines()
         for line in lines:
@@ -195,6 +262,10 @@ class ArchiveReader:
                     yield moved
                 case _Ledger():
                     yield line.row
+                case Gone():
+                    yield line
+                case _Memory():
+                    yield self._memory(line, lines)
                 case End():
                     if (line.sessions, line.runs, line.events) != (sessions, runs, events):
                         raise self._bad("its counts do not fit what stands before it")
@@ -267,6 +338,7 @@ class ArchiveReader:
         keys: list[MovedKey] = []
         runs: list[tuple[RunRow, list[RawRecord], list[InboxItem]]] = []
         used: list[UsedKey] = []
+        due: list[Due] = []
         for line in lines:
             match line:
                 case _Bundle():
@@ -281,14 +353,30 @@ class ArchiveReader:
                     runs[-1][2].append(InboxItem(0, line.kind, line.body, line.at_ms))
                 case _UsedKey():
                     used.append(UsedKey(line.key, line.digest, line.run))
+                case _Due():
+                    due.append(Due(self._tenant(), line.run, line.agent, line.user, line.tries))
                 case _SessionEnd():
                     if (line.runs, line.events) != (len(runs), sum(len(records) for _, records, _ in runs)) or not runs:
                         raise self._bad("its counts do not fit what stands before it")
                     moved = tuple(MovedRun(row, tuple(records), tuple(inbox)) for row, records, inbox in runs)
-                    return MovedSession(self._tenant(), opened.row, moved, tuple(keys), tuple(used))
+                    return MovedSession(self._tenant(), opened.row, moved, tuple(keys), tuple(used), tuple(due))
                 case _:
                     raise self._bad("it stands in the wrong place")
         raise self._bad("the session that is open has no end")
+
+    def _memory(self, opened: _Memory, lines: Generator[Line]) -> MovedMemory:
+        facts: list[Fact] = []
+        for line in lines:
+            match line:
+                case _Fact():
+                    facts.append(line.row)
+                case _MemoryEnd():
+                    if line.facts != len(facts):
+                        raise self._bad("its count does not fit what stands before it")
+                    return MovedMemory(self._tenant(), opened.user, opened.key, opened.salt, tuple(facts))
+                case _:
+                    raise self._bad("it stands in the wrong place")
+        raise self._bad("what is remembered of a user has no end")
 
     def _tenant(self) -> str:
         return self.header.tenant if self.header else ""
@@ -315,12 +403,23 @@ def check_session(moved: MovedSession) -> int:
         raise _misfit(f"{moved.name} holds a run twice")
     if any(used.run not in seen for used in moved.used):
         raise _misfit(f"{moved.name} holds an idempotency key of another")
+    if any(due.run not in seen for due in moved.due):
+        raise _misfit(f"{moved.name} says that something is to be learned of a run of another")
     if moved.row is None:
         if len(moved.runs) != 1:
             raise _misfit("runs without a session come one by one")
     else:
         _check_session_row(moved, moved.row, seen)
     return erased
+
+
+def check_memory(moved: MovedMemory) -> None:
+    """Check what is remembered of a user: each version once, and none ended before it was written. Raises `InputError`."""
+    if len({fact.id for fact in moved.facts}) != len(moved.facts):
+        raise _misfit(f"a version of what is remembered of user {moved.user!r} stands there twice")
+    for fact in moved.facts:
+        if bool(fact.ended_ms) != bool(fact.why) or 0 < fact.ended_ms < fact.recorded_ms:
+            raise _misfit(f"the fact {fact.id} of user {moved.user!r} ends before it was written, or for no reason")
 
 
 def _check_run(moved: MovedSession, run: MovedRun, salts: dict[str, bytes]) -> int:

@@ -3,16 +3,20 @@
 A version of a fact is a row with its times and a body. Bodies are content: sealed under a key of their own (`subject_of`). What
 journals hold of recalled memory lies under another (`recalled_subject`), so that forgetting takes both and leaves what the user said. What an operation does
 to the rows is `core.fact`; a store applies all operations of a change at once, or none, and once under each key.
+
+A user's memory moves between stores whole (`MovedMemory`). Ids of versions that were forgotten are kept, and nothing else of them, so that none comes back
+with an older file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
 from stanchion.core.chain import commitment
+from stanchion.core.errors import Conflict
 from stanchion.core.fact import Fact, Operation, Owner, Revision, key_of, revise
 from stanchion.journal.record import Cipher
 from stanchion.journal.store import Key
@@ -88,6 +92,22 @@ class FactRow(Stored, frozen=True, kw_only=True):
     by: str
 
 
+class MovedMemory(msgspec.Struct, frozen=True):
+    """All that is remembered of a user, as it moves between stores: opened, since the store that takes it in seals it anew."""
+
+    tenant: str
+    user: str
+    key: str
+    """Id of the content key that it lay under: where that was destroyed, none of it is taken in."""
+    salt: bytes
+    facts: tuple[Fact, ...] = ()
+    """All versions, in the order in which they were written."""
+
+
+TakenMemory: TypeAlias = Literal["added", "grown", "known", "forgotten"]
+"""There was none of the user; there was, and has more now; all of it was there; all of it was forgotten here, and stays so."""
+
+
 class Memories(Protocol):
     """Where memory is kept. Every method may raise `JournalError`."""
 
@@ -135,6 +155,33 @@ class Memories(Protocol):
 
     async def drop(self, tenant: str, run: str) -> None:
         """Learn nothing (more) from a run."""
+        ...
+
+    async def dues(self, tenant: str) -> Sequence[Due]:
+        """List the runs of which is to be learned, whether they have ended or not."""
+        ...
+
+    async def everyone(self, tenant: str, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """List users of whom there is any version, by name, from behind one on."""
+        ...
+
+    async def lift(self, tenant: str, user: str) -> MovedMemory | None:
+        """Read all of a user for moving, as it is at one moment. None: there is nothing that can be read."""
+        ...
+
+    async def take_in(self, moved: MovedMemory) -> TakenMemory:
+        """Write all of a user, or what is missing of it, as `intake` says: whole, or not at all.
+
+        Raises `Conflict` for what is here with another history, or has gone on here.
+        """
+        ...
+
+    async def forgotten(self, tenant: str, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """List ids of versions that were forgotten, in their order, from behind one on."""
+        ...
+
+    async def take_forgotten(self, tenant: str, ids: Sequence[str]) -> None:
+        """Note ids that were forgotten in another store. Raises `Conflict` where one of them is still here; then none is noted."""
         ...
 
 
@@ -188,3 +235,54 @@ def planned(change: Change, number: int, known: Iterable[Stored], key: Key, ciph
     return revise(
         unpacked(known, key, cipher), op, key=operation_key(change, number), now_ms=change.at_ms
     )  # fmt: skip
+
+
+class Intake(msgspec.Struct, frozen=True):
+    """What taking in a user's memory comes to: versions to add, and versions that are here and have ended since."""
+
+    taken: TakenMemory
+    add: tuple[Fact, ...] = ()
+    end: tuple[Fact, ...] = ()
+
+
+def intake(moved: MovedMemory, here: Iterable[Fact], gone: Collection[str]) -> Intake:
+    """Compare what is to be taken in with what is here. `gone`: ids that were forgotten here. Raises `Conflict`.
+
+    What is here may be behind the file or further on than it. Where both went on there is no telling what is so, and which was said first.
+    """
+    known = {fact.id: fact for fact in here}
+    add = tuple(fact for fact in moved.facts if fact.id not in known and fact.id not in gone)
+    end: list[Fact] = []
+    behind = len(known.keys() - {fact.id for fact in moved.facts}) > 0
+    for fact in moved.facts:
+        mine = known.get(fact.id)
+        if mine is None:
+            continue
+        if _open(mine) != _open(fact) or (mine.ended_ms and fact.ended_ms and mine != fact):
+            raise Conflict(
+                f"the fact {fact.id} of user {moved.user!r} is another in this store; import into a store without it"
+            )
+        if fact.ended_ms and not mine.ended_ms:
+            end.append(fact)
+        behind = behind or (mine.ended_ms > 0 and not fact.ended_ms)
+    if behind and (add or end):
+        raise Conflict(
+            f"what is remembered of user {moved.user!r} is in this store already and has gone on here; "
+            "import into a store without it, or go on here"
+        )
+    if add or end:
+        return Intake("grown" if known else "added", add, tuple(end))
+    return Intake("known" if known or not moved.facts else "forgotten")
+
+
+def still_here(user: str, id: str) -> Conflict:
+    """Say that a version was forgotten in the store that a file comes from, and not in this one."""
+    return Conflict(
+        f"the fact {id} of user {user!r} was forgotten where the file comes from, and is still here; forget it here first "
+        f"(`stanchion memory forget --user {user} --id {id}`), then import again"
+    )
+
+
+def _open(fact: Fact) -> Fact:
+    """A version as it was written, before anything ended it."""
+    return _with(fact, ended_ms=0, why="", replaced_by="")

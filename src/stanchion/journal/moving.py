@@ -15,6 +15,7 @@ import msgspec
 
 from stanchion.core.errors import Conflict
 from stanchion.journal.head import MOVED, is_moved
+from stanchion.journal.memory import Due
 from stanchion.journal.record import content_ids, read_envelope
 from stanchion.journal.store import InboxItem, Key, Ledger, RawRecord, RunRow, SessionRow, Status, Store
 
@@ -51,6 +52,8 @@ class MovedSession(msgspec.Struct, frozen=True):
     runs: tuple[MovedRun, ...]
     keys: tuple[MovedKey, ...] = ()
     used: tuple[UsedKey, ...] = ()
+    due: tuple[Due, ...] = ()
+    """Its runs of which is still to be learned."""
 
     @property
     def name(self) -> str:
@@ -114,6 +117,11 @@ class Plan(msgspec.Struct, frozen=True):
     grow: tuple[tuple[MovedRun, int], ...] = ()
     """With the seq that they stand at here."""
     back: tuple[MovedRun, ...] = ()
+
+    def due(self, moved: MovedSession) -> Sequence[Due]:
+        """List what is to be learned of runs that come in: of one that is here as it is in the file it was learned here, or it is due here."""
+        names = {run.row.run for run in (*self.add, *(run for run, _ in self.grow))}
+        return [due for due in moved.due if due.run in names]
 
     def events(self) -> Sequence[tuple[MovedRun, tuple[RawRecord, ...]]]:
         """List the runs that bring events, with those that they bring."""
@@ -211,10 +219,11 @@ async def lift(
     session: SessionRow | None,
     keys: Mapping[str, MovedKey],
     used: Sequence[UsedKey],
+    due: Sequence[Due] = (),
 ) -> MovedSession:
     """Read a session for moving: its runs, oldest first, with all that they take along. Raises `BrokenChain`.
 
-    `keys` are the tenant's, by id; `used` those of these runs. A run that was let go comes with the row it had before.
+    `keys` are the tenant's, by id; `used` and `due` those of these runs. A run that was let go comes with the row it had before.
     """
     runs: list[MovedRun] = []
     wanted: dict[str, MovedKey] = {}
@@ -226,4 +235,4 @@ async def lift(
             if record.contents:
                 ids = content_ids(read_envelope(record.envelope))
                 wanted |= {key: keys[key] for key, _ in ids if key in keys and key not in wanted}
-    return MovedSession(rows[0].tenant, session, tuple(runs), tuple(wanted.values()), tuple(used))
+    return MovedSession(rows[0].tenant, session, tuple(runs), tuple(wanted.values()), tuple(used), tuple(due))

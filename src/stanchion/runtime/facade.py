@@ -287,14 +287,16 @@ class Runtime(Process):
         tenant: str = "default",
         live: bool = False,
         budgets: bool = False,
+        memory: bool = False,
         force: bool = False,
         progress: Progress = no_progress,
     ) -> Exported:
         """Write sessions into a file or a stream that `restore` takes into any store, chains and all.
 
-        `live`: also what is not over, which is then parked here for ever. Raises `NotFound`, `Conflict`, `InputError` (file).
+        `live`: also what is not over, which is then parked here for ever. `memory`: also what is remembered of the sessions' users,
+        or of all where everything is exported. Raises `NotFound`, `Conflict`, `InputError` (file).
         """
-        how = Exporting(live=live, budgets=budgets, force=force)
+        how = Exporting(live=live, budgets=budgets, memory=memory, force=force)
         return await moving.export(self.store, tenant, out, wanted, how, progress)
 
     async def restore(

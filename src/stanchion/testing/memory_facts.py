@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from stanchion.core.errors import Conflict
 from stanchion.core.fact import Fact, Owner
 from stanchion.journal.memory import (
     DANGLING_MS,
@@ -15,15 +17,20 @@ from stanchion.journal.memory import (
     Change,
     Due,
     FactRow,
+    MovedMemory,
     Remembered,
+    TakenMemory,
     about,
+    intake,
     operation_key,
     pack,
     planned,
+    still_here,
     subject_of,
     unpacked,
 )
 from stanchion.journal.record import Cipher, Identity
+from stanchion.journal.store import Key
 
 if TYPE_CHECKING:
     from stanchion.testing.memory import MemoryStore
@@ -47,6 +54,7 @@ class FactTables:
 
     rows: list[tuple[Owner, FactRow]] = field(default_factory=list[tuple[Owner, FactRow]])
     due: dict[tuple[str, str], Expected] = field(default_factory=dict[tuple[str, str], Expected])
+    forgotten: dict[tuple[str, str], None] = field(default_factory=dict[tuple[str, str], None])
 
 
 class MemoryMemories:
@@ -105,6 +113,7 @@ class MemoryMemories:
                     place: one for place, one in facts.due.items() if (one.due.tenant, one.due.user) != (tenant, user)
                 }
             gone = {row.id for _, row in mine}
+            facts.forgotten |= dict.fromkeys((tenant, each) for each in gone)
             facts.rows = [(its, row) for its, row in facts.rows if its.tenant != tenant or row.id not in gone]
             return len(gone)
 
@@ -139,6 +148,72 @@ class MemoryMemories:
     async def drop(self, tenant: str, run: str) -> None:
         await self._store.write(lambda tables, _: tables.facts.due.pop((tenant, run), None))
 
+    async def dues(self, tenant: str) -> Sequence[Due]:
+        return await self._store.read_rows(
+            lambda tables: [one.due for (owner, _), one in tables.facts.due.items() if owner == tenant]
+        )
+
+    async def everyone(self, tenant: str, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        def find(rows: list[tuple[Owner, FactRow]]) -> Sequence[str]:
+            return sorted({its.user for its, _ in rows if its.tenant == tenant and its.user > after})[:limit]
+
+        return await self._store.read_rows(lambda tables: find(tables.facts.rows))
+
+    async def lift(self, tenant: str, user: str) -> MovedMemory | None:
+        def find(tables: Tables) -> MovedMemory | None:
+            key = tables.known_key(tenant, subject_of(user))
+            facts = self._versions(tables, tenant, user)
+            return MovedMemory(tenant, user, key.id, key.salt, tuple(facts)) if key and facts else None
+
+        return await self._store.read_rows(find)
+
+    async def take_in(self, moved: MovedMemory) -> TakenMemory:
+        return await self._store.write(lambda tables, _: self._take_in(tables, moved))
+
+    async def forgotten(self, tenant: str, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        return await self._store.read_rows(
+            lambda tables: sorted(each for owner, each in tables.facts.forgotten if owner == tenant and each > after)[
+                :limit
+            ]
+        )
+
+    async def take_forgotten(self, tenant: str, ids: Sequence[str]) -> None:
+        def change(facts: FactTables) -> None:
+            for its, row in facts.rows:
+                if its.tenant == tenant and row.id in ids:
+                    raise still_here(its.user, row.id)
+            facts.forgotten |= dict.fromkeys((tenant, each) for each in ids)
+
+        await self._store.write(lambda tables, _: change(tables.facts))
+
+    def _versions(self, tables: Tables, tenant: str, user: str) -> list[Fact]:
+        rows = [row for its, row in tables.facts.rows if (its.tenant, its.user) == (tenant, user)]
+        return unpacked(rows, tables.known_key(tenant, subject_of(user)), self._cipher)
+
+    def _take_in(self, tables: Tables, moved: MovedMemory) -> TakenMemory:
+        tenant, user, facts = moved.tenant, moved.user, tables.facts
+        if (tenant, moved.key) in tables.destroyed:
+            return "forgotten"
+        gone = {each for owner, each in facts.forgotten if owner == tenant}
+        planned = intake(moved, self._versions(tables, tenant, user), gone)
+        if planned.taken not in ("added", "grown"):
+            return planned.taken
+        known = next((key for key in tables.keys(tenant) if key.id == moved.key), None)
+        if known is not None and known.salt != moved.salt:
+            raise Conflict(f"the content key {moved.key} of {user!r} is another here")
+        if known is None:
+            tables.add_key(tenant, subject_of(user), Key(moved.key, moved.salt, secrets.token_bytes(32)))
+        key = tables.key_for(tenant, subject_of(user))
+        for fact in planned.add:
+            owner = Owner(tenant, user, fact.space)
+            facts.rows.append((owner, _ended(pack(fact, owner, key, self._cipher), fact)))
+        ends = {fact.id: fact for fact in planned.end}
+        facts.rows = [
+            (its, _ended(row, ends[row.id]) if its.tenant == tenant and row.id in ends else row)
+            for its, row in facts.rows
+        ]
+        return planned.taken
+
     def _apply(self, tables: Tables, change: Change) -> int | None:
         owner, facts, moved = change.owner, tables.facts, 0
         if change.due and facts.due.pop((owner.tenant, change.due), None) is None:
@@ -169,3 +244,7 @@ class MemoryMemories:
             ]
             moved += len(revision.added) + len(revision.ended)
         return moved
+
+
+def _ended(row: FactRow, fact: Fact) -> FactRow:
+    return _replace(row, ended_ms=fact.ended_ms, why=fact.why, replaced_by=fact.replaced_by)

@@ -26,6 +26,7 @@ from stanchion.journal.moving import (
 from stanchion.journal.record import content_ids, read_envelope
 from stanchion.journal.store import Append, Content, InboxItem, Key, Ledger, RawRecord, Record, Start
 from stanchion.testing.memory_books import Book
+from stanchion.testing.memory_facts import Expected
 from stanchion.testing.memory_tables import Run, Session, Tables
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class MemoryMoving:
         await self._store.write(lambda tables, now_ms: _let_go(tables, tenant, runs, now_ms))
 
     async def take_in(self, moved: MovedSession, *, back: bool = False) -> Taken:
-        return await self._store.write(lambda tables, _: _take_in(tables, moved, back=back))
+        return await self._store.write(lambda tables, now_ms: _take_in(tables, moved, now_ms, back=back))
 
     async def carry_over(self, ledger: Ledger) -> bool:
         return await self._store.write(lambda tables, _: _carry_over(tables, ledger))
@@ -84,7 +85,7 @@ def _carry_over(tables: Tables, ledger: Ledger) -> bool:
     return True
 
 
-def _take_in(tables: Tables, moved: MovedSession, *, back: bool) -> Taken:
+def _take_in(tables: Tables, moved: MovedSession, now_ms: int, *, back: bool) -> Taken:
     planned = _planned(tables, moved, back=back)
     keys, made = _keys(tables, moved)
     for used in moved.used:
@@ -101,6 +102,8 @@ def _take_in(tables: Tables, moved: MovedSession, *, back: bool) -> Taken:
         _put(tables, run, records, keys, grown=run not in planned.add)
     for used in moved.used:
         tables.idempotency.setdefault((moved.tenant, used.key), (used.digest, used.run))
+    for due in planned.due(moved):
+        tables.facts.due.setdefault((due.tenant, due.run), Expected(due, now_ms))
     row = moved.row
     if row is not None:
         session = Session(row.tenant, row.session, row.agent, row.user, row.live, row.created_ms, row.updated_ms)

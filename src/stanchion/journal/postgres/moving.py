@@ -137,6 +137,8 @@ class _Taking:
         for start in range(0, len(rows), _EVENTS):
             await self._events(rows[start : start + _EVENTS], keys, envelopes)
         await self._use_keys()
+        for due in planned.due(self._moved):
+            await self._connection.execute(SQL["insert_due"], *msgspec.structs.astuple(due))
         await self._put_session()
 
     async def _keys(self) -> dict[str, Key]:

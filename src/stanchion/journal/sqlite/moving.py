@@ -170,6 +170,8 @@ class _Taking:
             multi.execute(unit.connection, multi.INSERT_CONTENTS, contents)
         for used in self._moved.used:
             unit.connection.execute(_SQL["insert_used"], (self._tenant, used.key, used.digest, used.run))
+        for due in planned.due(self._moved):
+            unit.connection.execute(_SQL["insert_due"], (*msgspec.structs.astuple(due), unit.now_ms))
         self._session(unit)
 
     def _insert(self, unit: UnitOfWork, row: RunRow) -> int:

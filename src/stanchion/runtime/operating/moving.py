@@ -1,4 +1,4 @@
-"""Export and restore: sessions into a file, and out of it into any store, with their chains intact.
+"""Export and restore: sessions into a file, and out of it into any store, with their chains intact; and what is remembered of users.
 
 A session goes whole. What is over is copied; what is not over is exported only when asked (`live`), and is then let go by the
 store that it leaves, before it is written: no two stores drive it. Restoring reads the file twice: nothing is written
@@ -20,9 +20,10 @@ from stanchion.core import event as ev
 from stanchion.core.errors import BrokenChain, ConfigError, Conflict, InputError, NotFound, StanchionError
 from stanchion.engine.load import Loader
 from stanchion.guard.both import digests_of
-from stanchion.journal.archive import ArchiveReader, ArchiveWriter, check_session
+from stanchion.journal.archive import ArchiveReader, ArchiveWriter, Gone, check_memory, check_session
 from stanchion.journal.head import is_moved
 from stanchion.journal.ledger import name_of
+from stanchion.journal.memory import Due, MovedMemory
 from stanchion.journal.moving import MovedKey, MovedSession, UsedKey, lift
 from stanchion.journal.record import content_ids, read_entry, read_envelope
 from stanchion.journal.store import Ledger, RunRow, Store
@@ -54,6 +55,8 @@ class Exporting(msgspec.Struct, frozen=True):
     """Also runs that are not over: they are let go here, and parked for ever."""
     budgets: bool = False
     """Limits, and what was spent on them."""
+    memory: bool = False
+    """What is remembered: of the users of the sessions; of every user where everything is exported."""
     force: bool = False
     """Replace the file."""
 
@@ -76,6 +79,12 @@ class Exported(msgspec.Struct, frozen=True):
     let_go: tuple[str, ...] = ()
     """Runs that were not over: they are parked here for ever."""
     left: tuple[Left, ...] = ()
+    users: int = 0
+    """Of whom something is remembered."""
+    facts: int = 0
+    """Versions of what is remembered of them."""
+    unmoved: bool = False
+    """Everything was asked for, and what is remembered was left out."""
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -90,6 +99,12 @@ class Restored(msgspec.Struct, frozen=True):
     known: int
     back: int
     ledgers: int
+    users: int = 0
+    """Users of whom the file remembers something .."""
+    remembered: int = 0
+    """.. of whom more is remembered here now .."""
+    forgotten: int = 0
+    """.. and who were forgotten here, and stay so."""
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -113,20 +128,47 @@ class Exporter:
         self._used: dict[str, list[UsedKey]] = {}
         self._let_go: list[str] = []
         self._left: list[Left] = []
+        self._due: dict[str, Due] = {}
+        self._users: set[str] = set()
+        """Of the sessions that were written."""
 
     async def export(self, wanted: Selection) -> Exported:
         """Write all that is wanted. Raises `NotFound`, `Conflict`, `BrokenChain`."""
         places = await self._places(wanted)
-        self._out.begin(self._tenant, await self._store.now_ms(), f"stanchion {version('stanchion')}")
+        by, memory = f"stanchion {version('stanchion')}", self._how.memory
+        self._out.begin(self._tenant, await self._store.now_ms(), by, memory=memory)
         await self._read_keys()
+        if memory:
+            self._due = {due.run: due for due in await self._store.memories.dues(self._tenant)}
         for place in places:
             await self._session(place, asked=bool(wanted.runs or wanted.session))
         ledgers = list(await self._store.ledgers(self._tenant)) if self._how.budgets else []
         for ledger in ledgers:
             self._out.ledger(ledger)
+        users, facts = await self._memory(every=wanted.everything) if memory else (0, 0)
         self._out.end()
         written = (self._out.sessions, self._out.runs, self._out.events, len(ledgers))
-        return Exported(*written, tuple(self._let_go), tuple(self._left))
+        unmoved = wanted.everything and not memory and bool(await self._store.memories.everyone(self._tenant, limit=1))
+        return Exported(*written, tuple(self._let_go), tuple(self._left), users, facts, unmoved)
+
+    async def _memory(self, *, every: bool) -> tuple[int, int]:
+        """Write what is remembered, and what was forgotten; tell of how many users, and how many versions."""
+        memories, users, facts, after = self._store.memories, 0, 0, ""
+        while every and (ids := await memories.forgotten(self._tenant, after=after)):
+            self._out.gone(ids)
+            after = ids[-1]
+        for user in await self._everyone() if every else sorted(self._users):
+            moved = await memories.lift(self._tenant, user)
+            if moved is not None:
+                self._out.memory(moved)
+                users, facts = users + 1, facts + len(moved.facts)
+        return users, facts
+
+    async def _everyone(self) -> list[str]:
+        users: list[str] = []
+        while page := await self._store.memories.everyone(self._tenant, after=users[-1] if users else ""):
+            users += page
+        return users
 
     async def _places(self, wanted: Selection) -> list[_Place]:
         """List the sessions that are wanted, oldest first, each once."""
@@ -165,10 +207,12 @@ class Exporter:
                 await self._read_keys()
             session = await self._store.session(self._tenant, place.session) if place.session else None
             used = [one for row in rows for one in self._used.get(row.run, ())]
-            moved = await lift(self._store, rows, session, self._keys, used)
+            due = [self._due[row.run] for row in rows if row.run in self._due]
+            moved = await lift(self._store, rows, session, self._keys, used, due)
             problem = await self._problem(place, moved)
             if problem is None:
                 self._out.session(moved, await self._bundles(moved))
+                self._users |= {run.row.user for run in moved.runs if run.row.user}
                 self._progress(self._out.sessions, self._out.events)
                 return
         if problem is not None:
@@ -327,6 +371,8 @@ def _check(file: BinaryIO) -> str:
     for part in reader.read():
         if isinstance(part, MovedSession):
             check_session(part)
+        elif isinstance(part, MovedMemory):
+            check_memory(part)
     file.seek(0)
     return reader.header.tenant if reader.header else ""
 
@@ -341,6 +387,7 @@ class _Restorer:
         self._progress = progress
         self._keys: set[str] = set()
         self._counts = dict.fromkeys(("added", "grown", "known", "back"), 0)
+        self._memories = dict.fromkeys(("added", "grown", "known", "forgotten"), 0)
         self._sessions = self._runs = self._events = self._ledgers = 0
         self._bundles: set[str] = set()
 
@@ -348,17 +395,30 @@ class _Restorer:
         self._keys = {key.id for key in await self._store.keys(self._tenant)}
         parts = reader.read()
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
-            if isinstance(part, Ledger):
-                await self._ledger(part)
-                continue
-            await self._put_bundles(reader.bundles)
-            self._check_erased(part)
-            self._counts[await self._store.moving.take_in(part, back=self._back)] += 1
-            self._sessions, self._runs = self._sessions + 1, self._runs + len(part.runs)
-            self._events += sum(len(run.records) for run in part.runs)
-            self._progress(self._sessions, self._events)
-        written = (self._sessions, self._runs, self._events)
-        return Restored(self._tenant, *written, **self._counts, ledgers=self._ledgers)
+            match part:
+                case Ledger():
+                    await self._ledger(part)
+                case Gone():
+                    await self._store.memories.take_forgotten(self._tenant, part.ids)
+                case MovedMemory():
+                    self._memories[await self._store.memories.take_in(part)] += 1
+                case MovedSession():
+                    await self._put_bundles(reader.bundles)
+                    await self._session(part)
+        written, kept = (self._sessions, self._runs, self._events), self._memories
+        told = {
+            "users": sum(kept.values()),
+            "remembered": kept["added"] + kept["grown"],
+            "forgotten": kept["forgotten"],
+        }
+        return Restored(self._tenant, *written, **self._counts, ledgers=self._ledgers, **told)
+
+    async def _session(self, moved: MovedSession) -> None:
+        self._check_erased(moved)
+        self._counts[await self._store.moving.take_in(moved, back=self._back)] += 1
+        self._sessions, self._runs = self._sessions + 1, self._runs + len(moved.runs)
+        self._events += sum(len(run.records) for run in moved.runs)
+        self._progress(self._sessions, self._events)
 
     async def _put_bundles(self, bundles: dict[str, bytes]) -> None:
         for digest in bundles.keys() - self._bundles:

@@ -47,12 +47,13 @@ SELECT "user", space, count(*), max(recorded_ms) FROM memory_facts
 WHERE tenant = $1 AND "user" > $2 AND ended_ms = 0 GROUP BY "user", space ORDER BY "user", space LIMIT $3
 
 -- name: forget
-DELETE FROM memory_facts WHERE tenant = $1 AND "user" = $2
+DELETE FROM memory_facts WHERE tenant = $1 AND "user" = $2 RETURNING id
 
 -- name: forget_about
 DELETE FROM memory_facts g USING memory_facts f
 WHERE f.tenant = $1 AND f."user" = $2 AND f.id = ANY($3::text[])
     AND g.tenant = f.tenant AND g."user" = f."user" AND g.space = f.space AND g.about = f.about
+RETURNING g.id
 
 -- name: drop_dues
 DELETE FROM memory_due WHERE tenant = $1 AND "user" = $2
@@ -71,6 +72,27 @@ DELETE FROM memory_due d WHERE d.added_ms < now_ms() - $1
 
 -- name: later
 UPDATE memory_due SET tries = tries + 1, next_ms = now_ms() + $3 WHERE tenant = $1 AND run = $2
+
+-- name: dues
+SELECT tenant, run, agent, "user", tries FROM memory_due WHERE tenant = $1 ORDER BY no
+
+-- name: everyone
+SELECT DISTINCT "user" FROM memory_facts WHERE tenant = $1 AND "user" > $2 ORDER BY "user" LIMIT $3
+
+-- name: versions
+SELECT body, key, space, ended_ms, why, replaced_by FROM memory_facts WHERE tenant = $1 AND "user" = $2 ORDER BY no
+
+-- name: forgotten
+SELECT id FROM memory_forgotten WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3
+
+-- name: among_forgotten
+SELECT id FROM memory_forgotten WHERE tenant = $1 AND id = ANY($2::text[])
+
+-- name: note_forgotten
+INSERT INTO memory_forgotten (tenant, id) SELECT $1, * FROM unnest($2::text[]) ORDER BY 2 ON CONFLICT DO NOTHING
+
+-- name: among_users
+SELECT "user", id FROM memory_facts WHERE tenant = $1 AND id = ANY($2::text[]) LIMIT 1
 
 -- name: drop
 DELETE FROM memory_due WHERE tenant = $1 AND run = $2

@@ -75,6 +75,10 @@ SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ORDER BY 2 ON CONFL
 SELECT v.key FROM unnest($2::text[], $3::text[], $4::text[]) AS v (key, digest, run)
 JOIN idempotency i ON i.tenant = $1 AND i.key = v.key WHERE (i.digest, i.run) <> (v.digest, v.run) LIMIT 1
 
+-- name: insert_due
+INSERT INTO memory_due (tenant, run, agent, "user", tries, added_ms)
+VALUES ($1, $2, $3, $4, $5, now_ms()) ON CONFLICT DO NOTHING
+
 -- name: put_session
 INSERT INTO sessions (tenant, session, agent, "user", head_run, head_seq, head_hash, live, runs, created_ms, updated_ms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)

@@ -82,5 +82,30 @@ DELETE FROM memory_due WHERE added_ms < ?1
 -- name: later
 UPDATE memory_due SET tries = tries + 1, next_ms = ?3 WHERE tenant = ?1 AND run = ?2
 
+-- name: dues
+SELECT tenant, run, agent, "user", tries FROM memory_due WHERE tenant = ? ORDER BY no
+
+-- name: everyone
+SELECT DISTINCT "user" FROM memory_facts WHERE tenant = ?1 AND "user" > ?2 ORDER BY "user" LIMIT ?3
+
+-- name: versions
+SELECT b.body, f.key, f.space, f.ended_ms, f.why, f.replaced_by
+FROM memory_facts f JOIN memory_bodies b ON b.no = f.no WHERE f.tenant = ? AND f."user" = ? ORDER BY f.no
+
+-- name: forgotten
+SELECT id FROM memory_forgotten WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3
+
+-- name: is_forgotten
+SELECT 1 FROM memory_forgotten WHERE tenant = ? AND id = ?
+
+-- name: note_forgotten
+INSERT INTO memory_forgotten (tenant, id) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: note_deleted
+INSERT INTO memory_forgotten (tenant, id) SELECT tenant, id FROM memory_facts WHERE no = ? ON CONFLICT DO NOTHING
+
+-- name: user_of
+SELECT "user" FROM memory_facts WHERE tenant = ? AND id = ?
+
 -- name: drop
 DELETE FROM memory_due WHERE tenant = ? AND run = ?

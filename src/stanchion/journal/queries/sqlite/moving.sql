@@ -53,6 +53,9 @@ SELECT digest, run FROM idempotency WHERE tenant = ? AND key = ?
 -- name: insert_used
 INSERT INTO idempotency (tenant, key, digest, run) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 
+-- name: insert_due
+INSERT INTO memory_due (tenant, run, agent, "user", tries, added_ms) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+
 -- name: put_session
 INSERT INTO sessions (tenant, session, agent, user, head_run, head_seq, head_hash, live, runs, created_ms, updated_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
