@@ -74,3 +74,26 @@ def test_mistakes_are_said_in_one_line(quick: Cli) -> None:
     assert (quick.directory / "there.stx").read_bytes() == b"{}\n"
     assert quick.json("export", "--all", "--force", "-f", "there.stx", "--data", "a.db")["runs"] == 1
     assert not Path(quick.directory / "b.db").exists() or quick.json("runs", "ls", "--data", "b.db") == []
+
+
+def test_what_is_remembered_moves_when_it_is_asked_for(quick: Cli) -> None:
+    """Left out it is said so; with --memory it is there, in both times; and who was forgotten stays forgotten."""
+    for value, since in (("Lisbon", "2026-01-05"), ("Porto", "2026-03-01")):
+        words = ("home city", value, "--user", "ann", "--space", "desk", "--since", since)
+        assert quick.call("memory", "add", *words, "--data", "a.db").returncode == 0
+    done = quick.call("export", "--all", "-f", "none.stx", "--data", "a.db")
+    assert "left out: what is remembered of users (--memory moves it)" in done.stderr
+    done = quick.call("export", "--all", "--memory", "-f", "all.stx", "--data", "a.db")
+    assert ", 3 facts of 1 user to all.stx;" in done.stderr, done.stderr
+    assert "left out" not in done.stderr
+    done = quick.call("import", "all.stx", "--data", "b.db")
+    assert done.stdout.endswith("; memory of 1 user (1 more)\n"), done.stderr
+    assert "memory of 1 user (nothing new)" in quick.call("import", "all.stx", "--data", "b.db").stdout
+    for data in ("a.db", "b.db"):
+        held = quick.json("memory", "ls", "--user", "ann", "--as-of", "2026-02-01", "--data", data)
+        assert [row["value"] for row in held] == ["Lisbon"]
+    assert quick.json("memory", "ls", "--user", "ann", "--history", "--data", "a.db") == quick.json(
+        "memory", "ls", "--user", "ann", "--history", "--data", "b.db"
+    )
+    assert quick.call("memory", "forget", "--user", "ann", "--data", "b.db").returncode == 0
+    assert "(1 forgotten here, and left so)" in quick.call("import", "all.stx", "--data", "b.db").stdout

@@ -21,7 +21,7 @@ from stanchion import Agent, Approve, Runtime, tool
 from stanchion.core.errors import BrokenChain, Conflict, InputError, NotFound, StanchionError
 from stanchion.core.message import text_of
 from stanchion.journal import queries
-from stanchion.journal.archive import ArchiveReader, check_session
+from stanchion.journal.archive import VERSION, ArchiveReader, check_session
 from stanchion.journal.moving import MovedSession
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.journal.sqlite.schema import APPLICATION_ID
@@ -467,7 +467,7 @@ async def test_forged_files_are_refused() -> None:
 async def test_a_newer_file_and_no_file_at_all_say_so() -> None:
     """A file of a later version asks for an upgrade; what is no export says that."""
     first, rest = FILE.split(b"\n", 1)
-    newer = json.dumps(json.loads(first) | {"version": 2, "more": 1}).encode()
+    newer = json.dumps(json.loads(first) | {"version": VERSION + 1, "more": 1}).encode()
     assert "upgrade Stanchion" in await _refused(newer + b"\n" + rest)
     assert "no export of Stanchion" in await _refused(b"hello\n")
     assert "no export of Stanchion" in await _refused(b'{"line":"end","sessions":0,"runs":0,"events":0,"sha256":""}\n')

@@ -1,6 +1,7 @@
 """The file that sessions move in: JSON lines, plain or gzip. Version 1; 2 where it holds memory. Nothing here awaits.
 
     {"line":"export","version":1,"at_ms":..,"tenant":"default","by":"stanchion .."}
+    {"line":"forgotten","ids":[..]}          versions of facts that were forgotten
     {"line":"session","row":{..}}            a session's row, or null for a run without a session
     {"line":"bundle","digest":..,"body":..}  what its runs are pinned to, once in a file
     {"line":"key","subject":..,"id":..,"salt":..}
@@ -11,7 +12,6 @@
     {"line":"due","agent":..,"user":..,"run":..,"tries":0}
     {"line":"session_end","runs":1,"events":9}
     {"line":"ledger","row":{..}}
-    {"line":"forgotten","ids":[..]}          versions of facts that were forgotten
     {"line":"memory","user":..,"key":..,"salt":..}
     {"line":"fact","row":{..}}               all versions, as they were written
     {"line":"memory_end","facts":9}

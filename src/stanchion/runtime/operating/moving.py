@@ -23,7 +23,7 @@ from stanchion.guard.both import digests_of
 from stanchion.journal.archive import ArchiveReader, ArchiveWriter, Gone, check_memory, check_session
 from stanchion.journal.head import is_moved
 from stanchion.journal.ledger import name_of
-from stanchion.journal.memory import Due, MovedMemory
+from stanchion.journal.memory import Due, MovedMemory, recalled_subject
 from stanchion.journal.moving import MovedKey, MovedSession, UsedKey, lift
 from stanchion.journal.record import content_ids, read_entry, read_envelope
 from stanchion.journal.store import Ledger, RunRow, Store
@@ -140,6 +140,8 @@ class Exporter:
         await self._read_keys()
         if memory:
             self._due = {due.run: due for due in await self._store.memories.dues(self._tenant)}
+        if memory and wanted.everything:
+            await self._forgotten()
         for place in places:
             await self._session(place, asked=bool(wanted.runs or wanted.session))
         ledgers = list(await self._store.ledgers(self._tenant)) if self._how.budgets else []
@@ -151,14 +153,18 @@ class Exporter:
         unmoved = wanted.everything and not memory and bool(await self._store.memories.everyone(self._tenant, limit=1))
         return Exported(*written, tuple(self._let_go), tuple(self._left), users, facts, unmoved)
 
-    async def _memory(self, *, every: bool) -> tuple[int, int]:
-        """Write what is remembered, and what was forgotten; tell of how many users, and how many versions."""
-        memories, users, facts, after = self._store.memories, 0, 0, ""
-        while every and (ids := await memories.forgotten(self._tenant, after=after)):
+    async def _forgotten(self) -> None:
+        """Write which versions were forgotten, before all else: what journals held of them is erased, too."""
+        after = ""
+        while ids := await self._store.memories.forgotten(self._tenant, after=after):
             self._out.gone(ids)
             after = ids[-1]
+
+    async def _memory(self, *, every: bool) -> tuple[int, int]:
+        """Write what is remembered; tell of how many users, and how many versions."""
+        users = facts = 0
         for user in await self._everyone() if every else sorted(self._users):
-            moved = await memories.lift(self._tenant, user)
+            moved = await self._store.memories.lift(self._tenant, user)
             if moved is not None:
                 self._out.memory(moved)
                 users, facts = users + 1, facts + len(moved.facts)
@@ -385,14 +391,15 @@ class _Restorer:
         self._tenant = tenant
         self._back = back
         self._progress = progress
-        self._keys: set[str] = set()
+        self._keys: dict[str, str] = {}
+        """Subjects of the content keys that are here."""
         self._counts = dict.fromkeys(("added", "grown", "known", "back"), 0)
         self._memories = dict.fromkeys(("added", "grown", "known", "forgotten"), 0)
         self._sessions = self._runs = self._events = self._ledgers = 0
         self._bundles: set[str] = set()
 
     async def restore(self, reader: ArchiveReader) -> Restored:
-        self._keys = {key.id for key in await self._store.keys(self._tenant)}
+        self._keys = {key.id: key.subject for key in await self._store.moving.keys(self._tenant)}
         parts = reader.read()
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             match part:
@@ -427,18 +434,15 @@ class _Restorer:
 
     def _check_erased(self, moved: MovedSession) -> None:
         """Refuse content that was erased where it comes from, while its key is still here."""
-        mine = self._keys - {key.id for key in moved.keys}
+        mine = self._keys.keys() - {key.id for key in moved.keys}
         for run in moved.runs:
             for record in run.records:
                 if None not in record.contents:
                     continue
                 ids = content_ids(read_envelope(record.envelope))
-                if any(content is None and key in mine for (key, _), content in zip(ids, record.contents, strict=True)):
-                    subject = run.row.user or run.row.session
-                    raise Conflict(
-                        f"content of {subject!r} in run {run.row.run!r} was erased where the file comes from, and its key is "
-                        "still here; erase it here first, then import again"
-                    )
+                for (key, _), content in zip(ids, record.contents, strict=True):
+                    if content is None and key in mine:
+                        raise _erased_there(run.row, self._keys[key])
 
     async def _ledger(self, ledger: Ledger) -> None:
         """Set a limit that is not set here, and carry over what was spent on a ledger that is not here."""
@@ -449,3 +453,17 @@ class _Restorer:
                 await self._store.set_limit(self._tenant, name, ledger.limit)
         if ledger.settled and await self._store.moving.carry_over(ledger):
             self._ledgers += 1
+
+
+def _erased_there(row: RunRow, subject: str) -> Conflict:
+    """Say what is to be erased here before a file is taken that does not hold it any more."""
+    user = row.user
+    if user and subject == recalled_subject(user):
+        return Conflict(
+            f"something that is remembered of user {user!r} was forgotten where the file comes from, and run {row.run!r} was "
+            f"told it here; forget it here first (`stanchion memory forget --user {user}`, one fact with --id), then import again"
+        )
+    return Conflict(
+        f"content of {subject!r} in run {row.run!r} was erased where the file comes from, and its key is still here; erase it "
+        "here first, then import again"
+    )
