@@ -78,6 +78,7 @@ def test_mistakes_are_said_in_one_line(quick: Cli) -> None:
 
 def test_what_is_remembered_moves_when_it_is_asked_for(quick: Cli) -> None:
     """Left out it is said so; with --memory it is there, in both times; and who was forgotten stays forgotten."""
+    assert quick.call("run", "agent.py", "hello", "--data", "a.db").returncode == 0
     for value, since in (("Lisbon", "2026-01-05"), ("Porto", "2026-03-01")):
         words = ("home city", value, "--user", "ann", "--space", "desk", "--since", since)
         assert quick.call("memory", "add", *words, "--data", "a.db").returncode == 0
