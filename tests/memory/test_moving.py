@@ -37,8 +37,8 @@ class Masked:
     def seal(self, key: Key, content: bytes) -> bytes:
         return bytes(byte ^ key.secret[at % 32] for at, byte in enumerate(content))
 
-    def open(self, key: Key, sealed: bytes) -> bytes:
-        return self.seal(key, sealed)
+    def open(self, key: Key, blob: bytes) -> bytes:
+        return self.seal(key, blob)
 
 
 async def live(store: Store, user: str = "ann", first: int = 0) -> None:
