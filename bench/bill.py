@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 
 from bench import planted
-from bench.floor import ASKED, BRIEF, CHEAP, ROWS, SHEETS, Row, Task, floor
+from bench.floor import ASKED, BRIEF, CHEAP, ROWS, SHEETS, WORKED, Row, Task, floor
 from stanchion import Agent, Approve, Limits, Model, tool
 from stanchion.core import event as ev
 from stanchion.core.message import Usage
@@ -48,6 +48,8 @@ STEP_S = 20.0
 """How far the clocks go at once in a pause."""
 AFTER_S = 7_200.0
 """How long a session is watched after its last turn: what refreshes it then is billed, too."""
+WORKS_S = 3_600.0
+"""A tool may take so long."""
 NEXT_S = 100_000.0
 """From one session to the next of the same agent, where it had some before."""
 
@@ -75,11 +77,31 @@ class Bill(msgspec.Struct):
         return self.nano_usd / self.floor
 
 
+class Work:
+    """A tool that is at work until it is told to end."""
+
+    def __init__(self) -> None:
+        self.begun, self._ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        """Be at work."""
+        self._ended.clear()
+        self.begun.set()
+        await self._ended.wait()
+
+    def end(self) -> None:
+        """Have the tool answer."""
+        self.begun.clear()
+        self._ended.set()
+
+
 class Desk:
     """An agent's sessions at one simulated provider."""
 
-    def __init__(self, runtime: Runtime, sim: SimProcess, clock: FakeClock, http: aiohttp.ClientSession) -> None:
-        self.runtime, self._sim, self._clock, self._http = runtime, sim, clock, http
+    def __init__(
+        self, runtime: Runtime, sim: SimProcess, clock: FakeClock, http: aiohttp.ClientSession, work: Work
+    ) -> None:
+        self.runtime, self._sim, self._clock, self._http, self.work = runtime, sim, clock, http, work
         self._others = 0
         self.lives: list[str] = []
         self.refreshes: list[int] = []
@@ -94,8 +116,8 @@ class Desk:
         view = await self.runtime.wait(started.run, timeout_s=60)
         if view.outcome != "done":
             raise RuntimeError(f"run {started.run} of {session} ended as {view.outcome}: {view.reason}")
-        while self.runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
-            await asyncio.sleep(0)
+        if not self.work.begun.is_set():
+            await self._let_go()
         page = await self.runtime.store.read("default", started.run)
         if session == TASK:
             calls = [entry.event for entry in page if isinstance(entry.event, ev.ModelCallStarted)]
@@ -106,23 +128,30 @@ class Desk:
             self.aside.append(answer.usage.total_input_tokens)
         return answer
 
-    async def decided(self, session: str, text: str, row: Row) -> tuple[list[Usage], int]:
-        """Have a turn whose call waits for a person, for as long as the row says, and the turn with its result; as `session` does."""
+    async def interrupted(self, session: str, text: str, row: Row) -> tuple[list[Usage], int]:
+        """Have a turn whose call waits for a person, or works, for as long as the row says, and the turn with its result; as `session` does."""
         run = (await self.runtime.start("desk", text, session=session)).run
-        view = await self.runtime.wait(run, timeout_s=60)
-        while self.runtime.active:  # noqa: ASYNC110 - nothing tells that it was let go
-            await asyncio.sleep(0)
-        others = await self.pause(row.pause_s, warm=row.warm)
-        await self.runtime.decide(run, view.waiting[0].call, "approve")
+        if row.worked:
+            await self.work.begun.wait()
+            others = await self.pause(row.pause_s, warm=row.warm)
+            self.work.end()
+        else:
+            view = await self.runtime.wait(run, timeout_s=60)
+            await self._let_go()
+            others = await self.pause(row.pause_s, warm=row.warm)
+            await self.runtime.decide(run, view.waiting[0].call, "approve")
         told = [item.event async for item in self.runtime.tail(run, deltas=False) if isinstance(item, ev.Entry)]
-        while self.runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
-            await asyncio.sleep(0)
+        await self._let_go()
         calls = [event for event in told if isinstance(event, ev.ModelCallStarted)]
         self.lives += [call.cache for call in calls if session == TASK]
         usages = [event.usage for event in told if isinstance(event, ev.ModelCallFinished) and event.usage]
         if len(usages) != 2 or not isinstance(told[-1], ev.RunFinished) or told[-1].outcome != "done":
             raise RuntimeError(f"run {run} of {session} did not go on as it should: {told[-1]}")
         return usages, others
+
+    async def _let_go(self) -> None:
+        while self.runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
+            await asyncio.sleep(0)
 
     async def other(self) -> None:
         """Have another session ask something."""
@@ -164,31 +193,36 @@ class Desk:
             response.raise_for_status()
 
 
-def agent(model: str, identity_bytes: int, cache: str, *, routed: bool = False, asks: Task | None = None) -> Agent:
-    """Make the desk, whose identity has so many bytes. `asks`: it has a call that a person decides on, whose result goes on with the task."""
+def agent(model: str, identity_bytes: int, row: Row, task: Task, work: Work) -> Agent:
+    """Make the desk, whose identity has so many bytes. Where the row's pause is within a run, it has a call whose result goes on with the task."""
 
-    @tool(effect="irreversible")
-    def settle(turn: str) -> str:
+    @tool(effect="irreversible" if row.asked else "read", timeout_s=WORKS_S)
+    async def settle(turn: str) -> str:
         """Pay for the parcel."""
-        return said(asks, int(turn)) if asks else ""
+        if row.worked:
+            await work.wait()
+        return said(task, int(turn))
 
     identity = (RULE * (identity_bytes // len(RULE) + 1))[:identity_bytes]
+    routed = row.routed
     cheap = Model(CHEAP[model][0], max_output_tokens=1_000)
     lookup = Brief(cheap, context_tokens=BRIEF, identity="You are the desk of a parcel service.")
     return Agent(
         name="desk",
         identity=planted.identity(identity_bytes) if routed else identity,
         routing=Routing(table={"lookup": lookup}) if routed else Routing(),
-        model=Model(model, cache=cache, max_output_tokens=1_000),  # type: ignore[arg-type]
-        tools=[settle] if asks else [],
-        approvals=[Approve(tool="settle")] if asks else [],
+        model=Model(model, cache=row.cache, max_output_tokens=1_000),  # type: ignore[arg-type]
+        tools=[settle] if row.inside else [],
+        approvals=[Approve(tool="settle")] if row.asked else [],
         limits=Limits(usd="100", turns=300),
     )
 
 
 @asynccontextmanager
-async def opened(made: Agent, folder: Path, sim: SimProcess) -> AsyncGenerator[Desk]:
-    """Open a runtime with one agent at the simulated provider."""
+async def opened(
+    made: Agent, folder: Path, sim: SimProcess, work: Work | None = None, *, left_alone: bool = False
+) -> AsyncGenerator[Desk]:
+    """Open a runtime with one agent at the simulated provider. `left_alone`: nothing is refreshed within a run."""
     clock = FakeClock()
     environment = {
         "ANTHROPIC_BASE_URL": sim.base_url, "ANTHROPIC_API_KEY": "sim-key",
@@ -196,19 +230,21 @@ async def opened(made: Agent, folder: Path, sim: SimProcess) -> AsyncGenerator[D
         "GEMINI_BASE_URL": sim.openai_base_url, "GEMINI_API_KEY": "sim-key",
     }  # fmt: skip
     runtime = await Runtime.open(made, data=folder.with_suffix(".db"), environment=environment, clock=clock)
+    if left_alone and runtime._driving is not None:
+        runtime._driving.worker.waits = runtime._driving.worker.works = None
     async with aiohttp.ClientSession() as http:
         try:
-            yield Desk(runtime, sim, clock, http)
+            yield Desk(runtime, sim, clock, http, work or Work())
         finally:
             await runtime.aclose(grace_s=1.0)
 
 
-async def fitted(model: str, task: Task, folder: Path, *, asks: bool = False) -> int:
+async def fitted(model: str, task: Task, folder: Path, row: Row = ROWS["cold"]) -> int:
     """Find how many bytes of identity make the first request as long as the task says: by a trial."""
-    tried = 4_000
+    tried, row = 4_000, msgspec.structs.replace(row, cache="off", routed=False)
     sim = await start_sim_process(Script(default=Reply(text=ANSWER)))
     try:
-        async with opened(agent(model, tried, "off", asks=task if asks else None), folder, sim) as desk:
+        async with opened(agent(model, tried, row, task, Work()), folder, sim) as desk:
             usage = (await desk.ask(TRIAL, said(task, 0))).usage
     finally:
         await sim.stop()
@@ -224,15 +260,23 @@ def said(task: Task, turn: int) -> str:
 
 
 async def billed(
-    row: Row, model: str, task: Task, identity_bytes: int, folder: Path, *, retained: bool = False
+    row: Row,
+    model: str,
+    task: Task,
+    identity_bytes: int,
+    folder: Path,
+    *,
+    retained: bool = False,
+    left_alone: bool = False,
 ) -> Bill:
     """Run a row, and say what it was billed. `retained`: at OpenAI, by an organisation whose data may be retained for a day."""
     arguments = ["--retention", "24h"] if retained else []
     script = planted.script(task.output) if row.routed else SCRIPT
     sim = await start_sim_process(script, arguments=arguments)
-    made = agent(model, identity_bytes, row.cache, routed=row.routed, asks=task if row.asked else None)
+    work = Work()
+    made = agent(model, identity_bytes, row, task, work)
     try:
-        async with opened(made, folder, sim) as desk:
+        async with opened(made, folder, sim, work, left_alone=left_alone) as desk:
             for number in range(row.learns):
                 await session(desk, f"before-{number}", row.at(number, task), task)
                 await desk.pause(AFTER_S, warm=row.warm)
@@ -265,11 +309,11 @@ async def session(desk: Desk, name: str, row: Row, task: Task) -> tuple[list[Usa
         await desk.other()
     others = await desk.billed() - others
     for turn in range(task.turns):
-        if row.asked and row.pauses_before(turn):  # it was the one before that waited
+        if row.inside and row.pauses_before(turn):  # it was the one before that waited
             continue
-        if row.asked and row.pauses_before(turn + 1):
+        if row.inside and row.pauses_before(turn + 1):
             text = f"{said(task, turn)[:-12]} settle {turn + 1}".ljust(len(said(task, turn)), ".")
-            pair, apart = await desk.decided(name, text, row)
+            pair, apart = await desk.interrupted(name, text, row)
             usages, others = usages + pair, others + apart
             continue
         if row.pauses_before(turn):
@@ -282,14 +326,17 @@ async def session(desk: Desk, name: str, row: Row, task: Task) -> tuple[list[Usa
     return usages, others
 
 
-async def measure(model: str, task: Task, rows: Sequence[Row]) -> list[Bill]:
+async def measure(model: str, task: Task, rows: Sequence[Row], *, left_alone: bool = False) -> list[Bill]:
     """Run rows, one after the other."""
     with tempfile.TemporaryDirectory(prefix="stanchion-bill-") as folder:
-        sizes = {
-            asks: await fitted(model, task, Path(folder) / f"{TRIAL}-{asks}", asks=asks)
-            for asks in {row.asked for row in rows}
-        }
-        return [await billed(row, model, task, sizes[row.asked], Path(folder) / str(n)) for n, row in enumerate(rows)]
+        sizes: dict[bool, int] = {}
+        for row in rows:
+            if row.inside not in sizes:
+                sizes[row.inside] = await fitted(model, task, Path(folder) / f"{TRIAL}-{row.inside}", row)
+        return [
+            await billed(row, model, task, sizes[row.inside], Path(folder) / str(n), left_alone=left_alone)
+            for n, row in enumerate(rows)
+        ]
 
 
 def table(bills: Sequence[Bill]) -> str:
@@ -318,13 +365,18 @@ def main() -> None:
     parser.add_argument("--cache", choices=["auto", "short", "long"], default="auto", help="the life of what is kept")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--last", type=int, default=80_000, metavar="TOKENS", help="input of the last turn")
-    known = {**ROWS, **ASKED}
+    known = {**ROWS, **ASKED, **WORKED}
     parser.add_argument("--rows", nargs="*", choices=list(known), default=list(ROWS), metavar="ROW")
+    parser.add_argument(
+        "--left-alone", action="store_true", help="refresh nothing while a run waits for a person or a tool"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args()
     rows = [known[name] for name in given.rows]
     rows = [row if row.cache == "off" else msgspec.structs.replace(row, cache=given.cache) for row in rows]
-    bills = asyncio.run(measure(given.model, Task(turns=given.turns, last=given.last), rows))
+    bills = asyncio.run(
+        measure(given.model, Task(turns=given.turns, last=given.last), rows, left_alone=given.left_alone)
+    )
     print(table(bills))
     if given.json:
         given.json.write_text(json.dumps(msgspec.to_builtins(bills), indent=1) + "\n")

@@ -34,8 +34,8 @@ BRIEF = 2_000
 SHORT_S, LONG_S, RETAINED_S = 300.0, 3600.0, 86_400.0
 BREAKPOINT_S, BREAKPOINT_LONG_S = 1_800.0, 43_200.0
 """OpenAI's lives where writes are priced."""
-LEARNS = 4
-"""Sessions by which an agent has learnt its pauses, where there are some."""
+LEARNS, CALLS = 4, 8
+"""Sessions by which an agent has learnt its pauses, where there are some; and how long a tool takes that each calls once."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -66,6 +66,13 @@ class Row(msgspec.Struct, frozen=True):
     """Sessions of the same kind that the agent had before, by whose pauses it goes."""
     asked: bool = False
     """The pause is within a run: a person decides on a call, whose result is what the user would have said."""
+    worked: bool = False
+    """.. or the call itself takes as long."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the pause is within a run."""
+        return self.asked or self.worked
 
     def pauses_before(self, turn: int) -> bool:
         """Say whether there is a pause before a turn."""
@@ -98,6 +105,14 @@ ASKED = {
     for warm in (False, True)
 }
 """The rows with one pause, which a person needs to decide on a call. Their floors are those of any pause."""
+WORKED = {
+    f"{minutes}min-tool-{'warm' if warm else 'cold'}": Row(
+        f"{minutes}min-tool-{'warm' if warm else 'cold'}", warm, minutes * 60.0, 8, learns=CALLS, worked=True
+    )
+    for minutes in (6, 20)
+    for warm in (False, True)
+}
+""".. which a tool needs to answer."""
 
 
 def floor(row: Row, task: Task, model: str) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from bench import planted
 from bench.bill import measure
-from bench.floor import ASKED, BRIEF, ROWS, Task, floor
+from bench.floor import ASKED, BRIEF, ROWS, WORKED, Task, floor
 from stanchion.sim.exchange import Ask, Turn
 from stanchion.sim.script import play
 
@@ -75,6 +75,26 @@ def test_a_person_s_pause_has_the_floor_of_any() -> None:
     """It is the same input at the same times."""
     for name, row in ASKED.items():
         assert floor(row, Task(), SONNET) == floor(ROWS[name.replace("asked", "once")], Task(), SONNET)
+
+
+async def test_a_tool_of_six_minutes_is_billed_at_the_floor_of_a_pause() -> None:
+    """A session of five turns in which a tool takes as long as it did in others: one read more, and no second write."""
+    row = msgspec.structs.replace(WORKED["6min-tool-cold"], before=3)
+    task = Task(turns=5, first=8_000, last=12_000, output=500)
+    (bill,) = await measure(SONNET, task, [row])
+    assert bill.refreshes == 1
+    assert bill.ratio == pytest.approx(1.0, abs=0.01)
+    assert bill.lives == ["short"] * 5
+    (alone,) = await measure(SONNET, task, [row], left_alone=True)
+    assert alone.refreshes == 0
+    assert alone.nano_usd > 1.1 * bill.nano_usd
+
+
+def test_a_tool_s_pause_has_the_floor_of_any() -> None:
+    """20 minutes are two reads of 70,000 tokens more than 6."""
+    once = floor(ROWS["6min-once-cold"], Task(), SONNET)
+    assert floor(WORKED["6min-tool-cold"], Task(), SONNET) == once
+    assert floor(WORKED["20min-tool-cold"], Task(), SONNET) == once + 2 * 70_000 * 300
 
 
 async def test_a_session_is_billed_at_its_floor() -> None:

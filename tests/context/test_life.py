@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -17,9 +18,11 @@ from stanchion.context.life import (
     Gap,
     Habit,
     Kept,
+    Took,
     choose,
     keeps,
     kept,
+    longest,
     refreshes,
 )
 from stanchion.core.bundle import Route
@@ -54,11 +57,13 @@ def habit(*gaps: tuple[float, int], shared: float = 0.0, sessions: int = 4) -> H
         (habit((2, 52), (4_200, 4), shared=1.0), "short", 0),
         (habit((4_200, 56)), "long", 1),
         (habit((4_200, 56), shared=1.0), "long", 1),
+        (habit((2, 52), (1_200, 4)), "short", 4),
+        (habit((2, 28), (1_200, 28)), "long", 0),
         (habit((100_000, 56)), "short", 0),
     ],
 )
 def test_what_costs_least(how: Habit, life: str, often: int) -> None:
-    """The cases of the benchmark: no pauses, one of 6 or 70 minutes a session, one before every turn; a day each."""
+    """The cases of the benchmark: no pauses, one of 6 or 70 minutes a session, one before every turn; 20 minutes in one turn or every other one; a day each."""
     chosen = choose(PRICE, rules(), how, 60_000)
     assert chosen == life
     prefix = kept(PRICE, rules(), 70_000, how.shared * 60_000, long=chosen == "long")
@@ -87,13 +92,80 @@ def waiting(*waits: tuple[float, int], broken_off: int = 0) -> Habit:
 )
 def test_how_often_while_a_person_is_waited_for(how: Habit, chance: float, often: int) -> None:
     """By how long people took before, not by the pauses between a tool's result and the next call; and a run nearly always goes on."""
-    pauses, goes_on = how.while_waiting()
+    pauses, goes_on = how.within(State(calls=(ASKING,)), 0.0)
     assert goes_on == pytest.approx(chance)
     state = State(kept_tokens=70_000, kept_calls=15, kept_ms=1)
     route = Route("anthropic", "claude-sonnet-4-6", PRICE)
     assert refreshes(state, route, how) == 0  # a session that is idle after so many calls is over
     assert refreshes(msgspec.structs.replace(state, calls=(ASKING,)), route, how) == often
     assert (pauses.gaps == how.waits) == (sum(gap.count for gap in how.waits) >= LEAST_GAPS)
+
+
+BUILDING = Call("4.0", ToolCall("c", "build", "{}", MODEL), phase="running", tool="build", started_ms=3_001)
+
+
+def working(*took: tuple[float, int], broken_off: int = 0, quick: int = 500) -> Habit:
+    """Sessions whose pauses are short, but for those in which a build was under way."""
+    builds = tuple(Gap(*gap) for gap in took)
+    count = sum(gap.count for gap in builds)
+    build = Took(builds, round(count), broken_off)
+    every = Took((Gap(1.0, quick), *builds), round(count) + quick, broken_off)
+    return Habit(
+        every.gaps, ((15, 40),), 1_429.0, tools={"build": build, "look": Took((Gap(1.0, quick),), quick)}, calls=every
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "often"),
+    [
+        (working((360, 12)), 1),
+        (working((1_200, 12)), 4),
+        (working((20, 100)), 0),
+        (working((20, 100), (480, 1)), 1),
+        (working((265, 12)), 0),
+        (working((298, 12)), 1),  # (.. and 3 seconds until it began: the request's life is over)
+        (working((40_000, 12)), 0),
+        (working((360, 12), broken_off=400), 0),
+        (working((360, 3)), 1),  # seldom called: by all calls, of which those that last so long mostly last longer
+        (working((360, 3), quick=2), 0),
+    ],
+)
+def test_how_often_while_a_tool_is_at_work(how: Habit, often: int) -> None:
+    """By how long it took before, from when it began."""
+    state = State(kept_tokens=70_000, kept_calls=15, kept_ms=1, calls=(BUILDING,))
+    assert refreshes(state, Route("anthropic", "claude-sonnet-4-6", PRICE), how) == often
+
+
+def test_the_last_of_a_step_s_calls_ends_it() -> None:
+    """A quick one beside a slow one takes nothing away; of many that may be slow one mostly is; a person's wait is one of them."""
+    route = Route("anthropic", "claude-sonnet-4-6", PRICE)
+    state = State(kept_tokens=70_000, kept_calls=15, kept_ms=1, calls=(BUILDING,))
+    looking = msgspec.structs.replace(BUILDING, tool="look")
+    how = working((360, 12))
+    assert refreshes(msgspec.structs.replace(state, calls=(looking,)), route, how) == 0
+    assert refreshes(msgspec.structs.replace(state, calls=(looking, BUILDING)), route, how) == 1
+    either = working((20, 18), (1_200, 2))
+    thrice = longest([either.tools["build"].gaps] * 3)
+    assert [gap.seconds for gap in thrice] == [20, 1_200]
+    assert [gap.count for gap in thrice] == pytest.approx([0.9**3, 1 - 0.9**3])
+    asked = msgspec.structs.replace(how, waits=(Gap(780.0, 10),))
+    assert refreshes(msgspec.structs.replace(state, calls=(BUILDING, ASKING)), route, asked) == 2
+    over = msgspec.structs.replace(BUILDING, phase="settled")
+    assert refreshes(msgspec.structs.replace(state, calls=(over,)), route, how) == 0
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5)), min_size=1, max_size=4), min_size=2, max_size=4)
+)
+def test_the_longest_of_some_pauses(parts: list[list[tuple[int, int]]]) -> None:
+    """As chances go when each is drawn by itself."""
+    chances: dict[int, float] = {}
+    for drawn in itertools.product(*parts):
+        chance = math.prod(count / sum(n for _, n in part) for (_, count), part in zip(drawn, parts, strict=True))
+        end = max(seconds for seconds, _ in drawn)
+        chances[end] = chances.get(end, 0.0) + chance
+    found = longest([tuple(Gap(*each) for each in sorted(part)) for part in parts])
+    assert {gap.seconds: gap.count for gap in found} == pytest.approx(chances)
 
 
 def test_a_person_is_waited_for_before_anything_was_measured() -> None:

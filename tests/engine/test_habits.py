@@ -7,12 +7,14 @@ from typing import Literal
 
 import pytest
 
-from stanchion import Agent, Runtime
+from stanchion import Agent, Runtime, tool
+from stanchion.context.life import Gap, Took
 from stanchion.core import event as ev
 from stanchion.core.message import Usage
 from stanchion.core.state import State
-from stanchion.engine.habits import FADES, OVER_S, SESSIONS, Habits
+from stanchion.engine.habits import FADES, OVER_S, SESSIONS, TOOL_FADES, TOOLS, Habits
 from stanchion.testing import FakeClock, ScriptedModel
+from stanchion.testing import call as call_of
 
 
 def call(
@@ -147,6 +149,78 @@ def test_a_wait_without_an_end_counts_as_broken_off() -> None:
     assert habit.broken_off == 0
 
 
+def works(habits: Habits, session: str, *events: tuple[float, ev.Event]) -> None:
+    """Have a run write what its calls do, each at a time in seconds."""
+    before = State(tenant="t", session=session, agent="desk")
+    habits.note(before, [ev.Entry(9, int(at_s * 1000), 1, event) for at_s, event in events])
+
+
+def proposed(tool: str, number: int = 0, action: Literal["allow", "ask", "deny"] = "allow") -> ev.Event:
+    """Have a call judged."""
+    return ev.ToolCallJudged(call=f"2.{number}", revision=0, action=action, rule="r", tool=tool)
+
+
+def begun(number: int = 0, mode: Literal["run", "reconcile"] = "run") -> ev.Event:
+    """Have an attempt begin."""
+    return ev.ToolCallStarted(call=f"2.{number}", attempt=1, revision=0, mode=mode)
+
+
+def answered(number: int = 0, outcome: Literal["ok", "error", "cancelled"] = "ok") -> ev.Event:
+    """Have a call end."""
+    return ev.ToolCallFinished(call=f"2.{number}", outcome=outcome)
+
+
+def test_how_long_tools_take() -> None:
+    """Each by itself, from the attempt that was answered on; the step goes on when a model is told, and breaks off when the run ends."""
+    habits = Habits()
+    call(habits, 0, "s")
+    step = ((2, proposed("build")), (2, proposed("look", 1)), (2, begun()), (2, begun(1)), (3, answered(1)))
+    works(habits, "s", *step, (500, answered()))
+    call(habits, 502, "s", calls=1)
+    failed = ev.ToolCallFailed(call="2.0", attempt=1, code="lost", retryable=True)
+    works(habits, "s", (503, proposed("build")), (503, begun()), (4_000, failed), (5_000, begun()), (5_502, answered()))
+    works(habits, "s", (5_503, ev.RunFinished(outcome="done")))
+    habit = habits.of("desk")
+    assert {tool: [(gap.seconds, gap.count) for gap in took.gaps] for tool, took in habit.tools.items()} == {
+        "build": [(500.0, 2)],
+        "look": [(1.0, 1)],
+    }
+    assert {tool: (took.went_on, took.broken_off) for tool, took in habit.tools.items()} == {
+        "build": (1, 1),
+        "look": (1, 0),
+    }
+    assert [(gap.seconds, gap.count) for gap in habit.calls.gaps] == [(1.0, 1), (500.0, 2)]
+    assert (habit.calls.went_on, habit.calls.broken_off) == (1, 1)
+
+
+def test_what_says_nothing_of_how_long_a_tool_takes() -> None:
+    """A call that was not made or was stopped, a question whether it was done, and the time in which a person says what became of it."""
+    habits = Habits()
+    call(habits, 0, "s")
+    works(habits, "s", (1, proposed("pay", action="deny")), (1, answered()))
+    works(habits, "s", (1, proposed("pay", 1)), (1, begun(1)), (400, answered(1, "cancelled")))
+    works(habits, "s", (1, proposed("pay", 2)), (1, begun(2)), (2, begun(2, "reconcile")), (3, answered(2)))
+    works(habits, "s", (1, proposed("pay", 3)), (1, begun(3)), (2, proposed("pay", 3, "ask")), (900, answered(3)))
+    assert all(took.gaps == () for took in habits.of("desk").tools.values())
+    assert habits.of("desk").calls.gaps == ()
+
+
+def test_what_is_known_of_tools_stays_small_and_follows_changes() -> None:
+    """However many there are, and however often they were called."""
+    habits = Habits()
+    call(habits, 0, "s")
+    for number in range(TOOLS + 9):
+        works(habits, "s", (1, proposed(f"t{number}")), (1, begun()), (2, answered()))
+    assert len(habits.of("desk").tools) == TOOLS
+    assert "t0" not in habits.of("desk").tools
+    for took_s in (5, 400):
+        for _ in range(2 * TOOL_FADES):
+            works(habits, "s", (1, proposed("build")), (1, begun()), (1 + took_s, answered()))
+    gaps = habits.of("desk").tools["build"].gaps
+    assert sum(gap.count for gap in gaps) <= TOOL_FADES + 1
+    assert gaps[-1].count > 0.7 * sum(gap.count for gap in gaps)
+
+
 def test_it_stays_small_and_follows_changes() -> None:
     """However many sessions and pauses there are; the old ones fade."""
     habits = Habits()
@@ -176,8 +250,16 @@ def test_a_refresh_is_no_pause() -> None:
 async def test_a_process_that_starts_reads_what_there_was(tmp_path: Path) -> None:
     """The journals say the same as what was noted while they were written."""
     clock = FakeClock()
-    agent = Agent(name="desk", model="anthropic:claude-sonnet-4-6")
-    runtime = await Runtime.open(agent, data=tmp_path / "t.db", clients={"*": ScriptedModel(["a"] * 9)}, clock=clock)
+
+    @tool(effect="read", repeatable=True, timeout_s=600)
+    async def build() -> str:
+        """Build it."""
+        clock.advance(480)
+        return "built"
+
+    agent = Agent(name="desk", model="anthropic:claude-sonnet-4-6", tools=[build])
+    said = [call_of("build") if turn == 3 else "a" for turn in range(6)]
+    runtime = await Runtime.open(agent, data=tmp_path / "t.db", clients={"*": ScriptedModel(said)}, clock=clock)
     try:
         for turn in range(9):
             clock.advance(400 if turn == 5 else 7)
@@ -189,6 +271,7 @@ async def test_a_process_that_starts_reads_what_there_was(tmp_path: Path) -> Non
         read = Habits()
         await read.read(runtime.store)
         assert read.of("desk") == noted
-        assert sum(gap.count for gap in noted.gaps) == 7
+        assert sum(gap.count for gap in noted.gaps) == 9
+        assert noted.tools["build"] == Took((Gap(480.0, 2),), 2, 0) == noted.calls
     finally:
         await runtime.aclose(grace_s=1.0)

@@ -11,6 +11,7 @@ short life, and only its growth for the long one, is not said in its rules.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -39,7 +40,28 @@ class Gap(msgspec.Struct, frozen=True):
     """Pauses of about one length, after which a session went on."""
 
     seconds: float
-    count: int
+    count: float
+
+
+class Took(msgspec.Struct, frozen=True):
+    """How an agent's calls of one tool have gone until now."""
+
+    gaps: tuple[Gap, ...] = ()
+    """From the attempt that was answered to its result, by rising length."""
+    went_on: int = 0
+    """Steps with such a call whose results a model was told .."""
+    broken_off: int = 0
+    """.. and those in which the run ended, or did not go on for long."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there were enough calls to conclude from."""
+        return sum(gap.count for gap in self.gaps) >= LEAST_GAPS
+
+    @property
+    def goes_on(self) -> float:
+        """Give the chance that a model is told."""
+        return (self.went_on + 1) / (self.went_on + self.broken_off + 1)
 
 
 class Habit(msgspec.Struct, frozen=True):
@@ -59,6 +81,10 @@ class Habit(msgspec.Struct, frozen=True):
     """Of the pauses those in which a person was waited for, within a run .."""
     broken_off: int = 0
     """.. and how many more runs ended, or did not go on for long, while one was."""
+    tools: Mapping[str, Took] = {}
+    """How long each tool takes .."""
+    calls: Took = Took()
+    """.. and all of them, which stands for one that was seldom called."""
 
     @property
     def measured(self) -> bool:
@@ -73,21 +99,64 @@ class Habit(msgspec.Struct, frozen=True):
         gaps, ended = sum(gap.count for gap in self.gaps), sum(count for _, count in self.lengths)
         return gaps / (gaps + ended) if gaps else 0.0
 
-    def while_waiting(self) -> tuple[Habit, float]:
-        """Give the pauses of a run that waits for a person, and the chance that it goes on.
+    def within(self, state: State, least_s: float) -> tuple[Habit, float]:
+        """Give the pauses of a step that is under way, from its request to the next, and the chance that there is one.
+
+        The last of what is waited for ends it. A tool's time begins with its attempt; what is over within `least_s` seconds is left out.
+        """
+        parts: list[tuple[Gap, ...]] = []
+        chance = 1.0
+        for call in state.calls:
+            if call.phase == "asking":
+                gaps, goes_on = self._waiting()
+            elif call.phase == "running":
+                gaps, goes_on = self._working(call.tool, (call.started_ms - state.kept_ms) / 1000)
+            else:
+                continue
+            chance = min(chance, goes_on)
+            if gaps and gaps[-1].seconds > least_s:
+                parts.append(gaps)
+        return msgspec.structs.replace(self, gaps=longest(parts)), chance
+
+    def _waiting(self) -> tuple[tuple[Gap, ...], float]:
+        """Give how long a person is waited for, and the chance that the run goes on.
 
         Whatever is decided, the model is told, so that before any wait was measured one is taken to have gone on. From few nothing is
         concluded: then all pauses stand for theirs.
         """
         went_on = sum(gap.count for gap in self.waits)
         gaps = self.waits if went_on >= LEAST_GAPS else self.gaps
-        return msgspec.structs.replace(self, gaps=gaps), (went_on + 1) / (went_on + self.broken_off + 1)
+        return gaps, (went_on + 1) / (went_on + self.broken_off + 1)
+
+    def _working(self, tool: str, began_s: float) -> tuple[tuple[Gap, ...], float]:
+        """Give when a call that began so late after the request is over. Of a tool that was seldom called all calls say so."""
+        took = self.tools.get(tool, self.calls)
+        took = took if took.measured else self.calls
+        gaps = took.gaps if took.measured else ()
+        return tuple(Gap(began_s + gap.seconds, gap.count) for gap in gaps), took.goes_on
 
     def left(self, calls: int) -> float:
         """Give how many more model calls a session with so many is to have, in the mean."""
         later = [(length - calls, count) for length, count in self.lengths if length > calls]
         sessions = sum(count for _, count in later)
         return sum(more * count for more, count in later) / sessions if sessions else 1.0
+
+
+def longest(parts: Sequence[tuple[Gap, ...]]) -> tuple[Gap, ...]:
+    """Give the length of the longest of some pauses that nothing ties to each other, each by rising length. The counts are chances."""
+    if len(parts) < 2:
+        return parts[0] if parts else ()
+    totals = [sum(gap.count for gap in gaps) for gaps in parts]
+    ends = sorted((gap.seconds, part, gap.count / totals[part]) for part, gaps in enumerate(parts) for gap in gaps)
+    over, before = [0.0] * len(parts), 0.0
+    found: dict[float, float] = {}
+    for seconds, part, share in ends:
+        over[part] += share
+        now = math.prod(over)
+        if now > before:
+            found[seconds] = found.get(seconds, 0.0) + now - before
+        before = now
+    return tuple(Gap(seconds, chance) for seconds, chance in found.items())
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -114,6 +183,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     def best(self, habit: Habit, goes_on: float) -> tuple[int, float]:
         """Find how many refreshes cost least, and what a pause then costs."""
+        if not habit.gaps or habit.gaps[-1].seconds <= self.life_s * REFRESH_AT:
+            return 0, 0.0
         costs = [(self.pause(habit, goes_on, n), n) for n in range(MOST_REFRESHES + 1)]
         cost, refreshes = min(costs)
         return refreshes, cost
@@ -146,7 +217,7 @@ def kept(price: Price, rules: CacheRules, tokens: float, shared: float, *, long:
 
 
 def refreshes(state: State, route: Route, habit: Habit) -> int:
-    """Say how often a session's prefix is to be refreshed at most while nobody asks, or while its run waits for a person."""
+    """Say how often a session's prefix is to be refreshed at most while nobody asks: between its runs, or while one waits for a person or a tool."""
     rules = cache_rules(route.provider, route.model)
     if rules is None or not rules.promised or route.cache != "auto" or route.thinking_tokens or not habit.measured:
         return 0  # (a budget of thinking must be below the length of the answer, and another budget is another prefix)
@@ -155,8 +226,9 @@ def refreshes(state: State, route: Route, habit: Habit) -> int:
     first = state.kept_tokens - habit.growth * (state.kept_calls - 1)
     shared = habit.shared * max(first, 0.0)
     prefix = kept(route.price, rules, state.kept_tokens, shared, long=state.kept_long)
-    pauses, goes_on = habit.while_waiting() if state.asking else (habit, habit.goes_on(state.kept_calls))
-    return prefix.best(pauses, goes_on)[0]
+    if state.calls:
+        return prefix.best(*habit.within(state, prefix.life_s * REFRESH_AT))[0]
+    return prefix.best(habit, habit.goes_on(state.kept_calls))[0]
 
 
 def life(state: State, route: Route, habit: Habit, now_ms: int, tokens: int) -> Life:

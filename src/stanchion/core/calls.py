@@ -145,6 +145,7 @@ def tool_started(state: State, event: ev.ToolCallStarted, epoch: int) -> State:
         checks=call.checks + 1 if event.mode == "reconcile" else 0,
         mode=event.mode,
         epoch=epoch,
+        started_ms=state.at_ms,
         deadline_ms=event.deadline_ms,
         reserved=event.reserved,
         ledgers=event.ledgers,

@@ -113,6 +113,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """Attempts to reconcile the last of them, counted likewise."""
     mode: Literal["run", "reconcile", "dry"] = "run"
     epoch: int = 0
+    started_ms: int = 0
+    """When the last attempt began."""
     deadline_ms: int = 0
     code: str = ""
     detail: str = ""

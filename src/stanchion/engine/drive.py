@@ -331,7 +331,7 @@ class Drive:
             )
         self._poll_budget = state.refused is not None and not any(reserves(effect) for effect in stage.effects)
         self._live.publish(state.tenant, state.run, stage.entries)
-        self.outlook.note(stage.before, stage.entries)
+        self.outlook.note(stage.before, state, stage.entries)
         for effect in stage.effects:
             if not isinstance(effect, HandIn):
                 self._flights.begin(self._performer, effect)

@@ -1,4 +1,4 @@
-"""How each agent's sessions go: the pauses in them, also those for a person, their length and growth, and what others keep for them. Measured, in memory, bounded.
+"""How each agent's sessions go: the pauses in them, also those for a person or a tool, their length and growth, and what others keep for them. Measured, in memory, bounded.
 
 Noted from what runs write, and at the start from the journals of the latest runs (`read`). It is a hint for what a cache's life is chosen
 by, and nothing else: what was chosen stands in the journal. All tenants of an agent count together; only times and counts are kept.
@@ -7,14 +7,16 @@ So are the answers of models that were held back, by type of step: how many were
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import assert_never
 
 import msgspec
 
-from stanchion.context.life import Gap, Habit
+from stanchion.context.life import Gap, Habit, Took
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle
 from stanchion.core.chain import Outline
@@ -31,6 +33,10 @@ OVER_S = 21_600.0
 """A session that was idle for so long counts as over. If it goes on after all, that is one more pause."""
 FADES = 4_096
 """After so many pauses the older ones count half."""
+TOOL_FADES = 256
+"""After so many calls of a tool the older ones count half."""
+TOOLS = 512
+"""Tools of an agent that are remembered."""
 SESSIONS = 4_096
 """Sessions of an agent that are remembered."""
 LONGEST = 512
@@ -43,6 +49,8 @@ PASSED_OVER = 0.98
 """How much less all of them count each time that the model is passed over: after a while it is asked again."""
 OWN = 0.1
 """Of a prefix after its life so much must be the session's own, for a read to say that it lives on: what others keep is read anyway."""
+Within = ev.ToolCallJudged | ev.ToolCallStarted | ev.ToolCallFinished | ev.RunFinished
+"""What happens between two model calls of a run."""
 READ_TENANTS, READ_RUNS, READ_EVENTS = 50, 200, 20_000
 """What is read when a process starts: so many tenants, runs of each, and events in all."""
 
@@ -58,10 +66,57 @@ class _Session:
     """Tokens of the last request that the call under way should not find, as their life was over."""
     waits: bool = False
     """A person was asked since its last call."""
+    judged: dict[str, str] = field(default_factory=dict[str, str])
+    """The calls that were proposed since, and their tools .."""
+    began: dict[str, int] = field(default_factory=dict[str, int])
+    """.. and when the last attempt at each began."""
 
 
 def _no_gaps() -> list[list[float]]:
     return [[0.0, 0.0] for _ in range(len(EDGES_S) + 1)]
+
+
+def _add(kinds: list[list[float]], seconds: float) -> None:
+    kind = kinds[bisect_right(EDGES_S, seconds)]
+    kind[0] += max(seconds, 0.0)
+    kind[1] += 1
+
+
+def _half(kinds: list[list[float]]) -> list[list[float]]:
+    return [[total / 2, count / 2] for total, count in kinds]
+
+
+def _gaps(kinds: list[list[float]]) -> tuple[Gap, ...]:
+    return tuple(Gap(total / count, round(count)) for total, count in kinds if count >= 1)
+
+
+@dataclass(slots=True)
+class _Tool:
+    """What was measured of one tool."""
+
+    gaps: list[list[float]] = field(default_factory=_no_gaps)
+    went_on: float = 0.0
+    broken_off: float = 0.0
+    took: Took | None = None
+
+    def answered(self, seconds: float) -> None:
+        """Note how long a call took."""
+        self.took = None
+        _add(self.gaps, seconds)
+        if sum(count for _, count in self.gaps) > TOOL_FADES:
+            self.gaps, self.went_on, self.broken_off = _half(self.gaps), self.went_on / 2, self.broken_off / 2
+
+    def over(self, *, went_on: bool) -> None:
+        """Note that a step with such calls is over, and whether a model was told."""
+        self.took = None
+        self.went_on += went_on
+        self.broken_off += not went_on
+
+    def summed(self) -> Took:
+        """Sum it up; the same until something is noted."""
+        if self.took is None:
+            self.took = Took(_gaps(self.gaps), round(self.went_on), round(self.broken_off))
+        return self.took
 
 
 @dataclass(slots=True)
@@ -81,6 +136,10 @@ class _Agent:
     outlived: list[float] = field(default_factory=lambda: [0.0, 0.0])
     """The prefixes that were read after their life, and how many might have been, older ones fading."""
     sessions: OrderedDict[tuple[str, str], _Session] = field(default_factory=OrderedDict[tuple[str, str], _Session])
+    tools: dict[str, _Tool] = field(default_factory=dict[str, _Tool])
+    """By name; the one that was called last stands last."""
+    calls: _Tool = field(default_factory=_Tool)
+    """Of all of them."""
     habit: Habit | None = None
 
     def asks(self, session: tuple[str, str], at_ms: int, over: int = 0) -> None:
@@ -91,28 +150,58 @@ class _Agent:
             self._paused((at_ms - known.last_ms) / 1000, waited=known.waits)
         now = self.sessions[session] = known or _Session(at_ms)
         now.last_ms, now.over, now.waits = at_ms, over, False
+        self._told(now, went_on=True)
         self._forget(at_ms)
 
-    def waits_or_ends(self, session: tuple[str, str], event: ev.ToolCallJudged | ev.RunFinished) -> None:
-        """Note that a run of a session asks a person, or that it is over, and no model was told of the answer."""
+    def waits_or_ends(self, session: tuple[str, str], at_ms: int, event: Within) -> None:
+        """Note that a run of a session asks a person, how its calls go, or that it is over, and no model was told of the answer."""
         known = self.sessions.get(session)
         if known is None:
             return
-        if isinstance(event, ev.RunFinished):
-            self.habit = None
-            self.broken_off += known.waits
-            known.waits = False
-        elif event.action == "ask":
-            known.waits = True
+        match event:
+            case ev.RunFinished():
+                self.habit = None
+                self.broken_off += known.waits
+                known.waits = False
+                self._told(known, went_on=False)
+            case ev.ToolCallJudged():
+                known.judged[event.call] = event.tool
+                if event.action == "ask":
+                    known.waits = True
+                    known.began.pop(event.call, None)  # (what is in doubt lasts as long as a person takes)
+            case ev.ToolCallStarted():
+                known.began.pop(event.call, None)
+                if event.mode == "run":
+                    known.began[event.call] = at_ms
+            case ev.ToolCallFinished():
+                began_ms, tool = known.began.get(event.call), known.judged.get(event.call, "")
+                if began_ms is not None and tool and event.outcome in ("ok", "error"):
+                    self.habit = None
+                    for each in (self._tool(tool), self.calls):
+                        each.answered((at_ms - began_ms) / 1000)
+            case _:
+                assert_never(event)
+
+    def _told(self, known: _Session, *, went_on: bool) -> None:
+        """Note that the step under way is over, and whether a model was told of it."""
+        if known.judged:
+            tools = {known.judged.get(call, "") for call in known.began}
+            for each in (*(self._tool(tool) for tool in tools), *((self.calls,) if tools else ())):
+                each.over(went_on=went_on)
+            known.judged, known.began = {}, {}
+
+    def _tool(self, name: str) -> _Tool:
+        found = self.tools[name] = self.tools.pop(name, None) or _Tool()
+        if len(self.tools) > TOOLS:
+            del self.tools[next(iter(self.tools))]
+        return found
 
     def _paused(self, seconds: float, *, waited: bool) -> None:
-        for gaps in (self.gaps, self.waits) if waited else (self.gaps,):
-            gap = gaps[sum(edge <= seconds for edge in EDGES_S)]
-            gap[0] += max(seconds, 0.0)
-            gap[1] += 1
+        _add(self.gaps, seconds)
+        if waited:
+            _add(self.waits, seconds)
         if sum(count for _, count in self.gaps) > FADES:
-            self.gaps = [[total / 2, count / 2] for total, count in self.gaps]
-            self.waits = [[total / 2, count / 2] for total, count in self.waits]
+            self.gaps, self.waits = _half(self.gaps), _half(self.waits)
             self.broken_off /= 2
             self.lengths = Counter({length: -(-count // 2) for length, count in self.lengths.items()})
 
@@ -150,19 +239,18 @@ class _Agent:
             del self.sessions[name]
             self.lengths[min(oldest.calls, LONGEST)] += 1
             self.broken_off += oldest.waits
+            self._told(oldest, went_on=False)
 
     def summed(self) -> Habit:
         """Sum it up; the same until something is noted."""
         if self.habit is None:
-            gaps, waits = (
-                tuple(Gap(total / count, round(count)) for total, count in kinds if count >= 1)
-                for kinds in (self.gaps, self.waits)
-            )
+            gaps, waits = _gaps(self.gaps), _gaps(self.waits)
+            tools = {name: tool.summed() for name, tool in self.tools.items()}
             growth = self.grown[0] / self.grown[1] if self.grown[1] else 0.0
             shared = self.shared[0] / self.shared[1] if self.shared[1] else 0.0
             outlived = self.outlived[0] / self.outlived[1] if self.outlived[1] else 0.0
             lengths, broken_off = tuple(sorted(self.lengths.items())), round(self.broken_off)
-            self.habit = Habit(gaps, lengths, growth, shared, outlived, waits, broken_off)
+            self.habit = Habit(gaps, lengths, growth, shared, outlived, waits, broken_off, tools, self.calls.summed())
         return self.habit
 
 
@@ -212,8 +300,8 @@ class Habits:
                 continue
             if isinstance(event, ev.AnswerJudged):
                 self._answered(agent, event)
-            if isinstance(event, ev.ToolCallJudged | ev.RunFinished) and agent in self._agents:
-                self._agents[agent].waits_or_ends(session, event)
+            if isinstance(event, Within) and agent in self._agents:
+                self._agents[agent].waits_or_ends(session, entry.at_ms, event)
             if isinstance(event, ev.ModelCallStarted):
                 aside = bool(event.view)
                 if event.choice == "measured":

@@ -1,9 +1,10 @@
-"""Keep what sessions have at their provider's cache while they are idle, or while their run waits for a person, where that costs
+"""Keep what sessions have at their provider's cache while they are idle, or while their run waits for a person or a tool, where that costs
 less than writing it again: a read before its life is over.
 
 Such a read is a run like any other, in a session of its own: journaled, reserved on the same budgets, tried once, and only in time. It
 asks once more for the last request of the session (`RunStarted.refreshes`), for the shortest answer. How often, at most, is arithmetic
-(`context/life.py`). Only the process that drove the session's last run does so, and only while that run is its head, or waits as it did.
+(`context/life.py`). Only the process that drives or drove the session's last run does so, and only while that run is its head, or stands where
+it did: what it asked last is then still its last request.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class _Idle(msgspec.Struct):
     first: ev.RunStarted
     """Of a refresh, but for its names and its end."""
     waits: bool
-    """Its run is not over: it waits for a person."""
+    """Its run is not over: it waits for a person or a tool."""
+    epoch: int
+    """That of its drive, whose calls are under way; 0: nobody drives it."""
     most: int
     """Refreshes, in this pause."""
     life_ms: int
@@ -131,6 +134,14 @@ class Keeper:
         """Take a run that waits for a person."""
         self._take(state)
 
+    def works(self, state: State) -> None:
+        """Take a driven run whose calls are under way; let go of one that asks its model again, or is stopped."""
+        model = state.model
+        if state.cancelled_by or (model is not None and model.in_flight and not model.view):
+            self._idle.pop((state.tenant, state.session), None)
+        elif any(call.phase == "running" for call in state.calls):
+            self._take(state)
+
     def ended(self, state: State) -> None:
         """Take a run's end: its session is idle now, or its refresh is done."""
         if state.refreshing:
@@ -152,7 +163,11 @@ class Keeper:
         known, fresh = self._idle.pop(place, None), self._worth(state)
         if known is not None and known.asked_ms != state.kept_ms:
             known = None
-        if known is not None and fresh is not None:
+        if (
+            known is not None and fresh is None and (known.run or known.refreshed_ms)
+        ):  # what was made is still to be known
+            fresh = msgspec.structs.replace(known, waits=not state.ended, most=known.made)
+        elif known is not None and fresh is not None:
             fresh.used_ms, fresh.made, fresh.run = known.used_ms, known.made, known.run
         if fresh is not None:
             self._keep(fresh)
@@ -173,6 +188,7 @@ class Keeper:
             place=(state.tenant, state.session),
             first=_refresh_of(state),
             waits=not state.ended,
+            epoch=max((call.epoch for call in state.calls if call.phase == "running"), default=0),
             most=most,
             life_ms=life_ms(rules, long=state.kept_long),
             asked_ms=state.kept_ms,
@@ -265,9 +281,11 @@ class Keeper:
             session = await self._store.session(*idle.place)
             return session is not None and not session.live and session.head == base
         run = await self._store.run(idle.place[0], base.run)
-        if run is None or run.status != "waiting" or (run.seq, run.hash.hex()) != (base.seq, base.hash):
+        if run is None or (run.seq, run.hash.hex()) != (base.seq, base.hash):
             return False
-        return not 0 < run.wake_at_ms <= self._clock.now_ms()
+        if idle.epoch:
+            return run.status == "runnable" and run.epoch == idle.epoch
+        return run.status == "waiting" and not 0 < run.wake_at_ms <= self._clock.now_ms()
 
     async def _run(self) -> None:
         while True:

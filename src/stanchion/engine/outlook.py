@@ -36,7 +36,9 @@ class Outlook:
     ) -> None:
         self.view = for_one_run(view)
         self.refreshed_ms: Callable[[State], int] | None = None
-        """Says when the run's last request was refreshed, while it waited for a person."""
+        """Says when the run's last request was refreshed, while it waited for a person or a tool."""
+        self.works: Callable[[State], None] | None = None
+        """Told where the run stands, whenever it has written."""
         self._clock = clock
         self._tickets = tickets
         self._epoch = epoch
@@ -75,9 +77,11 @@ class Outlook:
             with contextlib.suppress(JournalError):
                 await self._courses.learn(state.tenant, state.agent, state.totals.turns)
 
-    def note(self, before: State, entries: Sequence[ev.Entry]) -> None:
-        """Measure what has happened, for later decisions."""
+    def note(self, before: State, state: State, entries: Sequence[ev.Entry]) -> None:
+        """Measure what has happened, for later decisions, and say where the run stands now."""
         self._habits.note(before, entries)
+        if self.works is not None:
+            self.works(state)
 
     def _forecast(self, state: State) -> Forecast | None:
         if self._courses is None or not state.caps.stop_early or not state.totals.turns:

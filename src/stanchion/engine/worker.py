@@ -123,6 +123,8 @@ class Worker:
         """Told of each run that ended here, and what it left."""
         self.waits: Callable[[State], None] | None = None
         """Told of each run that was let go here because it waits for a person."""
+        self.works: Callable[[State], None] | None = None
+        """Told of each run that is driven here, whenever it has written."""
         self.refreshed_ms: Callable[[State], int] | None = None
         """Says when the last request of such a run was refreshed since; 0: it was not."""
         self._store = store
@@ -414,7 +416,7 @@ class Worker:
 
     def _drives(self, slot: _Slot, drive: Drive) -> None:
         slot.drive = drive
-        drive.outlook.refreshed_ms = self.refreshed_ms
+        drive.outlook.works, drive.outlook.refreshed_ms = self.works, self.refreshed_ms
         if slot.held is not None:
             self.taking.drives(slot.held)
 

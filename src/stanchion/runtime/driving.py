@@ -2,7 +2,7 @@
 
 gate       what limits that all workers share allow         worker    drives runs
 deliverer  posts what was announced to webhooks             batcher   hands in model calls that wait for a batch
-alarm      starts what schedules say                    keeper    reads what idle sessions have in a provider's cache, before it lapses
+alarm      starts what schedules say                    keeper    reads what idle and waiting sessions have in a provider's cache, before it lapses
 watcher    tells when budgets cross a line, and when far more than usual is spent
 rememberer looks what is to be remembered of runs that have ended
 """
@@ -115,7 +115,8 @@ class Driving:
         self.watcher = Watcher(store, clock)
         self.rememberer = Rememberer(store, self.worker.start, loader, clock, agents.get, tuple(agents), new_id)
         self.worker.ended = self._ended
-        self.worker.waits, self.worker.refreshed_ms = self.keeper.waits, self.keeper.goes_on
+        self.worker.waits, self.worker.works = self.keeper.waits, self.keeper.works
+        self.worker.refreshed_ms = self.keeper.goes_on
 
     def _ended(self, state: State) -> None:
         self.keeper.ended(state)
