@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from stanchion.context.assemble import assemble, preamble
+from stanchion.context.assemble import assemble, preamble, prefix_digest
 from stanchion.core import event as ev
 from stanchion.core.bundle import Route
 from stanchion.core.fold import carry, fold
-from stanchion.core.message import MODEL, USER, Text, ToolCall, ToolResult, Usage
+from stanchion.core.message import MODEL, USER, Erased, Text, ToolCall, ToolResult, Usage
 from stanchion.core.state import State
 from stanchion.loop.decide import REFRESH_TOKENS, decide
 from stanchion.loop.effect import CallModel, Moment, View, view
@@ -28,7 +29,10 @@ def seen() -> View:
 def session() -> State:
     """A session whose last request was answered, and to which more was said."""
     usage = Usage(500, output_tokens=5)
-    said = entries(started(), asked(cache="short"), answered(Text("x", MODEL), finish="stop", usage=usage))
+    digest = prefix_digest(fold(entries(started())), seen().preamble(mark=False))
+    said = entries(
+        started(), asked(cache="short", prefix=digest), answered(Text("x", MODEL), finish="stop", usage=usage)
+    )
     return carry(fold([*said, ev.Entry(4, 50, 1, ev.RunFinished(outcome="done"))]))
 
 
@@ -45,6 +49,19 @@ def test_it_asks_for_what_was_asked_last() -> None:
     assert isinstance(call, CallModel)
     assert [message.role for message in call.request.messages] == ["user"]
     assert call.request.max_output_tokens == REFRESH_TOKENS
+
+
+def test_it_asks_for_nothing_but_that() -> None:
+    """Where some of it was erased since, it is another request, and would be written for nobody."""
+    first = started(run="k", session="refresh_1", parts=(), refreshes=ev.Base("r", 4, ""))
+    before = session()
+    (message, *rest) = before.messages
+    gone = msgspec.structs.replace(message, parts=(Erased("text", USER), *message.parts[1:]))
+    state = fold([ev.Entry(1, NOW_MS, 1, first)], msgspec.structs.replace(before, messages=(gone, *rest)))
+    decision = decide(state, seen(), Moment(NOW_MS, 1))
+    (finished,) = decision.events
+    assert isinstance(finished, ev.RunFinished)
+    assert (finished.outcome, finished.reason, decision.effects) == ("halted", "erased", ())
 
 
 def waits() -> State:

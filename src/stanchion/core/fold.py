@@ -70,6 +70,7 @@ def carry(ended: State) -> State:
         carried_tokens=ended.carried_tokens,
         kept_parts=ended.kept_parts,
         kept_by=ended.kept_by,
+        kept_prefix=ended.kept_prefix,
         kept_tokens=ended.kept_tokens,
         kept_ms=ended.kept_ms,
         kept_long=ended.kept_long,
@@ -344,6 +345,7 @@ def _model_started(state: State, event: ev.ModelCallStarted, epoch: int) -> Stat
         name=f"{event.provider}:{event.model}",
         cache=event.cache,
         cache_keeps=event.cache_keeps,
+        prefix=event.prefix,
         cache_expected=event.cache_expected,
         sent_before=event.cache_sent,
         unkept=event.cache_unkept,
@@ -383,7 +385,8 @@ def _model_finished(state: State, event: ev.ModelCallFinished) -> State:
         return trial.hold(state, _with(answer, counted=False))
     ends = model is None or model.cache_keeps == "end"
     kept = sum(len(message.parts) for message in state.messages) if ends else state.kept_parts
-    state = _kept(_with(state, kept_parts=kept, kept_by=answer.model), model, usage)
+    prefix = model.prefix if model is not None and ends else state.kept_prefix
+    state = _kept(_with(state, kept_parts=kept, kept_prefix=prefix, kept_by=answer.model), model, usage)
     if counted:
         state = _with(state, exact_tokens=used_in + used_out, exact_route=state.route)
         state = compacted.counted(state, used_in)

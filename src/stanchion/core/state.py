@@ -39,6 +39,8 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     cache: str = ""
     """For how long its request is kept: "short", "long" or "off"; "": not said."""
     cache_keeps: str = "end"
+    prefix: str = ""
+    """Digest over what its request begins with, as it was sent."""
     cache_expected: int = 0
     sent_before: int = 0
     """Tokens of the session's request before it, if that was to be kept."""
@@ -368,6 +370,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     kept_parts: int = 0
     """How many parts the last answered request had, whose end its provider may keep; and which model that was."""
     kept_by: str = ""
+    kept_prefix: str = ""
+    """Its digest, as it was sent: another now means that some of it was erased since."""
     kept_tokens: int = 0
     """Its input, as the provider counted it; 0: nothing of it is kept."""
     kept_ms: int = 0

@@ -39,6 +39,8 @@ LOST_MS = 60_000
 """So long after its deadline a refresh is not waited for any more."""
 AT_ONCE = 32
 """Refreshes under way at once. The next begins when one has ended."""
+SLOW_S = 30.0
+"""Where no call of an agent took so long, none is looked at: most do not, and there are many."""
 POLL_S = 20.0
 """How often the clock is looked at again: it may be another than the machine's."""
 IN_TIME = 0.98
@@ -139,8 +141,12 @@ class Keeper:
         model = state.model
         if state.cancelled_by or (model is not None and model.in_flight and not model.view):
             self._idle.pop((state.tenant, state.session), None)
-        elif any(call.phase == "running" for call in state.calls):
+        elif any(call.phase == "running" for call in state.calls) and self._may_last(state.agent):
             self._take(state)
+
+    def _may_last(self, agent: str) -> bool:
+        gaps = self._habits.of(agent).calls.gaps
+        return bool(gaps) and gaps[-1].seconds >= SLOW_S
 
     def ended(self, state: State) -> None:
         """Take a run's end: its session is idle now, or its refresh is done."""

@@ -36,10 +36,13 @@ class Loader:
             return State()
         return fold(entries, await self.base(tenant, base_of(entries[0])))
 
-    async def base(self, tenant: str, base: ev.Base | None) -> State:
-        """Fold what a run goes on from: its session up to there, which may be in the midst of a run that is not over."""
+    async def base(self, tenant: str, base: ev.Base | None, *, anew: bool = False) -> State:
+        """Fold what a run goes on from: its session up to there, which may be in the midst of a run that is not over.
+
+        `anew`: as the store has it now. Another process may have erased what is kept here.
+        """
         behind: list[list[ev.Entry]] = []
-        while base is not None and (tenant, base.run, base.seq) not in self._left:
+        while base is not None and (anew or (tenant, base.run, base.seq) not in self._left):
             entries = list(await self._store.read(tenant, base.run, limit=base.seq))
             behind.append(entries)
             base = base_of(entries[0]) if entries else None

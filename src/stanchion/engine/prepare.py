@@ -69,7 +69,7 @@ class Preparer:
 
     async def start(self, start: Start, first: ev.RunStarted, agent: BoundAgent) -> Drive:
         """Make the drive of a run that is started here."""
-        state = await self._loader.base(start.tenant, went_on_from(first))
+        state = await self._loader.base(start.tenant, went_on_from(first), anew=first.refreshes is not None)
         recorder = await self._recorder(start.tenant, start.run, _subject(first), State(), agent, start.user)
         in_force = await self._policies(start.tenant, state)
         await memory.expect(self._store, agent.bundle, first)

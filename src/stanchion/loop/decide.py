@@ -86,7 +86,7 @@ def decide(state: State, view: View, moment: Moment) -> Decision:
 
 
 def _refresh(state: State, view: View, moment: Moment) -> Decision:
-    """Ask for the session's last request once, for as short an answer as there is, and in time; then it is over."""
+    """Ask for the session's last request once, as it was sent, for as short an answer as there is, and in time; then it is over."""
     if state.model is not None and state.model.in_flight:
         return NOTHING
     if state.model is not None:
@@ -97,6 +97,8 @@ def _refresh(state: State, view: View, moment: Moment) -> Decision:
         return _finish(state, view, "halted", f"budget:{state.refused.ledger}", parts=())
     if over := limit.out_of_time(state, moment.now_ms):
         return _finish(state, view, "halted", over, parts=())
+    if prefix_digest(state, view.preamble(mark=state.mark)) != state.kept_prefix:
+        return _finish(state, view, "halted", "erased", parts=())
     decision = _call_model(state, view, moment, Chosen(), route=max(state.prompted_route, 0), turn=1, attempt=1)
     return _bounded_wait(decision, limit.end_ms(state, moment.now_ms))
 
