@@ -12,7 +12,7 @@ from stanchion import Agent, Limits, Model, Runtime
 from stanchion.sim import SimServer, SimSettings
 from stanchion.testing import FakeClock
 from tests.journal.conftest import dsn, fresh_dsn, postgres
-from tests.runtime.test_refresh import LONG, SCRIPT, Desk
+from tests.runtime.runs.test_refresh import LONG, SCRIPT, Desk
 
 __all__ = ["dsn", "fresh_dsn", "postgres"]
 

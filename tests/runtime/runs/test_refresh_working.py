@@ -19,8 +19,8 @@ from stanchion.runtime.shape import RunView
 from stanchion.sim import Fault, FaultPlan, Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import FakeClock
 from tests.engine.rig import SOON_S, events, unchanged
-from tests.runtime.test_refresh import LONG
-from tests.runtime.test_refresh_waiting import Waiting, proved, until
+from tests.runtime.runs.test_refresh import LONG
+from tests.runtime.runs.test_refresh_waiting import Waiting, proved, until
 
 BUILD, LOOK = ReplyCall(name="build"), ReplyCall(name="look", id="call_b")
 SCRIPT = Script(
@@ -344,7 +344,7 @@ async def test_a_kill_during_a_refresh_loses_nothing(tmp_path: Path, sim: SimSer
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.runtime.builder",
+        "tests.runtime.runs.builder",
         str(data),
         sim.base_url,
         str(clock.now_ms()),

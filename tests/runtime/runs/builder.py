@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stanchion import Runtime
 from stanchion.testing import FakeClock
-from tests.runtime.refresher import say
-from tests.runtime.test_refresh_working import Site, agent
+from tests.runtime.runs.refresher import say
+from tests.runtime.runs.test_refresh_working import Site, agent
 
 
 async def main(data: Path, base_url: str, now_ms: int) -> None:
