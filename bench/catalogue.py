@@ -27,6 +27,7 @@ from stanchion.catalogue import ToolSearch
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Route, ToolSpec
 from stanchion.core.catalogue import Catalogue
+from stanchion.core.loading import loads_tools
 from stanchion.core.money import Price
 from stanchion.core.policy import GuardRules
 from stanchion.sim import Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
@@ -221,15 +222,17 @@ def deeds(specs: Sequence[ToolSpec]) -> list[tuple[ToolSpec, dict[str, Any]]]:
     return calls
 
 
-def script(specs: Sequence[ToolSpec], *, found: bool) -> Script:
-    """Play a model that makes the task's calls: by their names, or by `call_tool` once it has found them."""
+def script(specs: Sequence[ToolSpec], *, found: bool, model: str = "") -> Script:
+    """Play a model that makes the task's calls: by their names, or once it has found them; by `call_tool` where it cannot load tools."""
+    provider, _, name = model.partition(":")
+    formed = found and not loads_tools(provider, name)
     replies: list[Reply] = []
     known: set[str] = set()
     for spec, values in deeds(specs):
         if found and spec.name not in known:
             known.add(spec.name)
             replies.append(reply("find_tools", {"query": f"{spec.description} {spec.group}"}))
-        named = reply("call_tool", {"name": spec.name, "arguments": values}) if found else reply(spec.name, values)
+        named = reply("call_tool", {"name": spec.name, "arguments": values}) if formed else reply(spec.name, values)
         replies.append(named)
     return in_turn(replies)
 
@@ -252,7 +255,7 @@ async def billed(size: int, *, how: str, model: str, mark: bool = True, longer: 
     `mark`: what tools return is marked as written by others, as is the default. `longer`: by how many tokens the identity is longer.
     """
     specs, _ = made(size)
-    plays = script(specs, found=how == "found")
+    plays = script(specs, found=how == "found", model=model)
     if how == "needed":
         specs = list({spec.name: spec for spec, _ in deeds(specs)}.values())
     began = time.process_time()

@@ -35,6 +35,7 @@ from stanchion.core.bundle import (
     ToolSpec,
 )
 from stanchion.core.errors import ConfigError, InputError
+from stanchion.core.loading import LOADERS, loads_tools
 from stanchion.core.message import OutputSchema
 from stanchion.core.money import Amount, Price, parse_usd
 from stanchion.core.policy import GuardRules
@@ -188,6 +189,9 @@ class Model:
     costs least by the pauses of this agent's sessions, with a read before the end of a life where that pays."""
     breaker: Breaker | None = field(default_factory=Breaker)
     """When runs that have another model leave this one alone, and for how long: after so many failures in a row; None: never."""
+    loads_tools: bool | None = None
+    """Tools that are found (`Agent(search=)`) are loaded by the provider and called like listed ones, and not by `call_tool`. None: where the
+    model is known to. False: for a gateway that does not know `tool_reference`."""
 
     def __post_init__(self) -> None:
         where = f"model {self.name!r}"
@@ -196,6 +200,8 @@ class Model:
         _must_be(self.timeouts, Timeouts, f"{where}: timeouts", "Timeouts(..)")
         _must_be(self.retries, int | RetryPolicy, f"{where}: retries", "a whole number, or RetryPolicy(..)")
         _must_be(self.effort, str, f"{where}: effort", "a word")
+        if self.loads_tools is not None:
+            _must_be(self.loads_tools, bool, f"{where}: loads_tools", "True, False or None")
         if self.breaker is not None:
             check_breaker(where, self.breaker)
         if self.cache not in ("auto", "short", "long", "off"):
@@ -226,9 +232,13 @@ class Model:
         """The provider. Raises `ConfigError` if there is none of this name."""
         return split_model(self.name)[0]
 
-    def route(self, prices: Prices, on_date: str) -> Route:
-        """Resolve provider and price. Raises `ConfigError`."""
+    def route(self, prices: Prices, on_date: str, *, search: bool = False) -> Route:
+        """Resolve provider and price. `search`: for an agent whose tools are found. Raises `ConfigError`."""
         provider, model = split_model(self.name)
+        if self.loads_tools and provider not in LOADERS:
+            raise ConfigError(
+                f"model {self.name!r}: loads_tools: only {', '.join(sorted(LOADERS))} can refer to tools; leave it out"
+            )
         price = self.price or find_price(prices, provider, model, on_date)
         if price is None:
             raise ConfigError(
@@ -250,6 +260,7 @@ class Model:
             retry=self.retries if isinstance(self.retries, RetryPolicy) else RetryPolicy(attempts=self.retries),
             max_extra_nano_usd=parse_usd(self.max_extra_usd, field=f"model {self.name!r}: max_extra_usd"),
             cache=self.cache,
+            loads_tools=search and (loads_tools(provider, model) if self.loads_tools is None else self.loads_tools),
         )
 
 
@@ -423,7 +434,7 @@ class Agent:
         return Bundle(
             agent=self.name,
             identity=self.identity,
-            routes=tuple(model.route(prices, on_date) for model in self.models()),
+            routes=tuple(model.route(prices, on_date, search=search is not None) for model in self.models()),
             others=tuple(model.route(prices, on_date) for model in every[len(models) :]),
             steps={step: every.index(_model(model)) for step, model in self.steps.items()},
             routing=read_table(

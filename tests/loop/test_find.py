@@ -15,11 +15,12 @@ from stanchion.core import event as ev
 from stanchion.core.bundle import CALL_TOOL, EXTRACT, FIND_TOOLS, ApprovalRule, Bundle, Caps, ToolSearch
 from stanchion.core.catalogue import Catalogue, disclosure
 from stanchion.core.dispatch import unwrapped
+from stanchion.core.loading import FOUND
 from stanchion.core.message import RUNTIME, Label, Message, ToolCall, ToolResult
 from stanchion.core.policy import Bound, Destination, Grant, GuardRules
 from stanchion.core.quarantine import Extracted, Value
 from stanchion.core.routing import RouteTable, Rung
-from stanchion.loop.find import LABEL, LEAST, NEAR
+from stanchion.loop.find import LEAST, NEAR
 from stanchion.toolbox.builtin import built_in
 from tests.loop.play import Play, truthful
 from tests.loop.random_runs import LOOP, TOOLS, crashes, fates, scripts
@@ -86,14 +87,14 @@ def test_the_list_has_what_is_shown_and_what_is_built_in() -> None:
 def test_what_is_found_stands_at_the_tail_as_the_developer_s_words() -> None:
     """The best two, whole, with what is less near by name; the verdict is an event as for any call."""
     played = play(finds("cancel a booking"))
-    assert played.results == [ToolResult("c", FIND_TOOLS, texts(played)[0], LABEL)]
+    assert played.results == [ToolResult("c", FIND_TOOLS, texts(played)[0], FOUND)]
     lines = texts(played)[0].split("\n")
     assert lines[:2] == [disclosure(CANCEL), disclosure(HOTEL)]
     assert msgspec.json.decode(lines[0])["parameters"] == ID
     assert lines[2:] == ["More, found by name: look_up_booking, move_booking."]
     assert [(e.action, e.rule, e.tool) for e in played.events(ev.ToolCallJudged)] == [("allow", "built_in", FIND_TOOLS)]
     assert played.attempts == []
-    assert Label("developer", FIND_TOOLS, trust="trusted") == LABEL
+    assert Label("developer", FIND_TOOLS, trust="trusted") == FOUND
 
 
 def test_how_a_found_tool_is_called_is_said_in_the_list_alone() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from stanchion.core.errors import ModelError
+from stanchion.core.loading import FOUND
 from stanchion.core.message import (
     DEVELOPER,
     MODEL,
@@ -131,6 +132,28 @@ def test_forced_choice() -> None:
     assert body(OpenAIChat(), tool_choice="f")["tool_choice"] == {"type": "function", "function": {"name": "f"}}
     assert body(OpenAIResponses(), tool_choice="f")["tool_choice"] == {"type": "function", "name": "f"}
     assert body(OpenAIResponses(), parallel_tool_calls=False)["parallel_tool_calls"] is False
+
+
+def test_loaded_tools() -> None:
+    """At Anthropic a search's answer refers to what it found, whose definitions follow the list, deferred and unmarked; elsewhere it is read."""
+    found = ToolSchema("g", "does g", SCHEMA)
+    text = json.dumps({"name": "g", "description": "does g", "parameters": SCHEMA}) + "\nMore, found by name: h."
+    answered = Message("user", (ToolResult("t", "find_tools", text, FOUND),))
+    given: dict[str, Any] = {"messages": (*REQUEST.messages[:2], answered), "loaded": (found,), "system": ()}
+    said = body(Anthropic(), **given)
+    assert said["messages"][2]["content"] == [
+        {
+            "type": "tool_result",
+            "tool_use_id": "t",
+            "content": [{"type": "tool_reference", "tool_name": "g"}],
+            "cache_control": {"type": "ephemeral"},
+        }
+    ]
+    listed, deferred = said["tools"]
+    assert listed["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+    assert deferred == {"name": "g", "description": "does g", "input_schema": SCHEMA, "defer_loading": True}
+    assert body(Anthropic(), **{**given, "loaded": ()})["messages"][2]["content"][0]["content"] == text
+    assert body(OpenAIChat(), **given)["messages"][-1]["content"] == text
 
 
 def test_output_schema() -> None:

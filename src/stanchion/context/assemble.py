@@ -15,8 +15,9 @@ import msgspec
 
 from stanchion.context.cache import Keeps, plan
 from stanchion.core.block import EXPLANATION
-from stanchion.core.bundle import Bundle, Route
+from stanchion.core.bundle import CALL_TOOL, Bundle, Route
 from stanchion.core.caching import LONG_TTL, cache_rules
+from stanchion.core.loading import found_in, without_form
 from stanchion.core.message import (
     DEVELOPER,
     RUNTIME,
@@ -87,12 +88,13 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route, *, kee
     name = f"{route.provider}:{route.model}"
     messages = readable_by(name, state.reasoners, state.messages)
     marks = _marks(messages, state.kept_parts if state.kept_by == name else 0, bundle, shown, route, keeps)
+    loads = route.loads_tools and bundle.tool_choice != CALL_TOOL
     return ModelRequest(
         model=route.model,
         messages=messages,
         max_output_tokens=route.max_output_tokens,
         system=shown.system,
-        tools=shown.tools,
+        tools=without_form(shown.tools) if loads else shown.tools,
         tool_choice=bundle.tool_choice,
         parallel_tool_calls=bundle.parallel_tool_calls,
         output=bundle.output,
@@ -102,6 +104,7 @@ def assemble(state: State, bundle: Bundle, shown: Preamble, route: Route, *, kee
         effort=route.effort,
         options=_retained(route, _ends(marks, messages), f"{shown.digest.hex()[:24]}-{_shard(_keeper(state))}"),
         cache_marks=marks,
+        loaded=found_in(messages, shown.tools) if loads else (),
     )
 
 

@@ -126,6 +126,8 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """A declared bound of what hosted tools and remote content may add to one call's bill."""
     cache: Literal["auto", "short", "long", "off"] = "auto"
     """For how long the provider is asked to keep what a request begins with, where it must be asked. "auto": what costs least."""
+    loads_tools: bool = False
+    """Found tools are loaded by the provider (`core/loading.py`)."""
 
 
 class LoopRules(msgspec.Struct, frozen=True, omit_defaults=True):

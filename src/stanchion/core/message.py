@@ -180,6 +180,8 @@ class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Planned cache breakpoints, in order. Not part of the prefix."""
     options: Mapping[str, Any] = {}
     """Further fields of the provider's body, merged in last."""
+    loaded: tuple[ToolSchema, ...] = ()
+    """Tools that are not listed: results refer to them (`core/loading.py`), on a wire that has words for it."""
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

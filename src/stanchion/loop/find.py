@@ -12,12 +12,12 @@ import msgspec
 
 from stanchion.core.bundle import FIND_TOOLS, ToolSearch, ToolSpec
 from stanchion.core.catalogue import Catalogue, disclosure, line
+from stanchion.core.loading import FOUND
 from stanchion.core.message import RUNTIME, Label, ToolResult
 from stanchion.core.state import Call, State
 from stanchion.guard.grant import speaks_of
 from stanchion.loop.effect import View
 
-LABEL = Label("developer", FIND_TOOLS, trust="trusted")
 NEAR = 0.75
 """A tool that is described less well than this part of the best one that the model has not read yet is named and not shown: it pays for it in each
 turn behind."""
@@ -33,7 +33,7 @@ class Found(msgspec.Struct, frozen=True):
     """What a model is answered that looked for tools."""
 
     text: str
-    label: Label = LABEL
+    label: Label = FOUND
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -173,6 +173,6 @@ def _standing(state: State) -> set[str]:
         said
         for message in state.messages
         for part in message.parts
-        if isinstance(part, ToolResult) and part.label == LABEL
+        if isinstance(part, ToolResult) and part.label == FOUND
         for said in part.text.split("\n")
     }

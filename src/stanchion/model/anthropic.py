@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from stanchion.core.loading import references
 from stanchion.core.message import (
     CacheMark,
     Media,
@@ -57,8 +58,11 @@ class Anthropic:
             body["tools"] = [_tool(schema) for schema in request.tools]
         if request.system:
             body["system"] = [{"type": "text", "text": text.text} for text in request.system]
-        body["messages"] = messages = [_message(message) for message in request.messages]
+        loaded = frozenset(schema.name for schema in request.loaded)
+        body["messages"] = messages = [_message(message, loaded) for message in request.messages]
         _mark(body, messages, request.cache_marks)
+        if request.loaded:
+            body["tools"] += [{**_tool(schema), "defer_loading": True} for schema in request.loaded]
         for message in messages:
             message["content"] = [block for block in message["content"] if block is not None]
         messages[:] = [message for message in messages if message["content"]]
@@ -123,12 +127,12 @@ def _tool(schema: Any) -> dict[str, Any]:
     return tool
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, loaded: frozenset[str]) -> dict[str, Any]:
     """A message with a place for each of its parts: None where this wire has no block for one."""
-    return {"role": message.role, "content": [_block(part) for part in message.parts]}
+    return {"role": message.role, "content": [_block(part, loaded) for part in message.parts]}
 
 
-def _block(part: Part) -> dict[str, Any] | None:
+def _block(part: Part, loaded: frozenset[str]) -> dict[str, Any] | None:
     match part:
         case Text():
             if not part.text:
@@ -140,7 +144,7 @@ def _block(part: Part) -> dict[str, Any] | None:
             call = {"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part.arguments)}
             return {**call, **_own(part.wire, part.data)}
         case ToolResult():
-            return _result(part)
+            return _result(part, loaded)
         case Media():
             return media_block(part)
         case Opaque():
@@ -170,9 +174,11 @@ def _input(arguments: str) -> dict[str, Any]:
         return {"malformed_arguments": arguments}
 
 
-def _result(part: ToolResult) -> dict[str, Any]:
+def _result(part: ToolResult, loaded: frozenset[str]) -> dict[str, Any]:
     content: Any = part.text
-    if part.media:
+    if names := references(part, loaded):
+        content = [{"type": "tool_reference", "tool_name": name} for name in names]
+    elif part.media:
         texts = [{"type": "text", "text": part.text}] if part.text else []
         content = [*texts, *(media_block(media) for media in part.media)]
     result: dict[str, Any] = {"type": "tool_result", "tool_use_id": part.id, "content": content}

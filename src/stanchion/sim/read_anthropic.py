@@ -266,8 +266,10 @@ def _user(
                 )
             if other:
                 raise block.fail("`tool_result` blocks must come first in the content of a message")
-            turns.append(Turn("tool", _result_text(block), call_id=call))
-            pieces.extend(json_piece("message", "user", deferred[name]) for name in _referred(block, deferred))
+            loaded = [deferred[name] for name in _referred(block, deferred)]
+            read = [_result_text(block), *(msgspec.json.encode(tool).decode() for tool in loaded)]
+            turns.append(Turn("tool", "\n".join(filter(None, read)), call_id=call))
+            pieces.extend(json_piece("message", "user", tool) for tool in loaded)
             pieces.append(json_piece("message", "user", _bare(block.object()), _ttl(block)))
             continue
         other = True

@@ -32,6 +32,7 @@ from stanchion.core.bundle import (
     ToolSpec,
 )
 from stanchion.core.fact import MAX_NAME_CHARS, MAX_VALUE_CHARS
+from stanchion.core.loading import CALLED_BY_FORM
 from stanchion.core.quarantine import MAX_FIELDS, FieldType
 from stanchion.core.remembered import MemoryRules
 from stanchion.toolbox.arguments import Arguments
@@ -146,7 +147,7 @@ def _find_tools(groups: Sequence[str]) -> BuiltIn:
     said = ", ".join(sorted(widest))
     if len(said) > _GROUPS_CHARS:
         said = said[: said.rindex(",", 0, _GROUPS_CHARS)] + ", .."
-    described = f"Find tools that you have and are not listed; call them with {CALL_TOOL}. Look here before you say that you cannot do something."
+    described = f"Find tools that you have and are not listed{CALLED_BY_FORM}. Look here before you say that you cannot do something."
     described += f" Groups, to be listed by name: {said}." if said else ""
     return BuiltIn(ToolSpec(FIND_TOOLS, described, arguments.schema, "read"), arguments)
 

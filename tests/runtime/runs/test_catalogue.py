@@ -14,7 +14,7 @@ from stanchion import Agent, Approve, Model, Runtime, tool
 from stanchion.catalogue import ToolSearch
 from stanchion.cli.show import Calls
 from stanchion.core import event as ev
-from stanchion.core.message import ToolResult
+from stanchion.core.message import ToolCall, ToolResult
 from stanchion.sim import Fault, FaultPlan, Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from tests.engine.rig import UNMARKED, events
 
@@ -25,6 +25,10 @@ SCRIPT = Script(
     rules=(
         Rule(when=When(user="wrong"), reply=Reply(calls=(ReplyCall(name="call_tool", arguments={"name": "refund_ordr", "arguments": {}}),))),
         Rule(when=When(user="money back"), reply=Reply(calls=(ReplyCall(name="find_tools", arguments={"query": "give money back for an order"}),))),
+        Rule(  # what was loaded is called by its name
+            when=When(tool="find_tools", tool_result='"refund_order".*"input_schema".*"cents"'),
+            reply=Reply(calls=(ReplyCall(name="refund_order", arguments=REFUND),)),
+        ),
         Rule(
             when=When(tool="find_tools", tool_result='"refund_order".*"cents"'),
             reply=Reply(calls=(ReplyCall(name="call_tool", arguments={"name": "refund_order", "arguments": REFUND}),)),
@@ -82,9 +86,17 @@ async def opened(folder: Path, sim: SimServer, made: Agent) -> Runtime:
     return await Runtime.open(made, data=folder / "t.db", environment=environment)
 
 
-@pytest.mark.parametrize("model", WIRES)
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [
+        (WIRES[0], "refund_order"),
+        (Model(WIRES[0], loads_tools=False), "call_tool"),
+        *((wire, "call_tool") for wire in WIRES[1:]),
+    ],
+    ids=lambda given: given.name if isinstance(given, Model) else str(given),
+)
 async def test_a_found_tool_is_called_on_every_wire_and_over_a_restart(
-    tmp_path: Path, sim: SimServer, model: str
+    tmp_path: Path, sim: SimServer, model: str | Model, form: str
 ) -> None:
     """It waits for a person under its own name, goes on in another process, and nothing of the prompt moves."""
     done: list[int] = []
@@ -111,9 +123,11 @@ async def test_a_found_tool_is_called_on_every_wire_and_over_a_restart(
         ("refund_order", "approval:refund_order"),
     ]
     assert resets == [[], []]
-    step = 128 if "openai" in model else 1
+    step = 128 if model in WIRES[1:] else 1
     usages = [call.usage for calls in made for call in calls if call.usage is not None]
     assert len(usages) == 5
+    (called,) = (part for part in made[0][1].parts if isinstance(part, ToolCall))
+    assert called.name == form  # a provider that loads tools has them called like listed ones
     for before, now in pairwise(usages):  # each request begins with all of the one before, what was found included
         assert now.cache_read_tokens == before.total_input_tokens // step * step
     assert sim.bill.view().total.nano_usd == sum(call.cost for calls in made for call in calls)
