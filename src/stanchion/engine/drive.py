@@ -31,11 +31,13 @@ from stanchion.engine.gate import Gate
 from stanchion.engine.habits import Habits
 from stanchion.engine.lease import Lease
 from stanchion.engine.live import Live
+from stanchion.engine.load import Keys
 from stanchion.engine.outlook import Outlook
 from stanchion.engine.perform import Performer
 from stanchion.engine.policing import InForce
 from stanchion.engine.stage import Stage, applies, read_inbox, reservations, settlements, settles
 from stanchion.engine.tickets import Tickets
+from stanchion.journal.memory import recalled_subject
 from stanchion.journal.record import Recorder
 from stanchion.journal.store import Append, InboxItem, Refused, Status, Store
 from stanchion.loop.decide import BUDGET_POLL_MS, decide
@@ -162,6 +164,13 @@ class Drive:
         """The first stage is durable: perform its effects. `run` goes on from there."""
         self._inbox_unread = False
         self._committed(stage)
+
+    def keys(self, state: State) -> Keys:
+        """Give the content keys under which what the run wrote lies."""
+        recorder = self._recorder
+        own = (state.user or state.session, recorder.key.id)
+        recalled = (recalled_subject(state.user), recorder.memory.id)
+        return (own,) if recorder.memory is recorder.key else (own, recalled)
 
     # From here on top to bottom: a round takes in, decides, writes, performs, and waits.
 

@@ -18,6 +18,8 @@ CACHED_BYTES = 64_000_000
 _STATE_BYTES = 4_000
 _Place = tuple[str, str, int]
 """Tenant, run, and the seq of its last event."""
+Keys = tuple[tuple[str, str], ...]
+"""Subjects, and the ids of the content keys that they had."""
 
 
 class Loader:
@@ -25,7 +27,7 @@ class Loader:
 
     def __init__(self, store: Store, *, cached_bytes: int = CACHED_BYTES) -> None:
         self._store = store
-        self._left: OrderedDict[_Place, State] = OrderedDict()
+        self._left: OrderedDict[_Place, tuple[State, Keys]] = OrderedDict()
         self._size = 0
         self._most = cached_bytes
 
@@ -42,22 +44,36 @@ class Loader:
         `anew`: as the store has it now. Another process may have erased what is kept here.
         """
         behind: list[list[ev.Entry]] = []
-        while base is not None and (anew or (tenant, base.run, base.seq) not in self._left):
+        state = State()
+        while base is not None:
+            kept = None if anew else await self._kept(tenant, base)
+            if kept is not None:
+                state = kept
+                break
             entries = list(await self._store.read(tenant, base.run, limit=base.seq))
             behind.append(entries)
             base = base_of(entries[0]) if entries else None
-        state = State() if base is None else self._left[tenant, base.run, base.seq]
         for entries in reversed(behind):
             state = carry(fold(entries, state))
         return state
 
-    def keep(self, state: State) -> None:
-        """Keep what a run that ended leaves to the next."""
+    async def _kept(self, tenant: str, base: ev.Base) -> State | None:
+        """Give what is kept of a run, unless what lies under its keys was erased since, by whichever process."""
+        place = (tenant, base.run, base.seq)
+        state, keys = self._left.get(place, (None, ()))
+        for subject, key in keys:
+            if (await self._store.key_for(tenant, subject)).id != key:
+                self._drop(place)
+                return None
+        return state
+
+    def keep(self, state: State, keys: Keys) -> None:
+        """Keep what a run that ended leaves to the next. `keys`: under which its content lies."""
         if _size(state) > self._most // 4:
             return
         key = (state.tenant, state.run, state.seq)
         self._drop(key)
-        self._left[key] = carry(state)
+        self._left[key] = (carry(state), keys)
         self._size += _size(state)
         while self._size > self._most:
             self._drop(next(iter(self._left)))
@@ -70,7 +86,7 @@ class Loader:
     def _drop(self, key: _Place) -> None:
         left = self._left.pop(key, None)
         if left is not None:
-            self._size -= _size(left)
+            self._size -= _size(left[0])
 
 
 def _size(state: State) -> int:

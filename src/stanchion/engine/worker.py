@@ -274,7 +274,7 @@ class Worker:
             self._forget(start.tenant, start.run, slot)
             if stage.state.ended and said == Started(start.run):  # a limit forbade even the first call
                 self._live.publish(start.tenant, start.run, stage.entries)
-                self._note_end(stage.state)
+                self._note_end(stage.state, drive)
                 self._engine.look()
             return said
         self._drives(slot, drive)
@@ -367,7 +367,7 @@ class Worker:
         try:
             state = await drive.run()
             if state.ended:
-                self._note_end(state)
+                self._note_end(state, drive)
             elif state.asking and self.waits is not None:
                 self.waits(state)
             if drive.puzzled:
@@ -387,10 +387,10 @@ class Worker:
             if again:
                 self.hint(tenant, run)
 
-    def _note_end(self, state: State) -> None:
+    def _note_end(self, state: State, drive: Drive) -> None:
         """Keep what a run leaves to the next of its session."""
         if not (state.refreshing or state.remembers):
-            self._loader.keep(state)
+            self._loader.keep(state, drive.keys(state))
             _log_end(state)
         if self.ended is not None:
             self.ended(state)
