@@ -110,6 +110,17 @@ def dated_rows(model: types.ModelInfo) -> list[list[Any]]:
     return [dated_row(date, [prices, *hourly]) for date, prices in steps]
 
 
+def input_rows(model: types.ModelInfo) -> list[list[Any]]:
+    """Write by date what a token of input costs, where input is all that is billed: of models that give vectors of texts."""
+    if isinstance(model.prices, types.ModelPrice):
+        steps = [("", said_prices(model.prices))]
+    else:
+        steps = [(since(entry), said_prices(entry.prices)) for entry in model.prices]
+    if not all(said.keys() == {"input_mtok"} and isinstance(said["input_mtok"], Decimal) for _, said in steps):
+        return []
+    return [[date, nano(said["input_mtok"])] for date, said in steps]
+
+
 def with_long_writes(rows: list[list[Any]]) -> list[list[Any]]:
     """Price OpenAI's writes for 12 hours, which the data leaves out: 2.5 times the input. Source: OpenAI, "Prompt caching"."""
     return [[date, _with_long(rates), *[[[start, *_with_long(rest)] for start, *rest in tier] for tier in tiers]]
@@ -141,7 +152,10 @@ def render() -> str:
     blocks: list[str] = []
     for provider in providers:
         own = with_long_writes if provider.id in ("openai", "azure") else list[list[Any]]
-        rows = [compact([model.id, match_row(model.match), own(dated_rows(model))]) for model in provider.models]
+        rows = [
+            compact([model.id, match_row(model.match), own(dated_rows(model)), *filter(None, [input_rows(model)])])
+            for model in provider.models
+        ]
         blocks.append(f"{compact(provider.id)}:[\n" + ",\n".join(rows) + "\n]")
     head = {"source": f"genai-prices {version('genai-prices')}", "names": names, "fallbacks": fallbacks}
     return compact(head)[:-1] + ',\n"providers":{\n' + ",\n".join(blocks) + "\n}}\n"

@@ -410,7 +410,7 @@ class Agent:
             skills=bool(self.skills),
             search=self.search is not None,
             history=self.compaction is not None,
-            memory=self.memory.rules(self.name) if self.memory is not None else None,
+            memory=self.memory.by_words(self.name) if self.memory is not None else None,
         )
 
     def skill_files(self) -> tuple[SkillFile, ...]:
@@ -454,7 +454,7 @@ class Agent:
             skills=skills,
             search=search,
             compaction=self.compaction.rules(self.name, known) if self.compaction else None,
-            memory=self.memory.rules(self.name) if self.memory is not None else None,
+            memory=self.memory.rules(self.name, prices, on_date) if self.memory is not None else None,
             output=_output_schema(self.name, self.output),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,

@@ -13,12 +13,15 @@ import re
 from dataclasses import dataclass
 from typing import Any, cast
 
+import msgspec
+
 from stanchion.core.errors import ConfigError
 from stanchion.core.fact import Fact
+from stanchion.core.prices import Prices
 from stanchion.core.remembered import MemoryRules
-from stanchion.model.embedding import Embedder, Embeddings
+from stanchion.model.embedding import Embedded, Embedder, Embeddings, embedding_model
 
-__all__ = ["Embedder", "Embeddings", "Fact", "Memory", "MemoryRules"]
+__all__ = ["Embedded", "Embedder", "Embeddings", "Fact", "Memory", "MemoryRules"]
 
 _SPACE = re.compile(r"[a-zA-Z0-9_.:@-]{1,128}")
 _MOST_TOKENS = 20_000
@@ -70,8 +73,13 @@ class Memory:
         ):
             raise ConfigError(f"Memory: embeddings must be provider:model or an Embedder, not {given!r}")
 
-    def rules(self, agent: str) -> MemoryRules:
-        """Make the part of an agent's bundle."""
+    def rules(self, agent: str, prices: Prices, on_date: str) -> MemoryRules:
+        """Make the part of an agent's bundle. Raises `ConfigError` where the price of its embeddings is not known."""
+        embeddings = None if self.embeddings is None else embedding_model(self.embeddings, prices, on_date)
+        return msgspec.structs.replace(self.by_words(agent), embeddings=embeddings)
+
+    def by_words(self, agent: str) -> MemoryRules:
+        """.. without what it is searched by beside words: enough to know its tools."""
         return MemoryRules(
             space=self.space or agent,
             tokens=self.tokens,

@@ -18,7 +18,7 @@ from genai_prices import data_snapshot, types
 
 from stanchion.core.message import Usage
 from stanchion.core.money import Price, cost, format_usd, price_usd
-from stanchion.core.prices import ModelRow, Prices, find_price, load_prices
+from stanchion.core.prices import ModelRow, Prices, find_input_price, find_price, load_prices
 
 ROOT = Path(__file__).parents[2]
 TODAY = "2026-11-01"
@@ -199,6 +199,32 @@ def test_a_price_holds_from_its_date_on(prices: Prices) -> None:
 def test_what_the_table_cannot_say_it_does_not(prices: Prices, provider: str, model: str) -> None:
     """Unknown providers and models, and those that are not billed by tokens alone, are None: the caller must say."""
     assert find_price(prices, provider, model, TODAY) is None
+
+
+def test_what_gives_vectors_is_billed_by_its_input(prices: Prices) -> None:
+    """The rates of OpenAI's price page, to the nano-dollar; of a chat model what it is always billed by; nothing of what is unknown."""
+    for model, usd in (("3-small", "0.02"), ("3-large", "0.13"), ("ada-002", "0.10")):
+        name = f"text-embedding-{model}"
+        assert find_input_price(prices, "openai", name, TODAY) == price_usd(input=usd, output=0), name
+    assert find_input_price(prices, "openai", "gpt-5", TODAY) == find_price(prices, "openai", "gpt-5", TODAY)
+    assert find_input_price(prices, "openai", "text-embedding-9", TODAY) is None
+    assert find_input_price(prices, "nobody", "text-embedding-3-small", TODAY) is None
+
+
+def test_every_input_rate_is_that_of_the_data(prices: Prices) -> None:
+    """Of every model of the data that is billed by its input alone."""
+    compared = 0
+    for provider in data_snapshot.get_snapshot().providers:
+        for row in prices.rows(provider.id):
+            model = next(found for found in provider.models if found.id == row.id)
+            for since, _ in row.inputs:
+                price = row.input_price_on(since or TODAY)
+                assert price is not None
+                entries: Any = model.prices if isinstance(model.prices, list) else [model]
+                said = [entry.prices.input_mtok for entry in entries]
+                assert any(cost(price, Usage(1_000_000)) == usd.scaleb(9) for usd in said), (provider.id, row.id)
+                compared += 1
+    assert compared > 50
 
 
 def test_a_snapshot_of_no_listed_date_has_the_price_of_its_model(prices: Prices) -> None:

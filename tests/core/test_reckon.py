@@ -77,6 +77,8 @@ def test_every_event_with_a_cost_is_a_charge() -> None:
         ev.ContentChecked: ev.ContentChecked(check="c", where="input", action="pass", cost=7),
         ev.SummaryWritten: ev.SummaryWritten(attempt=1, cost=7),
         ev.CompactionFailed: ev.CompactionFailed(attempt=1, code="lost", cost=7),
+        ev.EmbeddingMade: ev.EmbeddingMade(attempt=1, cost=7),
+        ev.EmbeddingFailed: ev.EmbeddingFailed(attempt=1, code="lost", cost=7),
         ev.CheckFailed: ev.CheckFailed(check="c", where="input", of="1", attempt=1, code="lost", cost=7),
     }
     assert set(samples) == costing
@@ -134,6 +136,31 @@ def test_an_extract_is_a_model_call_of_its_tool() -> None:
         ("extract", "openai:mini", "extract", 1, 1),
     ]
     assert [charge.is_metered for charge in found] == [False, True]
+
+
+def test_an_embedding_is_a_step_of_its_own() -> None:
+    """Of a tool of memory and of a run that learns, failed attempts among them; another model of the conversation would not change it."""
+    usage, vectors = Usage(50), price_usd(input="0.02", output=0)
+    paid = cost(vectors, usage)
+    prices = {"b1": (*PRICES["b1"], ("openai:vectors", vectors))}
+    call = ev.ToolCallStarted(call="2.0", attempt=1, revision=0, model="openai:vectors", reserved=9_000)
+    start = ev.EmbeddingStarted(attempt=1, model="openai:vectors", texts=2, reserved=8_000)
+    events = journal(
+        begun(), ev.ToolCallJudged(call="2.0", revision=0, action="allow", rule="", tool="recall_memory"),
+        call, ev.ToolCallFailed(call="2.0", attempt=1, code="lost", cost=9_000),
+        call, ev.ToolCallFinished(call="2.0", outcome="ok", cost=paid, usage=usage),
+        start, ev.EmbeddingFailed(attempt=1, code="lost", cost=8_000), start, ev.EmbeddingMade(attempt=2, cost=paid, usage=usage),
+    )  # fmt: skip
+    found = list(charges(events, prices))
+    assert [(charge.step, charge.cost, charge.tool, charge.is_metered) for charge in found] == [
+        ("embed", 9_000, "recall_memory", False), ("embed", paid, "recall_memory", True),
+        ("embed", 8_000, "", False), ("embed", paid, "", True),
+    ]  # fmt: skip
+    assert {charge.model for charge in found} == {"openai:vectors"}
+    for what_if in (WhatIf(PRICE), WhatIf(without_cache=True), WhatIf(batch=True)):
+        total = reckoned(found, what_if=what_if).total
+        assert total.supposed == total.kept == total.cost == 17_000 + 2 * paid
+    assert reckoned(found).total.unmetered == 17_000
 
 
 def test_what_results_add_is_what_the_next_request_grew_by() -> None:

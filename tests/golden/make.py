@@ -20,7 +20,8 @@ from msgspec.structs import replace
 
 from stanchion.core import event as ev
 from stanchion.core.bundle import READ_HISTORY, ApprovalRule, Caps, CompactionRules, Route
-from stanchion.core.message import MODEL, USER, Erased, Label, Media, Opaque, Text, Thinking, Usage
+from stanchion.core.embedding import stored
+from stanchion.core.message import MODEL, RUNTIME, USER, Erased, Label, Media, Opaque, Text, Thinking, Usage
 from stanchion.core.policy import Grant, GuardRules, Param
 from stanchion.core.routing import RouteTable, Rung
 from stanchion.core.state import State
@@ -55,6 +56,19 @@ GUARDED: tuple[ev.Event, ...] = (
     ev.CredentialUsed(call="3.1", attempt=1, name="crm", adapter="oauth", scopes=("read",), expires_ms=8),
 )
 """What the guard and people say of a run, told from outside; none of it has to make sense here, only to be read for ever."""
+EMBEDDED: tuple[ev.Event, ...] = (
+    ev.EmbeddingStarted(
+        attempt=1, model="p:vectors", texts=1, reserved=9, ledgers=("l",), bound_tokens=7, deadline_ms=8
+    ),
+    ev.EmbeddingFailed(
+        attempt=1, code="overloaded", retryable=True, cost=9, status=500, parts=(Text("away", RUNTIME),)
+    ),
+    ev.EmbeddingStarted(
+        attempt=2, model="p:vectors", texts=1, reserved=9, ledgers=("l",), bound_tokens=7, deadline_ms=8
+    ),
+    ev.EmbeddingMade(attempt=2, cost=3, usage=Usage(5), took_ms=2, parts=stored(["home: DEN"], [[3.0, 4.0]])),
+)
+"""What was learned is embedded, at the second attempt."""
 RECALLED = ev.MemoryRecalled(
     facts=("f1", "f2"), parts=(Text("[memory] home: DEN", Label("memory", "user", "trusted")),)
 )
@@ -141,6 +155,7 @@ def runs() -> dict[str, Play]:
         "passed_on": routed("[escalate] I am not shown that.", "42"),
         "graded": routed("43", '{"score": 80, "reason": "so it is"}'),
         "remembered": Play(agent, ["in DEN"], inject={1: [RECALLED]}).play(),
+        "embedded": Play(agent, ["in DEN"], inject={1: EMBEDDED}).play(),
         "dry": Play(agent, [[call("send"), call("look")], "pretended"], dry_run=True).play(),
         "waiting": Play(agent, [call("wipe")]).play(),
     }

@@ -12,10 +12,11 @@ from stanchion.core.bundle import Bundle
 from stanchion.core.errors import ModelError
 from stanchion.core.message import RUNTIME, Label, ModelResponse, Text, ToolResult, Usage
 from stanchion.core.money import cost
-from stanchion.engine import classify, summarise
+from stanchion.engine import classify, embed, summarise
 from stanchion.guard.evidence import label_of
-from stanchion.loop.effect import Attempt, CallModel, CallTool, CheckText, Summarise, backoff_s
-from tests.loop.script import USAGE, Break, Done, Doubt, Not, Outcome, Say, Scored, Wrong
+from stanchion.loop.effect import Attempt, CallModel, CallTool, CheckText, EmbedTexts, Summarise, backoff_s
+from stanchion.model.embedding import Embedded
+from tests.loop.script import USAGE, Break, Done, Doubt, Not, Outcome, Say, Scored, Vectors, Wrong
 
 
 class Outcomes:
@@ -61,6 +62,24 @@ class Outcomes:
         error = ModelError("it failed", code=said.error, retryable=said.retryable)  # type: ignore[arg-type]
         return classify.failed(effect, error, 0.5, now_ms, unbilled=False)
 
+    def vectors(self, effect: EmbedTexts, outcome: Vectors, now_ms: int) -> list[ev.Event]:
+        """An embedder's, of what was learned."""
+        said = outcome.said
+        if isinstance(said, Break):
+            return embed.failed(effect, _error(said), 0.5, now_ms)
+        return embed.made(effect, Embedded([[float(len(text)), 1.0] for text in effect.texts], said), 0.0)
+
+    def with_vector(self, effect: CallTool, done: list[ev.Event], said: Usage | Break | None) -> list[ev.Event]:
+        """An embedder's, of what a call of a tool of memory looks for or writes; with the call's own."""
+        (finished,) = done
+        assert isinstance(finished, ev.ToolCallFinished)
+        vector = embed.CallVector(effect, None)
+        if effect.embed is not None and isinstance(said, Break):
+            vector.failed(effect.embed, _error(said))
+        elif effect.embed is not None and not isinstance(said, Break):
+            vector.came(effect.embed, said)
+        return vector.settled(finished)
+
     def tool(self, effect: CallTool, outcome: Outcome, now_ms: int) -> list[ev.Event]:
         """A tool call's."""
         match outcome:
@@ -87,6 +106,8 @@ class Outcomes:
             return self.score(effect, Scored(error="cancelled"), now_ms)
         if isinstance(effect, Summarise):
             return self.summary(effect, Break("cancelled", billed=True), now_ms)
+        if isinstance(effect, EmbedTexts):
+            return self.vectors(effect, Vectors(Break("cancelled", billed=True)), now_ms)
         if isinstance(effect, CallModel):
             return self.model(effect, Break("cancelled", billed=True), now_ms)
         return [self._tool_failed(effect, "cancelled", now_ms, in_doubt=effect.doubtful, retryable=True)]
@@ -132,3 +153,8 @@ class Outcomes:
             label = Label("tool", effect.tool, secrecy=effect.ask.label.secrecy)
         result = ToolResult(effect.provider_id, effect.tool, text, label, error=outcome == "error")
         return ev.ToolCallFinished(call=effect.call, outcome=outcome, shown=shown, cost=cost_nano_usd, parts=(result,))
+
+
+def _error(said: Break) -> ModelError:
+    """Make the error of an embedder."""
+    return ModelError("it failed", code=said.code, retryable=said.retryable, sent=said.billed)  # type: ignore[arg-type]

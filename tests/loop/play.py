@@ -20,7 +20,7 @@ from stanchion.core import chain
 from stanchion.core import event as ev
 from stanchion.core.bundle import Bundle, Caps
 from stanchion.core.fold import carry, evolve, fold
-from stanchion.core.message import USER, ModelRequest, Text, ToolResult
+from stanchion.core.message import USER, ModelRequest, Text, ToolResult, Usage
 from stanchion.core.routing import Measured
 from stanchion.core.state import Call, State
 from stanchion.engine.stage import applies
@@ -35,6 +35,7 @@ from stanchion.loop.effect import (
     CallTool,
     CheckText,
     Decision,
+    EmbedTexts,
     Moment,
     Summarise,
     View,
@@ -43,7 +44,21 @@ from stanchion.loop.effect import (
 )
 from tests.loop.outcome import Outcomes
 from tests.loop.request import flat, well_formed
-from tests.loop.script import KEY, START_MS, Break, Checks, Done, Doubt, Outcome, Refuse, Said, Scored, decided, say
+from tests.loop.script import (
+    KEY,
+    START_MS,
+    Break,
+    Checks,
+    Done,
+    Doubt,
+    Outcome,
+    Refuse,
+    Said,
+    Scored,
+    Vectors,
+    decided,
+    say,
+)
 
 
 @dataclass(order=True)
@@ -101,6 +116,10 @@ class Play:
     """The model counts a token for every four bytes of a request, where its script does not count."""
     summaries: Sequence[Said] = ("they talked",)
     """What the model that sums up says, attempt by attempt; the last goes on."""
+    vectors: Sequence[Usage | Break | None] = (Usage(7),)
+    """What embeddings are billed, attempt by attempt (None: nobody says); the last goes on."""
+    learns: bool = False
+    """It looks what is to be remembered of `base`."""
 
     def __post_init__(self) -> None:
         self.view: View = view(self.bundle, Checks(self.bundle, self.wrong), checks=TextChecks(self.checks))
@@ -119,6 +138,7 @@ class Play:
         self.summed: list[Summarise] = []
         """Each attempt at a summary that left."""
         self._summed = self.base._summed if self.base else 0
+        self._embedded = 0
         self.asked: list[CheckText] = []
         """Each attempt to ask a classifier that left."""
         self.attempts: list[CallTool] = []
@@ -229,7 +249,8 @@ class Play:
             agent="agent",
             bundle=chain.hashlib.sha256(self.view.shown.digest).hexdigest()[:32],
             user="ann",
-            base=base,
+            base=None if self.learns else base,
+            remembers=base if self.learns else None,
             caps=self.caps or self.bundle.caps,
             ledgers=self.ledgers,
             dry_run=self.dry_run,
@@ -238,7 +259,7 @@ class Play:
             quarantine=self.bundle.guard.quarantine,
             checked=self.view.checked,
             step=self.label,
-            parts=(Text(self.user, USER),),
+            parts=() if self.learns else (Text(self.user, USER),),
         )
 
     def _round(self) -> bool:
@@ -328,6 +349,8 @@ class Play:
             self.summed.append(effect)
             assert not effect.request.tools
             outcome = say(self.summaries[min(self._summed, len(self.summaries) - 1)])
+        elif isinstance(effect, EmbedTexts):
+            outcome = Vectors(self._vector())
         elif isinstance(effect, CheckText):
             script = self.scores.get(effect.check, (Scored(),))
             outcome = script[min(len(self.asked), len(script) - 1)]
@@ -345,7 +368,7 @@ class Play:
                 self._happen(effect)
         ends_ms = self.now_ms + outcome.took_ms
         if ends_ms > effect.deadline_ms and not isinstance(effect, CheckText):
-            ends_ms, model = effect.deadline_ms, isinstance(effect, CallModel | Summarise)
+            ends_ms, model = effect.deadline_ms, isinstance(effect, CallModel | Summarise | EmbedTexts)
             outcome = Break("timeout_total", billed=True) if model else Doubt(done=False)
         heapq.heappush(self._flights, _Flight(ends_ms, self._order, effect, outcome))
 
@@ -406,12 +429,21 @@ class Play:
         if isinstance(effect, Summarise):
             self._summed += 1
             return self._made.summary(effect, outcome, self.now_ms)
+        if isinstance(effect, EmbedTexts):
+            return self._made.vectors(effect, outcome, self.now_ms)
         if isinstance(effect, CheckText):
             return self._made.score(effect, outcome, self.now_ms)
         if effect.mode == "reconcile":
             return self._made.reconciled(effect, self.reconcile(effect, self.done(effect.call, effect.revision)))
         self._delivered[effect.call] = self._delivered.get(effect.call, 0) + 1
-        return self._made.tool(effect, outcome, self.now_ms)
+        told = self._made.tool(effect, outcome, self.now_ms)
+        if effect.embed is None and not effect.lacked:
+            return told
+        return self._made.with_vector(effect, told, self._vector() if effect.embed is not None else None)
+
+    def _vector(self) -> Usage | Break | None:
+        self._embedded += 1
+        return self.vectors[min(self._embedded, len(self.vectors)) - 1]
 
     # --- what must hold of every request ---------------------------------------------------------------------------------
 

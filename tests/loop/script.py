@@ -114,6 +114,14 @@ class Scored:
     took_ms: int = 50
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """An embedder answers and is billed so (None: nobody says), or breaks."""
+
+    said: Usage | Break | None
+    took_ms: int = 50
+
+
 Said = Say | Break | str | ToolCall | Sequence[str | ToolCall]
 Outcome = Done | Doubt | Not | Wrong
 

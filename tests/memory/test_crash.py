@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ import pytest
 
 from stanchion.core import event as ev
 from stanchion.core.errors import JournalError, StanchionError
+from stanchion.core.fact import Owner
 from stanchion.memory import Memory
 from stanchion.testing import FakeClock
 from stanchion.testing.memory import MemoryStore
@@ -41,22 +42,35 @@ class Mortal(MemoryStore):
         return await super().write(call)
 
 
+class Numbers:
+    """An embedder of one's own."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        return [[1.0, float(len(text))] for text in texts]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("memory", [Memory(), Memory(embeddings=Numbers())], ids=["by words", "by meaning"])
 @pytest.mark.parametrize("behind", [False, True], ids=["before the write", "behind the write"])
-async def test_a_crash_at_any_write_loses_nothing_and_doubles_nothing(*, behind: bool) -> None:
-    """The fact, the episode and the journals are the same wherever it happens; a run that was accepted is learned from once."""
+async def test_a_crash_at_any_write_loses_nothing_and_doubles_nothing(*, behind: bool, memory: Memory) -> None:
+    """The fact, the episode and the journals are the same wherever it happens; a run that was accepted is learned from once, and what it
+    found has its vectors.
+    """
     accepted = reached = 0
     for writes in range(1, 60):
         clock = FakeClock()
         mind = Mind({"I live in": [fact("home city", "Lisbon", "I live in Lisbon")]})
         store = Mortal(clock, writes, behind=behind)
-        run = await _live_and_die(mind, store, clock)
+        run = await _live_and_die(mind, memory, store, clock)
         left = MemoryStore(store.tables, clock=clock.now_ms)
         reached += store.left <= 0
         if not run and await left.tenants() == []:
             continue  # it was never accepted, and nobody was told that it was
         accepted += 1
         clock.advance(LEASE_S)
-        async with await opened(mind, agent(memory=Memory()), clock=clock, store=left) as runtime:
+        async with await opened(mind, agent(memory=memory), clock=clock, store=left) as runtime:
             rows = await left.runs("default")
             run = next(row.run for row in rows if row.session.startswith("ses_"))
             await runtime.wait(run, timeout_s=20)
@@ -67,6 +81,8 @@ async def test_a_crash_at_any_write_loses_nothing_and_doubles_nothing(*, behind:
             assert sorted(versions) == [("episode", ""), ("fact", "")], writes
             looked = [row for row in await left.runs("default") if row.session.startswith("remember_")]
             assert len(looked) == 1, writes
+            kept = await left.memories.facts(Owner("default", "ann", "desk"))
+            assert all(bool(one.vector) == (memory.embeddings is not None) for one in kept), writes
             (finished,) = await events(runtime, looked[0].run, ev.RunFinished)
             assert finished.outcome == "done"
     assert accepted > 10, "most of the crashes happened behind the start"
@@ -78,11 +94,11 @@ def _is_learned(store: MemoryStore, clock: FakeClock) -> bool:
     return not store.tables.facts.due
 
 
-async def _live_and_die(mind: Mind, store: Mortal, clock: FakeClock) -> str:
+async def _live_and_die(mind: Mind, memory: Memory, store: Mortal, clock: FakeClock) -> str:
     """Start a run and learn from it until the store is dead; give the run, if it was accepted."""
     run = ""
     with contextlib.suppress(StanchionError):
-        runtime = await opened(mind, agent(memory=Memory()), clock=clock, store=store)
+        runtime = await opened(mind, agent(memory=memory), clock=clock, store=store)
         try:
             run = (await runtime.start("desk", SAID, user="ann")).run
             with contextlib.suppress(TimeoutError):

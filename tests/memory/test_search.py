@@ -12,6 +12,7 @@ from stanchion.core.errors import ConfigError, ModelError
 from stanchion.core.fact import Fact, Owner
 from stanchion.core.message import ToolResult
 from stanchion.core.remembered import BYTES_PER_TOKEN, MemoryRules, profile, search, told, values_in
+from stanchion.engine.clock import SystemClock
 from stanchion.memory import Embeddings, Memory
 from stanchion.model.client import Endpoint
 from stanchion.sim import running_sim
@@ -139,7 +140,8 @@ class Broken:
 async def test_without_vectors_words_still_find(tmp_path: Path) -> None:
     """An endpoint that is away loses no fact: it is kept without a vector, and found by its words."""
     mind = Mind({"I live in": [fact("home city", "Lisbon", "I live in Lisbon")]})
-    async with await opened(mind, agent(memory=Memory(embeddings=Broken())), data=tmp_path / "m.db") as runtime:
+    desk, clock = agent(memory=Memory(embeddings=Broken())), SystemClock()
+    async with await opened(mind, desk, data=tmp_path / "m.db", clock=clock) as runtime:
         await say(runtime, "I live in Lisbon.")
         found = await runtime.memory.ls("ann", query="city")
         assert [view.value for view in found if view.kind == "fact"] == ["Lisbon"]

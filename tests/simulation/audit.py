@@ -178,6 +178,14 @@ class Audit:
                 if state.compacting is None or not state.compacting.in_flight:
                     self._fail("I2", f"{run.run}: an outcome of a summary that was not in flight")
                 self._model_settled(run, event.cost)
+            case ev.EmbeddingStarted():
+                if state.in_flight:
+                    self._fail("I2", f"{run.run}: an embedding was started while another attempt is in flight")
+                self._reserve(run, event.ledgers, event.reserved)
+            case ev.EmbeddingMade() | ev.EmbeddingFailed():
+                if state.embedding is None or not state.embedding.in_flight:
+                    self._fail("I2", f"{run.run}: an outcome of an embedding that was not in flight")
+                self._model_settled(run, event.cost)
             case ev.Compacted():
                 self._trace("compacted", run.run, event.covers, event.degraded)
             case ev.ToolCallJudged():

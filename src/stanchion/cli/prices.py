@@ -30,17 +30,17 @@ def prices(
         stanchion prices anthropic:claude-sonnet-4-5
         stanchion prices openai:gpt-5 --on 2026-01-01 -o json
     """
-    from stanchion.core.prices import find_price, load_prices
+    from stanchion.core.prices import find_input_price, load_prices
 
     provider, colon, name = model.partition(":")
     if not (provider and colon and name):
         raise InputError(f"{model!r} is not of the form provider:model (as in anthropic:claude-sonnet-4-5)")
     date, known = _date(on), load_prices()
-    price = find_price(known, "openai" if provider == "openai-chat" else provider, name, date)
+    price = find_input_price(known, "openai" if provider == "openai-chat" else provider, name, date)
     if price is None:
         raise NotFound(
             f"no price is known for {model!r} on {date}; give the agent "
-            f"Model({model!r}, price=price_usd(input=.., output=..))"
+            f"Model({model!r}, price=price_usd(input=.., output=..)), or its memory Embeddings({model!r}, price=..)"
         )
     if output == "json":
         print_json({"model": model, "on": date, "source": known.source} | _rates(price) | {"tiers": _tiers(price)})

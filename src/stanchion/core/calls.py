@@ -200,7 +200,7 @@ def tool_finished(state: State, event: ev.ToolCallFinished) -> State:
         place, asked = f"{state.run}/{call.id}", call.part.arguments
         seen = Seen(place, call.tool, asked, result.text, result.label, count_said(state), hidden)
         state = _with(state, seen=(*state.seen, seen))
-    state = _lacking(state, call, event.outcome)
+    state = _lacking(state, call, event)
     done = (*state.done, (call.id, call.tool)) if event.outcome == "ok" and call.tool else state.done
     doubtful = (*state.doubtful, call.id) if event.outcome == "in_doubt" else state.doubtful
     state = _with(
@@ -210,7 +210,7 @@ def tool_finished(state: State, event: ev.ToolCallFinished) -> State:
         traces=_traced(state, call, result, event),
     )
     state = sealing.billed(state, call, event.cost, event.usage)
-    if sealing.is_extract(state, call):  # if there was no money for it, there may be for the model
+    if sealing.is_extract(state, call) or event.lacked:  # if there was no money for it, there may be for the model
         state = _with(state, refused=None)
     told = sealing.shown_of(event.parts) if hidden else None
     state = change(state, call.id, phase="settled", outcome=event.outcome, in_doubt=False, told=told)
@@ -220,8 +220,11 @@ def tool_finished(state: State, event: ev.ToolCallFinished) -> State:
     return settle_step(state) if is_settled(state) else state
 
 
-def _lacking(state: State, call: Call, outcome: str) -> State:
-    """Note that a tool was not to be had, until it works again."""
+def _lacking(state: State, call: Call, event: ev.ToolCallFinished) -> State:
+    """Note that a tool was not to be had, until it works again; and what a call that was done went without."""
+    outcome = event.outcome
+    if event.lacked and event.lacked not in state.degraded:
+        state = _with(state, degraded=(*state.degraded, event.lacked))
     if outcome == "error" and call.phase == "failed" and call.code.startswith(DOWN):
         what = f"tool:{call.tool}:{call.code}"
         return state if what in state.degraded else _with(state, degraded=(*state.degraded, what))

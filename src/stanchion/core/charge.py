@@ -15,17 +15,19 @@ from typing import Literal
 import msgspec
 
 from stanchion.core import event as ev
-from stanchion.core.bundle import USE_SKILL
+from stanchion.core.bundle import MEMORY_TOOLS, USE_SKILL
 from stanchion.core.chain import Outline
 from stanchion.core.message import Usage
 from stanchion.core.money import Price, cost, in_batch
 
-Step = Literal["plan", "act", "answer", "extract", "retry", "check", "tool", "summary", "refresh", "judge", "remember"]
+Step = Literal[
+    "plan", "act", "answer", "extract", "retry", "check", "tool", "summary", "refresh", "judge", "remember", "embed"
+]  # fmt: skip
 """A run's first answer, if it asked for tools; a later one that did; one that did not; values taken out of a sealed result; an
 attempt that failed; a classifier; a tool; what was said before, summed up; a request that was made again so that the provider's cache
-keeps it; the grade of an answer; what is worth remembering of a run."""
+keeps it; the grade of an answer; what is worth remembering of a run; vectors for memory, attempts that failed among them."""
 PriceLists = Mapping[str, tuple[tuple[str, Price], ...]]
-"""Digest of a bundle -> its routes in order: "provider:model", and the price by which its calls are billed."""
+"""Digest of a bundle -> its routes in order, and its embedding model: "provider:model", and the price by which its calls are billed."""
 
 
 class Charge(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,8 +79,12 @@ def bundles_of(outlines: Iterable[Outline]) -> set[str]:
     return {each.event.bundle for each in outlines if isinstance(each.event, ev.RunStarted | ev.BundleChanged)}
 
 
-_SUMMARY = ""
-"""In the place of a call: the summary of what was said before."""
+_ASIDE = ""
+"""In the place of a call: the summary of what was said before, or the embedding of what was learned."""
+
+
+def _asked(event: ev.CompactionStarted | ev.EmbeddingStarted) -> str:
+    return event.model if isinstance(event, ev.EmbeddingStarted) else f"{event.provider}:{event.model}"
 
 
 @dataclass(slots=True)
@@ -144,10 +150,10 @@ class _Walk:
                 yield from self._used(outline, event)
             case ev.ContentChecked() | ev.CheckFailed() if event.cost:
                 yield Charge(at_ms, "check", event.cost)
-            case ev.CompactionStarted():
-                self.asked[_SUMMARY] = f"{event.provider}:{event.model}"
-            case ev.SummaryWritten() | ev.CompactionFailed():
-                yield self._summed_up(at_ms, event)
+            case ev.CompactionStarted() | ev.EmbeddingStarted():
+                self.asked[_ASIDE] = _asked(event)
+            case ev.SummaryWritten() | ev.CompactionFailed() | ev.EmbeddingMade() | ev.EmbeddingFailed():
+                yield self._aside(at_ms, event)
             case ev.Compacted():
                 self.held, self.since = ("", 0), {}
             case ev.MessageAdded() | ev.NoticeAdded() | ev.LimitWarned() | ev.LoopDetected() | ev.CallDecided():
@@ -155,9 +161,12 @@ class _Walk:
             case _:
                 pass
 
-    def _summed_up(self, at_ms: int, event: ev.SummaryWritten | ev.CompactionFailed) -> Charge:
-        model = self.asked.pop(_SUMMARY, "")
-        return Charge(at_ms, "summary", event.cost, model, usage=event.usage, price=self._price(model), calls=1)
+    def _aside(
+        self, at_ms: int, event: ev.SummaryWritten | ev.CompactionFailed | ev.EmbeddingMade | ev.EmbeddingFailed
+    ) -> Charge:
+        step: Step = "embed" if isinstance(event, ev.EmbeddingMade | ev.EmbeddingFailed) else "summary"
+        model = self.asked.pop(_ASIDE, "")
+        return Charge(at_ms, step, event.cost, model, usage=event.usage, price=self._price(model), calls=1)
 
     def _price(self, model: str, route: int = -1) -> Price | None:
         """Find by what a call is billed: its route's price, or that of the first route of this name."""
@@ -185,6 +194,7 @@ class _Walk:
         settled = isinstance(event, ev.ToolCallFinished)
         tool, model = self.tools.get(event.call, ""), self.asked.pop(event.call, "")
         step: Step = ("extract" if model else "tool") if settled else "retry"
+        step = "embed" if model and tool in MEMORY_TOOLS else step
         if settled or event.cost:
             yield Charge(
                 outline.at_ms, step, event.cost, model, tool, event.usage, self._price(model),

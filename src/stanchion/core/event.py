@@ -378,6 +378,44 @@ class Compacted(_Event, frozen=True, tag="compacted"):
     """Why there is no new summary by a model, where there should be one: a code."""
 
 
+class EmbeddingStarted(_Event, frozen=True, tag="embedding_started"):
+    """An attempt to have what was learned embedded, to be searched by meaning, is about to leave."""
+
+    attempt: int
+    model: str
+    """As "provider:model"; an embedder of one's own by its name."""
+    texts: int
+    """How many."""
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    """The shared budgets it was reserved on, with their windows."""
+    bound_tokens: int = 0
+    deadline_ms: int = 0
+
+
+class EmbeddingFailed(_Event, frozen=True, tag="embedding_failed"):
+    """An attempt at it failed. `parts`: the error's text."""
+
+    attempt: int
+    code: str
+    retryable: bool = False
+    retry_at_ms: int = 0
+    cost: int = 0
+    """Settled, as in `ModelCallFailed`."""
+    usage: Usage | None = None
+    status: int = 0
+
+
+class EmbeddingMade(_Event, frozen=True, tag="embedding_made"):
+    """The texts have their vectors. `parts`: a vector each, under a digest of its text."""
+
+    attempt: int
+    cost: int
+    usage: Usage | None = None
+    """None: the provider did not say, and the cost is the reservation."""
+    took_ms: int = 0
+
+
 class CredentialUsed(_Event, frozen=True, tag="credential_used"):
     """A credential was made for one attempt and handed to its tool. Its value is in no event."""
 
@@ -401,7 +439,8 @@ class ToolCallStarted(_Event, frozen=True, tag="tool_call_started"):
     """The idempotency key handed to the tool."""
     deadline_ms: int = 0
     model: str = ""
-    """The model that it calls, for the built-in `extract`; what follows is as in `ModelCallStarted`."""
+    """The model that it calls: for the built-in `extract`, or to embed what a tool of memory looks for or writes. What follows is as in
+    `ModelCallStarted`."""
     reserved: int = 0
     ledgers: tuple[str, ...] = ()
     bound_tokens: int = 0
@@ -445,6 +484,8 @@ class ToolCallFinished(_Event, frozen=True, tag="tool_call_finished"):
     took_ms: int = 0
     usage: Usage | None = None
     """Of an attempt that reserved. None: the provider did not say, and the cost is the reservation."""
+    lacked: str = ""
+    """What it did without, as in `RunFinished.degraded`: a tool of memory that could not embed went by words alone."""
 
 
 class BudgetRefused(_Event, frozen=True, tag="budget_refused"):
@@ -518,7 +559,7 @@ class RunFinished(_Event, frozen=True, tag="run_finished"):
     in_doubt: tuple[str, ...] = ()
     """Calls with an effect of which it is not known."""
     degraded: tuple[str, ...] = ()
-    """What it had to do without: "model:NAME:CODE", "tool:NAME:CODE", "judge:NAME:CODE"."""
+    """What it had to do without: "model:NAME:CODE", "tool:NAME:CODE", "judge:NAME:CODE", "embedding:NAME:CODE"."""
 
 
 Event = (
@@ -544,6 +585,9 @@ Event = (
     | CompactionFailed
     | SummaryWritten
     | Compacted
+    | EmbeddingStarted
+    | EmbeddingFailed
+    | EmbeddingMade
     | CredentialUsed
     | ToolCallStarted
     | ToolCallFailed

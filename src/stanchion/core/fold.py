@@ -11,7 +11,7 @@ from typing import assert_never
 
 import msgspec
 
-from stanchion.core import checked, compacted, trial
+from stanchion.core import checked, compacted, embedded, trial
 from stanchion.core import event as ev
 from stanchion.core.calls import (
     OURS,
@@ -30,7 +30,7 @@ from stanchion.core.kept import TOLERANCE
 from stanchion.core.message import Message, Part, Usage, text_of
 from stanchion.core.policy import Grant
 from stanchion.core.progress import result_bytes, said_bytes
-from stanchion.core.state import Missed, ModelCall, Refusal, State, Unchecked
+from stanchion.core.state import Missed, ModelCall, Ran, Refusal, State, Unchecked
 
 _with = msgspec.structs.replace
 
@@ -89,7 +89,13 @@ def carry(ended: State) -> State:
         pinned=ended.pinned or ended.policy.partition("+")[0],
         seen=ended.seen,
         refreshed=ended.session,
+        before=ran(ended),
     )
+
+
+def ran(ended: State) -> Ran:
+    """Say how a run has ended."""
+    return Ran(ended.run, ended.outcome, ended.started_ms, tuple(tool for _, tool in ended.done))
 
 
 def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an event, checked to be all of them
@@ -127,6 +133,8 @@ def evolve(state: State, entry: ev.Entry) -> State:  # noqa: C901 - one case an 
             return _checked(state, event, entry.epoch)
         case ev.CompactionStarted() | ev.CompactionFailed() | ev.SummaryWritten() | ev.Compacted():
             return compacted.evolve(state, event, entry.epoch)
+        case ev.EmbeddingStarted() | ev.EmbeddingFailed() | ev.EmbeddingMade():
+            return embedded.evolve(state, event, entry.epoch)
         case ev.CredentialUsed():
             return state
         case ev.ToolCallStarted():
@@ -241,6 +249,8 @@ def _told(state: State, parts: tuple[Part, ...]) -> State:
 def _run_finished(state: State, event: ev.RunFinished) -> State:
     state = _with(state, outcome=event.outcome, reason=event.reason, answer=event.parts, model=None, calls=())
     state = _with(state, checks=(), unchecked=(), recalling=False, unsaid=())
+    if state.embedding is not None:
+        state = _with(state, embedding=_with(state.embedding, in_flight=False))
     return flush(_with(state, compacting=None, trial=None, degraded=event.degraded))
 
 

@@ -131,6 +131,11 @@ def price_usd(
     )
 
 
+def input_price(rate: int) -> Price:
+    """Make the price of what answers without output: nano-dollars per million tokens of input."""
+    return Price(input=rate, output=0, cache_read=rate, cache_write=rate, cache_write_long=rate)
+
+
 def cost(price: Price, usage: Usage) -> int:
     """Bill a call in nano-dollars, rounded up once. A negative count, which no provider may report, counts as 0."""
     counts = (

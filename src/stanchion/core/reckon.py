@@ -19,6 +19,8 @@ from stanchion.core.money import Price
 Dimension = Literal["agent", "model", "step", "tool", "skill", "user", "tenant", "session", "run", "day"]
 MOST_GROUPS = 100_000
 """Groups that are kept apart; charges of further ones go into one group without a name."""
+UNCHANGED = ("embed",)
+"""Steps that nothing is supposed of: no other model of a conversation could have done them."""
 _DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1).toordinal()
 _with = msgspec.structs.replace
@@ -98,8 +100,9 @@ class Sum(msgspec.Struct):
         if charge.model and not metered:
             self.unmetered += charge.cost
         if what_if is not None:
-            self.supposed += supposed(charge, what_if) if metered else charge.cost
-            self.kept += 0 if metered else charge.cost
+            changed = metered and charge.step not in UNCHANGED
+            self.supposed += supposed(charge, what_if) if changed else charge.cost
+            self.kept += 0 if changed else charge.cost
 
     def join(self, other: Sum) -> None:
         """Add another sum, of other groups. A run that is in both is counted twice."""

@@ -15,6 +15,7 @@ import msgspec
 from stanchion.core.block import marked
 from stanchion.core.bm25 import search_once
 from stanchion.core.cosine import nearest
+from stanchion.core.embedding import EmbeddingModel
 from stanchion.core.fact import Fact
 from stanchion.core.message import Label, Text
 
@@ -57,6 +58,8 @@ class MemoryRules(msgspec.Struct, frozen=True, omit_defaults=True):
     """A sequence of tool calls is offered after it has worked so often; 0: never."""
     untrusted: bool = False
     """Facts are also learned from what others wrote, and stay untrusted."""
+    embeddings: EmbeddingModel | None = None
+    """By what it is searched by meaning; None: by words alone. Earlier bundles do not say."""
 
 
 def fitting(facts: Iterable[Fact], tokens: int) -> list[Fact]:

@@ -207,6 +207,37 @@ class Compacting(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the model wrote."""
 
 
+class Embedding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far the model is that gives what was learned its vectors."""
+
+    model: str
+    """As "provider:model"."""
+    attempt: int
+    tries: int
+    """Those that we stopped or lost ourselves do not count."""
+    in_flight: bool
+    epoch: int
+    reserved: int = 0
+    ledgers: tuple[str, ...] = ()
+    bound_tokens: int = 0
+    code: str = ""
+    """Why the last attempt failed."""
+    retryable: bool = False
+    retry_at_ms: int = 0
+    vectors: tuple[Part, ...] | None = None
+    """What it gave (`core.embedding`)."""
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """A run that has ended."""
+
+    run: str
+    outcome: str
+    started_ms: int
+    tools: tuple[str, ...]
+    """Of the calls that ended well, in order."""
+
+
 class Judgment(msgspec.Struct, frozen=True):
     """What a person decided about a call."""
 
@@ -467,6 +498,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """When that ended."""
     recalled: tuple[Part, ...] = ()
     """What was known before it."""
+    before: Ran | None = None
+    """The run that the session goes on from, or that is looked at."""
+    embedding: Embedding | None = None
     checks: tuple[Checking, ...] = ()
     """The classifiers that were asked about texts which are not settled."""
     blocked: tuple[str, ...] = ()
@@ -496,11 +530,12 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
         """What the attempts under way that are no turn of the model have reserved."""
         calls = sum(call.reserved for call in self.calls if call.phase == "running")
         summary = self.compacting.reserved if self.compacting is not None and self.compacting.in_flight else 0
-        return calls + summary + sum(check.reserved for check in self.checks if check.in_flight)
+        vectors = self.embedding.reserved if self.embedding is not None and self.embedding.in_flight else 0
+        return calls + summary + vectors + sum(check.reserved for check in self.checks if check.in_flight)
 
     @property
     def extracting(self) -> bool:
-        """Whether an `extract` is under way: an attempt at a tool call that calls a model."""
+        """Whether an attempt at a tool call is under way that calls a model: an `extract`, or a tool of memory."""
         return any(call.phase == "running" and call.bound_tokens for call in self.calls)
 
     @property
@@ -508,6 +543,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether an attempt has left that a worker waits for."""
         model = self.model is not None and self.model.in_flight and not self.model.batch
         model = model or (self.compacting is not None and self.compacting.in_flight)
+        model = model or (self.embedding is not None and self.embedding.in_flight)
         return model or any(c.phase == "running" for c in self.calls) or any(c.in_flight for c in self.checks)
 
     @property

@@ -19,7 +19,7 @@ from stanchion.engine.lease import Lease
 from stanchion.engine.perform import Performer
 from stanchion.engine.permit import Ticket
 from stanchion.engine.tickets import Tickets
-from stanchion.loop.effect import Abort, Attempt, CallModel, CallTool, CheckText, Summarise
+from stanchion.loop.effect import Abort, Attempt, CallModel, CallTool, CheckText, EmbedTexts, Summarise
 
 log = logging.getLogger("stanchion.engine")
 
@@ -75,7 +75,7 @@ class Flights:
         """Perform what was decided; its intent is durable."""
         gate = self._gate
         self._tickets.leave(effect)
-        ticket = None if isinstance(effect, CheckText) else self._tickets.take(effect)
+        ticket = None if isinstance(effect, CheckText | EmbedTexts) else self._tickets.take(effect)
         task = asyncio.create_task(_release(self._lease, performer, effect, ticket))
         self._tasks[task] = _Flight(effect, performer, self._deadline_ms(effect) + OVERDUE_MS)
         if ticket is not None and gate is not None:  # whatever becomes of it: a task may end before it began
@@ -143,6 +143,8 @@ async def _release(lease: Lease, performer: Performer, effect: Attempt, ticket: 
         return []
     if isinstance(effect, CheckText):
         return await performer.check_text(effect)
+    if isinstance(effect, EmbedTexts):
+        return await performer.embed_texts(effect)
     if isinstance(effect, CallModel):
         return await performer.call_model(effect, ticket)
     if isinstance(effect, Summarise):

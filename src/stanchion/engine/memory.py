@@ -6,7 +6,6 @@ Writing is keyed by the call, so that an attempt that is made again writes nothi
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
@@ -17,15 +16,13 @@ from stanchion.core.bundle import NOTE, RECALL, Bundle
 from stanchion.core.cosine import packed
 from stanchion.core.fact import Fact, Operation, Owner
 from stanchion.core.message import RUNTIME, Label
-from stanchion.core.remembered import MemoryRules, fitting, offered, profile, search, told, words
+from stanchion.core.remembered import MemoryRules, fitting, offered, profile, search, told
 from stanchion.core.state import State
+from stanchion.engine.embed import CallVector
 from stanchion.journal.memory import Change, Due, Memories, recalled_subject
 from stanchion.journal.store import Key, Store
 from stanchion.loop.effect import CallTool
-from stanchion.loop.remember import moment, named
-from stanchion.model.embedding import Embedder
-
-log = logging.getLogger("stanchion.engine")
+from stanchion.loop.remember import moment, written
 
 DAY_MS = 24 * 3_600_000
 KNOWN_FACTS = 200
@@ -96,34 +93,33 @@ async def key_of_recalled(store: Store, bundle: Bundle, tenant: str, user: str) 
 class MemoryTools:
     """Answers the memory tools of one run's drive."""
 
-    def __init__(self, memories: Memories, rules: MemoryRules, embedder: Embedder | None, state: State) -> None:
+    def __init__(self, memories: Memories, rules: MemoryRules, state: State) -> None:
         self._memories = memories
         self._rules = rules
-        self._embedder = embedder
         self._owner = Owner(state.tenant, state.user, rules.space)
         self._place = f"{state.session}/{state.run}" if state.mark else ""
         self._run = state.run
         self._shows_untrusted = not state.quarantine
 
-    async def answer(self, effect: CallTool, now_ms: int) -> Said:
-        """Answer a call. Raises `JournalError`."""
+    async def answer(self, effect: CallTool, now_ms: int, vector: CallVector) -> Said:
+        """Answer a call; `vector` is that of its text, which is asked for where it is needed. Raises `JournalError`."""
         if not self._owner.user:
             return Said("This conversation is with nobody in particular: nothing is remembered.", error=True)
         if effect.mode == "dry" and effect.tool != RECALL:
             return Said("This is a dry run: nothing was remembered. Go on as if it had been.")
         asked = msgspec.json.decode(effect.arguments, type=dict[str, str])
         if effect.tool == RECALL:
-            return await self._recall(effect, asked, now_ms)
-        op = _note(asked, now_ms) if effect.tool == NOTE else _fact(asked, effect.said or Label("model"), now_ms)
+            return await self._recall(effect, asked, now_ms, vector)
+        op = written(effect.tool, asked, effect.said or Label("model"), now_ms)
         if op is None:
             text = "attribute and subject must be names of at most five plain words. Say it so, and again."
             return Said(f"Not remembered: {text}", error=True)
-        op = msgspec.structs.replace(op, run=self._run, place=effect.call)
-        (op,) = await with_vectors((op,), self._embedder)
+        found = await vector.get(_left_s(effect, now_ms))
+        op = msgspec.structs.replace(op, run=self._run, place=effect.call, vector=packed(found) if found else b"")
         await self._memories.apply(Change(owner=self._owner, key=f"call/{effect.key}", at_ms=now_ms, operations=(op,)))
         return Said("Noted." if effect.tool == NOTE else _confirmed(op))
 
-    async def _recall(self, effect: CallTool, asked: dict[str, str], now_ms: int) -> Said:
+    async def _recall(self, effect: CallTool, asked: dict[str, str], now_ms: int, vector: CallVector) -> Said:
         known_at, as_of = moment(asked.get("known_at", "")), moment(asked.get("as_of", ""))
         at_ms = as_of + DAY_MS - 1 if as_of else now_ms  # a day is meant with its evening
         recorded_ms = known_at + DAY_MS - 1 if known_at else 0
@@ -133,8 +129,8 @@ class MemoryTools:
             if fact.holds(at_ms) and offered(fact, self._rules) and (self._shows_untrusted or fact.trust != "untrusted")
         ]
         query = asked["query"]
-        vector = await self._vector(query) if any(fact.vector for fact in facts) else ()
-        found = await beside(len(facts), search, facts, query, vector, at_ms)
+        near = await vector.get(_left_s(effect, now_ms)) if any(fact.vector for fact in facts) else ()
+        found = await beside(len(facts), search, facts, query, near, at_ms)
         place = f"{self._place}/{effect.call}" if self._place else ""
         parts = told(found, self._rules.tokens, place=place, space=self._rules.space)
         if not parts:
@@ -144,37 +140,9 @@ class MemoryTools:
         label = Label("memory", self._rules.space, trust, "+".join(sorted(levels)) or "public")
         return Said("\n\n".join(part.text for part in parts), label)
 
-    async def _vector(self, query: str) -> Sequence[float]:
-        if self._embedder is None:
-            return ()
-        try:
-            return (await self._embedder.embed([query]))[0]
-        except Exception as error:  # (an embedder of one's own may raise anything)
-            log.warning("memory is searched by words alone: %s", error)
-            return ()
 
-
-def _fact(asked: dict[str, str], said: Label, now_ms: int) -> Operation | None:
-    """Make the operation of `remember_fact`: the user's word if the user said the value, else the model's."""
-    subject, attribute = named(asked.get("subject", "user")), named(asked["attribute"])
-    value = " ".join(asked["value"].split())
-    if not subject or not attribute or not value:
-        return None
-    return Operation(
-        subject=subject,
-        attribute=attribute,
-        value=value,
-        trust=said.trust,
-        source=said.source,
-        name=said.name,
-        secrecy=said.secrecy,
-        from_ms=moment(asked.get("since", "")) or now_ms,
-    )
-
-
-def _note(asked: dict[str, str], now_ms: int) -> Operation:
-    text, name = asked["text"].strip(), " ".join(asked["name"].split())
-    return Operation(do="set" if text else "end", kind="note", attribute=name, value=text, from_ms=now_ms)
+def _left_s(effect: CallTool, now_ms: int) -> float:
+    return (effect.deadline_ms - now_ms) / 1000
 
 
 def _confirmed(op: Operation) -> str:
@@ -182,21 +150,3 @@ def _confirmed(op: Operation) -> str:
     return (
         f"Remembered: {op.subject}: {op.attribute} = {op.value}.{said}" if op.trust == "user" else f"Remembered.{said}"
     )
-
-
-async def with_vectors(ops: Sequence[Operation], embedder: Embedder | None) -> tuple[Operation, ...]:
-    """Give operations their embeddings; without any where they cannot be had: words still find what they wrote."""
-    wanted = [op for op in ops if op.value and op.do != "end" and op.kind != "procedure"]
-    if embedder is None or not wanted:
-        return tuple(ops)
-    try:
-        vectors = await embedder.embed([words(_as_fact(op)) for op in wanted])
-    except Exception as error:
-        log.warning("facts are kept without embeddings: %s", error)
-        return tuple(ops)
-    made = {id(op): packed(vector) for op, vector in zip(wanted, vectors, strict=True)}
-    return tuple(msgspec.structs.replace(op, vector=made.get(id(op), b"")) for op in ops)
-
-
-def _as_fact(op: Operation) -> Fact:
-    return Fact(id="", subject=op.subject, attribute="" if op.kind == "episode" else op.attribute, value=op.value)

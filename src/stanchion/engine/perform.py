@@ -17,7 +17,7 @@ from stanchion.core.errors import JournalError, ModelError
 from stanchion.core.message import RUNTIME, Delta, Label, Part, Text, ToolResult, Usage, is_own
 from stanchion.core.money import cost
 from stanchion.core.state import State
-from stanchion.engine import classify, extract, summarise
+from stanchion.engine import classify, embed, extract, summarise
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.breaker import Barred, Passed, refusal
 from stanchion.engine.clock import Clock
@@ -30,27 +30,12 @@ from stanchion.guard.evidence import label_of
 from stanchion.guard.redact import DeltaRedactor
 from stanchion.guard.telling import told_of
 from stanchion.journal.memory import Memories
-from stanchion.loop.effect import Ask, Attempt, CallModel, CallTool, CheckText, Summarise, backoff_s
+from stanchion.loop.effect import Ask, Attempt, CallModel, CallTool, CheckText, EmbedTexts, Summarise, backoff_s
+from stanchion.model.failure import is_unbilled
 from stanchion.toolbox.answer import Answer, Failure, ToolContext
 
 MAX_PAUSE_S = 60.0
 """A provider that asks for a longer rest is not waited for by all: calls go on to the next model (loop `PATIENCE_MS`)."""
-_UNBILLED = frozenset(
-    {
-        "connect",
-        "timeout_connect",
-        "rate_limited",
-        "bad_request",
-        "context_overflow",
-        "auth",
-        "not_found",
-        "quota",
-        "unsupported",
-    }
-)
-"""Failures for which no provider bills: the request was refused or never left."""
-
-
 _NO_PERMIT = "a limit that all workers share had no room for this call before its time was up; nothing was sent"
 
 
@@ -69,9 +54,7 @@ class Performer:
     ) -> None:
         self._gate = gate
         rules = agent.bundle.memory
-        self._memory = (
-            MemoryTools(memories, rules, agent.embedder, state) if memories is not None and rules is not None else None
-        )
+        self._memory = MemoryTools(memories, rules, state) if memories is not None and rules is not None else None
         self._agent = agent
         self._clock = clock
         self._live = live
@@ -151,7 +134,7 @@ class Performer:
         if gate is None:
             return
         if ticket is not None:
-            used = Usage() if _is_unbilled(error) else error.usage
+            used = Usage() if is_unbilled(error) else error.usage
             gate.close(ticket, used, unsent=not error.sent)
         if error.code == "rate_limited" and error.retry_after_s:
             model = self._agent.bundle.route(route).model
@@ -178,13 +161,15 @@ class Performer:
 
     def _check_failed(self, effect: CheckText, error: ModelError) -> list[ev.Event]:
         draw, now_ms = self._clock.draw(), self._clock.now_ms()
-        return classify.failed(effect, error, draw, now_ms, unbilled=_is_unbilled(error))
+        return classify.failed(effect, error, draw, now_ms, unbilled=is_unbilled(error))
 
     def stopped(self, effect: Attempt) -> list[ev.Event]:
         """Say that an attempt was stopped by us, whether or not it had left."""
         text = "the runtime stopped this call"
         if isinstance(effect, CheckText):
             return self._check_failed(effect, ModelError(text, code="cancelled", retryable=True))
+        if isinstance(effect, EmbedTexts):
+            return self._embedding_failed(effect, ModelError(text, code="cancelled", retryable=True))
         if isinstance(effect, CallModel | Summarise):
             route = self._agent.bundle.route(effect.route)
             return [self._model_failed(effect, route, ModelError(text, code="cancelled", retryable=True))]
@@ -196,6 +181,9 @@ class Performer:
         if isinstance(effect, CheckText):
             text = f"{effect.check} did not stop at its deadline"
             return self._check_failed(effect, ModelError(text, code="timeout_total", retryable=True))
+        if isinstance(effect, EmbedTexts):
+            text = "the embedder did not stop at its deadline"
+            return self._embedding_failed(effect, ModelError(text, code="timeout_total", retryable=True))
         if isinstance(effect, CallModel | Summarise):
             route = self._agent.bundle.route(effect.route)
             text = "the model client did not stop at its deadline"
@@ -209,6 +197,8 @@ class Performer:
         text = f"{type(error).__name__}: {error}"
         if isinstance(effect, CheckText):
             return self._check_failed(effect, ModelError(text, code="garbled", retryable=False))
+        if isinstance(effect, EmbedTexts):
+            return self._embedding_failed(effect, ModelError(text, code="garbled", retryable=False))
         if isinstance(effect, CallModel | Summarise):
             route = self._agent.bundle.route(effect.route)
             return [self._model_failed(effect, route, ModelError(text, code="garbled", retryable=False))]
@@ -235,7 +225,7 @@ class Performer:
         return summarise.written(effect, route, response, began)
 
     def _model_failed(self, effect: CallModel | Summarise, route: Route, error: ModelError) -> ev.Event:
-        unbilled = _is_unbilled(error)
+        unbilled = is_unbilled(error)
         if isinstance(effect, Summarise):
             draw, now_ms = self._clock.draw(), self._clock.now_ms()
             return summarise.failed(effect, route, error, draw, now_ms, unbilled=unbilled)
@@ -274,7 +264,7 @@ class Performer:
             if effect.ask is not None:
                 return await self._extract(effect, effect.ask, ticket, began)
             if self._memory is not None and effect.tool in MEMORY_TOOLS:
-                return [await self._remember(effect, self._memory, began)]
+                return await self._remember(effect, self._memory, began)
             if effect.mode == "reconcile":
                 return self._minting.told(effect, await self._reconcile(effect, context))
             answer = await self._answer(effect, context)
@@ -292,14 +282,30 @@ class Performer:
             return _finished(effect, "error", answer.text, Label("tool", effect.tool), took_ms=took_ms)
         return self._tool_failed(effect, answer)
 
-    async def _remember(self, effect: CallTool, memory: MemoryTools, began: float) -> ev.Event:
-        """Search what is remembered, or add to it."""
+    async def _remember(self, effect: CallTool, memory: MemoryTools, began: float) -> list[ev.Event]:
+        """Search what is remembered, or add to it. What its vector cost is told with the outcome."""
+        vector = embed.CallVector(effect, self._agent.embedder)
         try:
-            said = await memory.answer(effect, self._clock.now_ms())
+            said = await memory.answer(effect, self._clock.now_ms(), vector)
         except JournalError as error:
-            return self._tool_failed(effect, Failure("memory", str(error), retryable=True))
+            return vector.settled(self._tool_failed(effect, Failure("memory", str(error), retryable=True)))
         outcome = "error" if said.error else "pretended" if effect.mode == "dry" else "ok"
-        return _finished(effect, outcome, said.text, said.label, took_ms=int((time.monotonic() - began) * 1000))
+        took_ms = int((time.monotonic() - began) * 1000)
+        return vector.settled(_finished(effect, outcome, said.text, said.label, took_ms=took_ms))
+
+    async def embed_texts(self, effect: EmbedTexts) -> list[ev.Event]:
+        """Have what was learned embedded."""
+        left_s, began = (effect.deadline_ms - self._clock.now_ms()) / 1000, time.monotonic()
+        try:
+            said = await embed.embedded(self._agent.embedder, effect.texts, left_s)
+        except ModelError as error:
+            return self._embedding_failed(effect, error)
+        except asyncio.CancelledError:
+            return self.stopped(effect)
+        return embed.made(effect, said, began)
+
+    def _embedding_failed(self, effect: EmbedTexts, error: ModelError) -> list[ev.Event]:
+        return embed.failed(effect, error, self._clock.draw(), self._clock.now_ms())
 
     async def _extract(self, effect: CallTool, ask: Ask, ticket: Ticket | None, began: float) -> list[ev.Event]:
         """Ask a model for values of a text. As of a model call its bill is settled, and its permits."""
@@ -309,7 +315,7 @@ class Performer:
             response = await extract.extracted(effect, ask, self._agent.clients[ask.route], route, left_s)
         except ModelError as error:
             await self._told_off(ask.route, ticket, error)
-            unbilled, draw = _is_unbilled(error), self._clock.draw()
+            unbilled, draw = is_unbilled(error), self._clock.draw()
             return [extract.failed(effect, ask, error, draw, self._clock.now_ms(), unbilled=unbilled)]
         if ticket is not None and self._gate is not None:
             self._gate.close(ticket, response.usage)
@@ -372,13 +378,15 @@ class Performer:
             in_doubt=failure.in_doubt,
             retryable=failure.retryable,
             retry_at_ms=self._clock.now_ms() + int(wait_s * 1000) if failure.retryable else 0,
-            cost=effect.ask.reserved if effect.ask is not None and not unsent else 0,
+            cost=0 if unsent else _reserved(effect),
             parts=(Text(storable(failure.text), RUNTIME),),
         )
 
 
-def _is_unbilled(error: ModelError) -> bool:
-    return not error.sent or error.code in _UNBILLED or (error.code == "overloaded" and error.status >= 400)
+def _reserved(effect: CallTool) -> int:
+    """What an attempt at a tool call reserved for the model that it asks."""
+    asked = effect.ask or effect.embed
+    return asked.reserved if asked is not None else 0
 
 
 def named(parts: tuple[Part, ...], route: Route) -> tuple[Part, ...]:

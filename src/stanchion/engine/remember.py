@@ -1,7 +1,8 @@
 """Learn from runs that have ended: a model looks for facts in each, in a run of its own, and what holds of its answer is written down.
 
     run begins   -> a row says that it is to be learned from      (journal/memory.py, `expect`)
-    run ends     -> a run of the same agent looks for facts       (`RunStarted.remembers`, loop/remember.py), once by its key
+    run ends     -> a run of the same agent looks for facts       (`RunStarted.remembers`, loop/remember.py), once by its key,
+                    and has them embedded                         (loop/embed.py)
     that ends    -> its facts, and the row, in one transaction    (`Memories.apply`)
 
 So a crash anywhere loses nothing and doubles nothing: whoever looks next finds the row, and the run that was begun by its key. Any
@@ -23,11 +24,10 @@ from stanchion.core.state import State
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
 from stanchion.engine.load import Loader
-from stanchion.engine.memory import with_vectors
 from stanchion.journal.memory import Change, Due
 from stanchion.journal.share import BATCH
-from stanchion.journal.store import Append, IdempotencyMismatch, Start, Started, StartSaid, Store
-from stanchion.loop.remember import happened, learned
+from stanchion.journal.store import Append, IdempotencyMismatch, Refused, Start, Started, StartSaid, Store
+from stanchion.loop.remember import embedded, found, happened, with_vectors
 
 log = logging.getLogger("stanchion.engine")
 
@@ -128,8 +128,9 @@ class Rememberer:
         if agent is None or rules is None or not ended.ended:
             await self._store.memories.drop(due.tenant, due.run)
             return ""
-        if not rules.extract:
-            await self._write(due, agent, happened(ended, agent.bundle))
+        done = happened(ended, agent.bundle)
+        if not rules.extract and (rules.embeddings is None or not any(map(embedded, done))):
+            await self._write(due, agent, done)
             return ""
         first = self._first(due, ended, agent)
         said = await self._begin(_start_of(first, due), first, agent)
@@ -138,37 +139,42 @@ class Rememberer:
                 self._under_way[due.tenant, due.run] = said.run
                 return said.run
             case Started():
-                await self._take(due, agent, ended, said.run)
+                await self._take(due, agent, done, said.run)
             case IdempotencyMismatch():
                 await self._store.memories.drop(due.tenant, due.run)
+            case Refused() if not rules.extract:
+                log.warning(
+                    "what run %s was is kept without embeddings: no budget", due.run, extra={"tenant": due.tenant}
+                )
+                await self._write(due, agent, done)
             case _:
                 await self._later(due)
         return ""
 
-    async def _take(self, due: Due, agent: BoundAgent, ended: State, run: str) -> None:
-        """Write down what a run found, if it is over; after one that found nothing usable another looks later."""
+    async def _take(self, due: Due, agent: BoundAgent, done: tuple[Operation, ...], run: str) -> None:
+        """Write down what a run found, if it is over; after one that found nothing usable another looks later. `done`: without it."""
         row = await self._store.run(due.tenant, run)
         if row is not None and row.status not in ("ended", "parked"):
             self._under_way[due.tenant, due.run] = run
             return
         looked = await self._loader.load(due.tenant, run)
-        found = (
-            learned(looked, agent.bundle)
+        ops = (
+            found(looked, agent.bundle)
             if looked.outcome == "done"
             else f"it ended as {looked.outcome} ({looked.reason})"
         )
-        if isinstance(found, str):
+        if isinstance(ops, str):
             if due.tries + 1 < TRIES:
                 await self._later(due)
                 return
-            log.warning("nothing is learned from run %s: %s", due.run, found, extra={"tenant": due.tenant})
-            found = ()
-        await self._write(due, agent, (*found, *happened(ended, agent.bundle)))
+            log.warning("nothing is learned from run %s: %s", due.run, ops, extra={"tenant": due.tenant})
+            ops = done
+        vectors = looked.embedding.vectors if looked.embedding is not None else None
+        await self._write(due, agent, with_vectors(ops, vectors or ()))
 
     async def _write(self, due: Due, agent: BoundAgent, ops: tuple[Operation, ...]) -> None:
         rules = agent.bundle.memory
         space = rules.space if rules is not None else due.agent
-        ops = await with_vectors(ops, agent.embedder)
         now_ms, owner = self._clock.now_ms(), Owner(due.tenant, due.user, space)
         await self._store.memories.apply(
             Change(owner=owner, key=f"learned/{due.run}", at_ms=now_ms, operations=ops, due=due.run)
@@ -187,7 +193,7 @@ class Rememberer:
             user=due.user,
             caps=Caps(turns=1),
             ledgers=ended.ledgers,
-            recalls=True,
+            recalls=agent.bundle.memory is not None and agent.bundle.memory.extract,
             remembers=ev.Base(ended.run, ended.seq, ended.hash.hex()),
             said_ms=ended.at_ms,
         )

@@ -29,7 +29,10 @@ _SETTLED = (
     ev.CheckFailed,
     ev.SummaryWritten,
     ev.CompactionFailed,
+    ev.EmbeddingMade,
+    ev.EmbeddingFailed,
 )
+_RESERVING = ev.ModelCallStarted | ev.ToolCallStarted | ev.CheckStarted | ev.CompactionStarted | ev.EmbeddingStarted
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -155,7 +158,7 @@ def reservations(entries: Sequence[ev.Entry]) -> tuple[Reserve, ...]:
     return tuple(
         Reserve(ledger, entry.event.reserved)
         for entry in entries
-        if isinstance(entry.event, ev.ModelCallStarted | ev.ToolCallStarted | ev.CheckStarted | ev.CompactionStarted)
+        if isinstance(entry.event, _RESERVING)
         for ledger in entry.event.ledgers
     )
 
@@ -181,6 +184,11 @@ def settlements(before: State, entries: Sequence[ev.Entry]) -> tuple[Settle, ...
                 if summing is not None and summing.in_flight and summing.attempt == event.attempt:
                     settled = tuple(Settle(ledger, summing.reserved, event.cost) for ledger in summing.ledgers)
                     found.setdefault("compaction", settled)
+            case ev.EmbeddingMade() | ev.EmbeddingFailed():
+                embedding = before.embedding
+                if embedding is not None and embedding.in_flight and embedding.attempt == event.attempt:
+                    settled = tuple(Settle(ledger, embedding.reserved, event.cost) for ledger in embedding.ledgers)
+                    found.setdefault("embedding", settled)
             case ev.ContentChecked() | ev.CheckFailed():
                 known = progress(before, event.check, event.where, event.of)
                 if known is not None and known.in_flight and known.attempt == event.attempt:

@@ -13,7 +13,7 @@ from stanchion.engine.bound import BoundAgent
 from stanchion.engine.gate import Gate
 from stanchion.engine.permit import Ticket
 from stanchion.loop.compact import PLACE
-from stanchion.loop.effect import Ask, Attempt, CallModel, CallTool, CheckText, HandIn, Summarise
+from stanchion.loop.effect import Ask, Attempt, CallModel, CallTool, CheckText, EmbedTexts, HandIn, Summarise
 
 _MODEL = ""
 """In the place of a call's id: the model call. A summary has a place of its own (`loop.compact.PLACE`)."""
@@ -64,7 +64,7 @@ class Tickets:
 
     def admits(self, effect: Attempt | HandIn) -> bool:
         """Whether nothing that all workers share forbids it now; else it waits for its turn, and wakes the run then."""
-        if self._gate is None or isinstance(effect, HandIn | CheckText):
+        if self._gate is None or isinstance(effect, HandIn | CheckText | EmbedTexts):
             return True
         place = _place(effect)
         asked = _asked(effect)
@@ -91,7 +91,7 @@ class Tickets:
 
     def keep(self, staged: Iterable[Attempt | HandIn], state: State, *, stopping: bool) -> None:
         """Give back the permits of what was not decided, and do not wait for what is not wanted any more."""
-        places = {_place(effect) for effect in staged if not isinstance(effect, HandIn | CheckText)}
+        places = {_place(effect) for effect in staged if not isinstance(effect, HandIn | CheckText | EmbedTexts)}
         for place, ticket in list(self._tickets.items()):
             wanted = ticket.state == "waiting" and not stopping and _may_begin(state, place)
             if place not in places and not wanted:

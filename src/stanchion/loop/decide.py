@@ -27,7 +27,7 @@ from stanchion.core.bundle import EXTRACT, Bundle, Route
 from stanchion.core.kept import predicted
 from stanchion.core.message import RUNTIME, ModelRequest, Part, Text, ToolCall, text_of
 from stanchion.core.state import ModelCall, State, Trial
-from stanchion.loop import answer, cascade, check, compact, honest, limit, remember, step
+from stanchion.loop import answer, cascade, check, compact, embed, honest, limit, remember, step
 from stanchion.loop.cascade import Chosen
 from stanchion.loop.detect import detect
 from stanchion.loop.effect import Abort, CallModel, Decision, HandIn, Moment, View
@@ -104,22 +104,33 @@ def _refresh(state: State, view: View, moment: Moment) -> Decision:
 
 
 def _remember(state: State, view: View, moment: Moment) -> Decision:
-    """Ask a model what is to be remembered of another run, until it has answered once."""
+    """Ask a model what is to be remembered of another run, until it has answered once; then have what was found embedded."""
     model = state.model
-    if model is not None and model.in_flight:
+    if state.in_flight:
         return NOTHING
     route = min(view.bundle.step_route("remember"), len(view.bundle.every_route) - 1)
     if model is not None and not (model.retryable and model.tries < view.bundle.route(route).retry.attempts):
         return _finish(state, view, "failed", f"model:{model.code}", parts=())
     if model is not None and moment.now_ms < model.retry_at_ms:
         return Decision(wake_at_ms=model.retry_at_ms)
-    if state.totals.turns or not remember.passages(state, view.bundle):
-        unfit = isinstance(remember.learned(state, view.bundle), str)
-        return _finish(state, view, *(("failed", "malformed") if unfit else ("done", "")), parts=())
+    if not remember.asks(state, view.bundle):
+        return _learned(state, view, moment)
     if over := limit.out_of_time(state, moment.now_ms):
         return _finish(state, view, "halted", over, parts=())
     attempt = model.attempt + 1 if model is not None else 1
     return _call_model(state, view, moment, Chosen("remember"), route=route, turn=1, attempt=attempt)
+
+
+def _learned(state: State, view: View, moment: Moment) -> Decision:
+    """End a run that has looked at another, once what it found has its vectors, or can have none."""
+    found = remember.found(state, view.bundle)
+    if isinstance(found, str):
+        return _finish(state, view, "failed", "malformed", parts=())
+    embedding = embed.learned(state, found, view.bundle, moment)
+    if isinstance(embedding, Decision):
+        return embedding
+    known = msgspec.structs.replace(state, degraded=honest.lacking(state, embedding)) if embedding else state
+    return _finish(known, view, "done", parts=())
 
 
 def _bounded_wait(decision: Decision, end_ms: int) -> Decision:
@@ -157,14 +168,14 @@ def _lost(state: State, moment: Moment) -> tuple[ev.Event, ...]:
         for call in state.calls
         if call.phase == "running" and call.epoch < moment.epoch
     )
-    return (*events, *check.lost(state, moment), *compact.lost(state, moment))
+    return (*events, *check.lost(state, moment), *compact.lost(state, moment), *embed.lost(state, moment))
 
 
 def _wind_down(state: State, view: View, outcome: str, reason: str) -> Decision:
     """Stop: no new intents; the model call and reads are aborted; effects in flight are awaited, then told (D3)."""
     reads = tuple(call.id for call in state.calls if call.phase == "running" and not step.doubtful(call, view.bundle))
     model = (state.model is not None and state.model.in_flight) or any(known.in_flight for known in state.checks)
-    model = model or (state.compacting is not None and state.compacting.in_flight)
+    model = model or any(each is not None and each.in_flight for each in (state.compacting, state.embedding))
     if state.in_flight:
         return Decision(effects=(Abort(reads, model),))
     if state.in_batch:

@@ -11,6 +11,7 @@ from stanchion.context.forecast import Forecast
 from stanchion.context.life import Habit
 from stanchion.core.bundle import Bundle, RetryPolicy
 from stanchion.core.catalogue import Catalogue
+from stanchion.core.embedding import EmbeddingModel
 from stanchion.core.event import Event
 from stanchion.core.message import Label, ModelRequest
 from stanchion.core.policy import Where
@@ -82,6 +83,16 @@ class Ask(msgspec.Struct, frozen=True):
     """Of the text that is read."""
 
 
+class Embed(msgspec.Struct, frozen=True):
+    """What a tool of memory asks of the model that gives vectors."""
+
+    text: str
+    model: EmbeddingModel
+    turn: int
+    reserved: int
+    bound_tokens: int
+
+
 class CallTool(msgspec.Struct, frozen=True):
     """Make an attempt at a tool call, reconcile one that is in doubt, or pretend one in a dry run."""
 
@@ -105,6 +116,10 @@ class CallTool(msgspec.Struct, frozen=True):
     """It is an `extract`."""
     said: Label | None = None
     """Of what `remember_fact` is to remember: who said it."""
+    embed: Embed | None = None
+    """It is a tool of memory, and embeds what it looks for or writes; None: words alone .."""
+    lacked: str = ""
+    """.. because of this, as in `ToolCallFinished`."""
 
 
 class CheckText(msgspec.Struct, frozen=True):
@@ -136,26 +151,38 @@ class Summarise(msgspec.Struct, frozen=True):
     """Upper bound of its input."""
 
 
+class EmbedTexts(msgspec.Struct, frozen=True):
+    """Have what was learned embedded."""
+
+    attempt: int
+    texts: tuple[str, ...]
+    model: EmbeddingModel
+    deadline_ms: int
+    reserved: int
+    tries: int = 1
+    retry: RetryPolicy = RetryPolicy()
+
+
 class Abort(msgspec.Struct, frozen=True):
-    """Stop the model call, the summary, the checks and the reads in flight. Effects are awaited."""
+    """Stop the model call, the summary, the embedding, the checks and the reads in flight. Effects are awaited."""
 
     calls: tuple[str, ...]
     model: bool
-    """The model call, the summary, and what is asked of classifiers."""
+    """The model call, the summary, the embedding, and what is asked of classifiers."""
 
 
-Attempt = CallModel | CallTool | CheckText | Summarise
+Attempt = CallModel | CallTool | CheckText | Summarise | EmbedTexts
 """What is performed at once, and told in events."""
-Effect = CallModel | HandIn | CallTool | CheckText | Summarise | Abort
+Effect = CallModel | HandIn | CallTool | CheckText | Summarise | EmbedTexts | Abort
 
 
 def reserves(effect: Effect) -> bool:
     """Whether an effect is performed with money that was set aside for it."""
     match effect:
-        case CallModel() | HandIn() | CheckText() | Summarise():
+        case CallModel() | HandIn() | CheckText() | Summarise() | EmbedTexts():
             return effect.reserved > 0
         case CallTool():
-            return effect.ask is not None and effect.ask.reserved > 0
+            return any(asked is not None and asked.reserved > 0 for asked in (effect.ask, effect.embed))
         case Abort():
             return False
         case _:

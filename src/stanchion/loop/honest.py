@@ -20,6 +20,8 @@ WORDS = {
     "server_error": "failed on its side",
     "quota": "its account is used up",
     "auth": "did not accept the key",
+    "budget": "there was no money left for it",
+    "limit": "what was left of the run's limits did not suffice",
     "tool_timeout": "did not answer in time",
     "tool_unreachable": "could not be reached",
     "tool_cut": "broke off",

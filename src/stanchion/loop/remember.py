@@ -11,16 +11,18 @@ had read it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
 from stanchion.core.block import EXPLANATION, bare, marked
-from stanchion.core.bundle import BUILT_IN, Bundle, Route
+from stanchion.core.bundle import BUILT_IN, NOTE, Bundle, Route
 from stanchion.core.conversation import history
-from stanchion.core.fact import MAX_NAME_CHARS, MAX_VALUE_CHARS, Change, Operation
+from stanchion.core.embedding import vector_of
+from stanchion.core.fact import MAX_NAME_CHARS, MAX_VALUE_CHARS, Change, Fact, Operation
+from stanchion.core.fold import ran
 from stanchion.core.message import (
     DEVELOPER,
     MODEL,
@@ -35,7 +37,7 @@ from stanchion.core.message import (
     ToolResult,
     text_of,
 )
-from stanchion.core.remembered import MemoryRules, day
+from stanchion.core.remembered import MemoryRules, day, words
 from stanchion.core.state import State
 from stanchion.guard.telling import told_of
 from stanchion.guard.values import plain
@@ -160,6 +162,12 @@ def _shown(part: Part, bundle: Bundle, rules: MemoryRules, *, tainted: bool) -> 
     return [*fields, (text, label, True)] if rules.untrusted else fields
 
 
+def asks(state: State, bundle: Bundle) -> bool:
+    """Whether a model is asked what is to be remembered, before anything is written down."""
+    extracts = bundle.memory is not None and bundle.memory.extract
+    return extracts and not state.totals.turns and bool(passages(state, bundle))
+
+
 def request(state: State, bundle: Bundle, route: Route) -> ModelRequest:
     """Ask for what is to be learned. No tools, no conversation of other runs, and none of the route's options."""
     said = [_written(passage, state) for passage in passages(state, bundle)]
@@ -267,17 +275,18 @@ def moment(text: str) -> int:
     return max(int(found.timestamp() * 1000), 1)
 
 
-def happened(ended: State, bundle: Bundle) -> tuple[Operation, ...]:
-    """Say what a run was, without a model: what was asked, by which tools it was done, and how it ended.
+def happened(state: State, bundle: Bundle) -> tuple[Operation, ...]:
+    """Say what a run was, without a model: what was asked, by which tools it was done, and how it ended. `state`: of a run that looks at it,
+    or its own.
 
     A sequence of calls that led to an answer is a procedure, counted each time that it does.
     """
-    rules = bundle.memory
-    asked = next((part for part in _own(ended) if isinstance(part, Text) and part.label.source == "user"), None)
-    if rules is None or asked is None:
+    rules, ended = bundle.memory, state.before if state.remembers else ran(state)
+    asked = next((part for part in _own(state) if isinstance(part, Text) and part.label.source == "user"), None)
+    if rules is None or asked is None or ended is None:
         return ()
     said = " ".join(asked.text.split())[:_SHOWN_CHARS]
-    tools = [tool for _, tool in ended.done if tool not in BUILT_IN]
+    tools = [tool for tool in ended.tools if tool not in BUILT_IN]
     common = Operation(
         trust=asked.label.trust, source=asked.label.source, secrecy=asked.label.secrecy, run=ended.run, from_ms=ended.started_ms
     )  # fmt: skip
@@ -290,6 +299,48 @@ def happened(ended: State, bundle: Bundle) -> tuple[Operation, ...]:
         steps = " > ".join(tools)
         found.append(msgspec.structs.replace(common, kind="procedure", attribute=steps, value=said))
     return tuple(found)
+
+
+def found(state: State, bundle: Bundle) -> tuple[Operation, ...] | str:
+    """Say all that a run that looks at another has found: what its model learned, and what happened. Or why it cannot be used."""
+    facts = learned(state, bundle)
+    return facts if isinstance(facts, str) else (*facts, *happened(state, bundle))
+
+
+def written(tool: str, asked: Mapping[str, str], said: Label, now_ms: int) -> Operation | None:
+    """Make what `remember_fact` or `write_note` asks to be written. None: its names are none."""
+    if tool == NOTE:
+        text, name = asked["text"].strip(), " ".join(asked["name"].split())
+        return Operation(do="set" if text else "end", kind="note", attribute=name, value=text, from_ms=now_ms)
+    subject, attribute = named(asked.get("subject", "user")), named(asked["attribute"])
+    value = " ".join(asked["value"].split())
+    if not subject or not attribute or not value:
+        return None
+    return Operation(
+        subject=subject,
+        attribute=attribute,
+        value=value,
+        trust=said.trust,
+        source=said.source,
+        name=said.name,
+        secrecy=said.secrecy,
+        from_ms=moment(asked.get("since", "")) or now_ms,
+    )
+
+
+def embedded(op: Operation) -> str:
+    """Give the text by whose vector what an operation writes is found; "": it has none."""
+    if not op.value or op.do == "end" or op.kind == "procedure":
+        return ""
+    attribute = "" if op.kind == "episode" else op.attribute
+    return words(Fact(id="", subject=op.subject, attribute=attribute, value=op.value))
+
+
+def with_vectors(ops: Iterable[Operation], parts: Sequence[Part]) -> tuple[Operation, ...]:
+    """Give operations the vectors of their texts, as far as there are some."""
+    return tuple(
+        msgspec.structs.replace(op, vector=vector_of(text, parts)) if (text := embedded(op)) else op for op in ops
+    )
 
 
 def said_by(state: State, value: str) -> Label:

@@ -34,7 +34,7 @@ from stanchion.core.state import EDIT_INVALID, Call, State
 from stanchion.guard.grant import covered
 from stanchion.guard.judge import Verdict, call_digest, judge
 from stanchion.guard.standing import standing
-from stanchion.loop import check, compact, extract, find, plan, remember, skill
+from stanchion.loop import check, compact, embed, extract, find, plan, remember, skill
 from stanchion.loop.effect import CallTool, Decision, Effect, Moment, View
 
 
@@ -50,15 +50,20 @@ def advance(state: State, view: View, moment: Moment) -> Decision:
             continue  # one call is under way at a time, in order
         moved = _advance(state, call, index, view, moment)
         busy = busy or call.phase != "settled"
-        if any(effect.ask for effect in moved.effects if isinstance(effect, CallTool)):
+        if any(effect.ask or effect.embed for effect in moved.effects if isinstance(effect, CallTool)):
             asking = asking or moved
             continue
         events += moved.events
         effects += moved.effects
         wakes.append(moved.wake_at_ms)
     wake = min((wake for wake in wakes if wake), default=0)
-    # By itself, and one at a time: a refused reservation takes back what was decided with it.
-    if asking and not events and not state.extracting:
+    # By itself: each is decided by what those before it have reserved. A refused reservation takes back what was decided with it, so an
+    # `extract`, which waits for money, is one at a time.
+    if (
+        asking
+        and not events
+        and not (state.extracting and any(isinstance(e, CallTool) and e.ask for e in asking.effects))
+    ):
         return msgspec.structs.replace(asking, wake_at_ms=wake)
     return Decision(events=tuple(events), effects=tuple(effects), wake_at_ms=wake)
 
@@ -290,6 +295,9 @@ def _attempt(
     if spec.name == EXTRACT:
         begun = extract.attempt(state, call, spec, checked, view.bundle, moment)
         return Decision(events=(_result(call, "error", begun),)) if isinstance(begun, str) else begun
+    said = remember.said_by(state, str(msgspec.json.decode(checked)["value"])) if spec.name == REMEMBER else None
+    embeds = spec.name in MEMORY_TOOLS and mode == "run"
+    asked = embed.of_call(state, spec.name, checked, said, view.bundle) if embeds else ""
     started = ev.ToolCallStarted(
         call=call.id,
         attempt=call.attempt + 1,
@@ -298,6 +306,8 @@ def _attempt(
         key=idempotency_key(state, call) if spec.keyed else "",
         deadline_ms=moment.now_ms + int(spec.timeout_s * 1000),
     )
+    if not isinstance(asked, str):
+        started = embed.reserving(started, asked, state, moment)
     effect = CallTool(
         call=call.id,
         attempt=started.attempt,
@@ -312,7 +322,9 @@ def _attempt(
         doubtful=spec.effect != "read" and mode == "run",
         max_result_chars=spec.max_result_chars,
         in_doubt=call.in_doubt,
-        said=remember.said_by(state, str(msgspec.json.decode(checked)["value"])) if spec.name == REMEMBER else None,
+        said=said,
+        embed=None if isinstance(asked, str) else asked,
+        lacked=asked if isinstance(asked, str) else "",
     )
     return Decision(events=(started,), effects=(effect,))
 

@@ -34,6 +34,20 @@ RETRYABLE: Final[frozenset[ModelErrorCode]] = frozenset(
     )
 )
 
+UNBILLED: Final[frozenset[ModelErrorCode]] = frozenset(
+    (
+        "connect",
+        "timeout_connect",
+        "rate_limited",
+        "bad_request",
+        "context_overflow",
+        "auth",
+        "not_found",
+        "quota",
+        "unsupported",
+    )
+)
+"""Failures for which no provider bills: the request was refused or never left."""
 MAX_MESSAGE: Final = 2000
 MAX_RETRY_AFTER_S: Final = 86_400.0
 """No wish to wait longer is taken: a wrong clock or a broken proxy would park a run for years."""
@@ -98,6 +112,11 @@ _OVERFLOW: Final = re.compile(
 _QUOTA: Final = re.compile(
     r"exceeded your current quota|credit balance is too low|insufficient (?:credits|balance|funds)", re.IGNORECASE
 )
+
+
+def is_unbilled(error: ModelError) -> bool:
+    """Whether a failed call is certainly not billed."""
+    return not error.sent or error.code in UNBILLED or (error.code == "overloaded" and error.status >= 400)
 
 
 def failure(

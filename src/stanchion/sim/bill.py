@@ -15,7 +15,7 @@ import msgspec
 
 from stanchion.core.message import Usage as Tokens
 from stanchion.core.money import Price, cost, format_usd, in_batch
-from stanchion.core.prices import Prices, find_price, load_prices
+from stanchion.core.prices import Prices, find_input_price, load_prices
 from stanchion.sim.exchange import Usage
 
 
@@ -171,7 +171,7 @@ class Sheet:
         at = ("anthropic" if wire == "anthropic" else seller, model)
         if at not in self._known:
             self._prices = self._prices or load_prices()
-            self._known[at] = find_price(self._prices, *at, self._on_date)
+            self._known[at] = find_input_price(self._prices, *at, self._on_date)
         return self._known[at]
 
 

@@ -2,7 +2,8 @@
 
     POST /v1/embeddings    {"model": "text-embedding-3-small", "input": "text" or a list of texts, "dimensions": 256}
 
-Texts with words in common are near each other, and the same text always has the same vector. It stands in no bill.
+Texts with words in common are near each other, and the same text always has the same vector. It stands in the bill with its tokens, at
+the price of its model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ class _Request(msgspec.Struct):
     encoding_format: Literal["float", "base64"] = "float"
 
 
-def answer(body: bytes) -> dict[str, Any]:
+class Answer(msgspec.Struct):
+    """What is answered, and what is billed for it."""
+
+    model: str
+    tokens: int
+    body: dict[str, Any]
+
+
+def answer(body: bytes) -> Answer:
     """Answer a request. Raises `Refusal`."""
     try:
         asked = msgspec.json.decode(body, type=_Request)
@@ -47,7 +56,7 @@ def answer(body: bytes) -> dict[str, Any]:
         for place, one in enumerate(made)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": asked.model, "usage": usage}
+    return Answer(asked.model, tokens, {"object": "list", "data": data, "model": asked.model, "usage": usage})
 
 
 def vector(text: str, dimensions: int) -> list[float]:

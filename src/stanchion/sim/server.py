@@ -308,8 +308,16 @@ class SimServer:
         return _json(self.moderations.answer(self.script.moderations, await request.read()))
 
     async def _embed(self, request: web.Request) -> web.Response:
-        _key(request)
-        return _json(embeddings.answer(await request.read()))
+        key = _key(request)
+        try:
+            answer = embeddings.answer(await request.read())
+        except Refusal:
+            self.bill.refuse(self.bill.line(key, "", "(refused)"))
+            raise
+        self.bill.begin()
+        price = self._prices.of("openai", answer.model)
+        self.bill.settle(self.bill.line(key, "", answer.model), Usage(answer.tokens, 0), 0, price, complete=True)
+        return _json(answer.body)
 
     async def _models(self, request: web.Request) -> web.Response:
         _key(request)

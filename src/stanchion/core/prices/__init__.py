@@ -3,7 +3,8 @@
 `load_prices` reads the table, once at start-up and outside of anything pure; `find_price` is pure. The table is made by
 `scripts/make_prices.py` from the data of genai-prices (MIT, see prices.LICENSE) and kept as bytes: only the provider asked
 for is ever decoded. It holds standard processing of text: batch, priority and fast tiers, audio tokens and fees per search
-or request are not in it, and a model that cannot be billed by tokens alone is not found. Where the price depends on the
+or request are not in it, and a model that cannot be billed by tokens alone is not found. Models that give vectors are billed by their
+input alone, and are found by `find_input_price`. Where the price depends on the
 hour, the table holds the dearest of the day. A model that is not found needs an explicit price from the caller.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from stanchion.core.money import Price, PriceTier
+from stanchion.core.money import Price, PriceTier, input_price
 
 
 class Match(msgspec.Struct, frozen=True, array_like=True):
@@ -58,11 +59,18 @@ class ModelRow(msgspec.Struct, frozen=True, array_like=True):
     id: str
     match: Match
     dated: tuple[DatedRates, ...] = ()
+    inputs: tuple[tuple[str, int], ...] = ()
+    """Of a model that is billed by its input alone: since when, and the rate."""
 
     def price_on(self, date: str) -> Price | None:
         """Find the price that holds on a date."""
         current = [rates for rates in self.dated if rates.since <= date]
         return current[-1].price() if current else None
+
+    def input_price_on(self, date: str) -> Price | None:
+        """Find by what input is billed where no output is asked for."""
+        current = [rate for since, rate in self.inputs if since <= date]
+        return input_price(current[-1]) if current else self.price_on(date)
 
 
 class Prices(msgspec.Struct, frozen=True):
@@ -94,6 +102,17 @@ def find_price(prices: Prices, provider: str, model: str, on_date: str) -> Price
 
     Aliases and dated snapshots are known; a snapshot the table does not name has the price of its model.
     """
+    row = _find_row(prices, provider, model)
+    return row.price_on(on_date) if row is not None else None
+
+
+def find_input_price(prices: Prices, provider: str, model: str, on_date: str) -> Price | None:
+    """Find what a provider's embedding model costs on a date, or None where the table does not say."""
+    row = _find_row(prices, provider, model)
+    return row.input_price_on(on_date) if row is not None else None
+
+
+def _find_row(prices: Prices, provider: str, model: str) -> ModelRow | None:
     seller = _provider_called(prices, provider.lower())
     if seller is None:
         return None
@@ -102,7 +121,7 @@ def find_price(prices: Prices, provider: str, model: str, on_date: str) -> Price
         for rows in listed:
             for row in rows:
                 if row.match.holds(name):
-                    return row.price_on(on_date)
+                    return row
     return None
 
 

@@ -6,25 +6,29 @@ the user said in conversations stays, until the user's content is erased (`Runti
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from stanchion.core.cosine import floats
-from stanchion.core.errors import Conflict, InputError, NotFound
+from stanchion.core.cosine import packed
+from stanchion.core.errors import Conflict, InputError, ModelError, NotFound
 from stanchion.core.fact import MAX_NAME_CHARS, MAX_VALUE_CHARS, Fact, Kind, Operation, Owner
 from stanchion.core.remembered import search
+from stanchion.engine import embed
 from stanchion.engine.bound import BoundAgent
 from stanchion.engine.clock import Clock
-from stanchion.engine.memory import beside, with_vectors
+from stanchion.engine.memory import beside
 from stanchion.engine.remember import Rememberer
 from stanchion.guard.redact import Redactor
 from stanchion.journal.memory import ALL, MOST, Change, recalled_subject, subject_of
 from stanchion.journal.store import Store
-from stanchion.loop.remember import named
+from stanchion.loop.remember import embedded, named
 from stanchion.model.embedding import Embedder
 from stanchion.runtime.name import checked
+
+log = logging.getLogger("stanchion.runtime")
 
 KINDS: tuple[Kind, ...] = ("fact", "note", "episode", "procedure")
 
@@ -215,7 +219,7 @@ class Remembering:
             await self.rememberer.settle()
 
     async def _apply(self, owner: Owner, key: str, op: Operation) -> None:
-        (op,) = await with_vectors((op,), self._embedder(owner.space))
+        op = await self._embedded(op, owner.space)
         change = Change(owner=owner, key=key, at_ms=self._clock.now_ms(), operations=(op,))
         await self._store.memories.apply(change)
 
@@ -236,14 +240,21 @@ class Remembering:
         embedder = self._embedder("") if any(fact.vector for fact in facts) else None
         if embedder is None:
             return ()
-        (op,) = await with_vectors((Operation(value=query),), embedder)
-        return floats(op.vector)
+        return await _vector(embedder, query)
+
+    async def _embedded(self, op: Operation, space: str) -> Operation:
+        embedder, text = self._embedder(space), embedded(op)
+        vector = await _vector(embedder, text) if embedder is not None and text else ()
+        return msgspec.structs.replace(op, vector=packed(vector)) if vector else op
 
     def _embedder(self, space: str) -> Embedder | None:
-        """Find the embedder of the agents that remember in a space; of any, where none is named."""
+        """Find the embedder of the agents that remember in a space (of any, where none is named), if it costs nothing: what is asked for by
+        hand belongs to no run whose budget could pay."""
         for agent in self._agents.values():
             rules = agent.bundle.memory
-            if rules is not None and space in ("", rules.space) and agent.embedder is not None:
+            if rules is None or rules.embeddings is None or not rules.embeddings.is_free:
+                continue
+            if space in ("", rules.space) and agent.embedder is not None:
                 return agent.embedder
         return None
 
@@ -256,6 +267,15 @@ class Remembering:
         if "\0" in text:
             raise InputError("holds a NUL character", field="value")
         return text
+
+
+async def _vector(embedder: Embedder, text: str) -> Sequence[float]:
+    """Embed a text; empty where that cannot be done: words still find what they wrote."""
+    try:
+        return (await embed.embedded(embedder, [text], embed.TOOL_S)).vectors[0]
+    except ModelError as error:
+        log.warning("memory goes by words alone: %s", error)
+        return ()
 
 
 def _user(user: str) -> str:

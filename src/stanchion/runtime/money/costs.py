@@ -17,6 +17,7 @@ import msgspec
 
 from stanchion.core.chain import Outline
 from stanchion.core.charge import bundles_of, charges
+from stanchion.core.embedding import EmbeddingModel
 from stanchion.core.errors import BrokenChain, InputError, UnknownEvent
 from stanchion.core.money import Price
 from stanchion.core.prices import find_price, load_prices
@@ -159,9 +160,14 @@ class _Route(msgspec.Struct):
     price: Price
 
 
+class _Memory(msgspec.Struct):
+    embeddings: EmbeddingModel | None = None
+
+
 class _Routes(msgspec.Struct):
     routes: tuple[_Route, ...]
     others: tuple[_Route, ...] = ()
+    memory: _Memory | None = None
 
 
 def _price_list(body: bytes | None) -> tuple[tuple[str, Price], ...]:
@@ -170,7 +176,9 @@ def _price_list(body: bytes | None) -> tuple[tuple[str, Price], ...]:
         said = msgspec.json.decode(body or b"", type=_Routes)
     except (msgspec.MsgspecError, InputError):
         return ()
-    return tuple((f"{route.provider}:{route.model}", route.price) for route in (*said.routes, *said.others))
+    embedding = said.memory.embeddings if said.memory is not None else None
+    vectors = () if embedding is None else ((embedding.name, embedding.price),)
+    return (*((f"{route.provider}:{route.model}", route.price) for route in (*said.routes, *said.others)), *vectors)
 
 
 # --- what is asked ------------------------------------------------------------------------------------------------------
