@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,6 +17,7 @@ from stanchion.core.errors import ConfigError, Conflict, CredentialError, InputE
 from stanchion.credentials import Environment, UserDelegation
 from tests.broker.auth_server import CLIENT, browse
 from tests.broker.conftest import Bench
+from tests.waiting import until
 
 SCOPES = ("contacts.read", "contacts.write")
 ANN = Ask(name="crm", scopes=SCOPES, tenant="acme", user="ann")
@@ -271,12 +273,12 @@ async def test_a_run_that_is_stopped_while_renewing(bench: Bench) -> None:
     before = await bench.store.connections.get("acme", "ann", "crm")
     assert before is not None
     stopped = asyncio.create_task(crm.mint(ANN, means))
+    kept, old = partial(bench.store.connections.get, "acme", "ann", "crm"), before.version
     async with asyncio.timeout(5):
-        while not (await bench.store.connections.get("acme", "ann", "crm") or before).busy_until_ms:  # noqa: ASYNC110
+        while not (await kept() or before).busy_until_ms:  # noqa: ASYNC110  (and no longer: it is stopped in the midst)
             await asyncio.sleep(0)
-        stopped.cancel()
-        while (await bench.store.connections.get("acme", "ann", "crm") or before).version == before.version:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    stopped.cancel()
+    await until(kept, lambda row: row is not None and row.version != old)
     assert stopped.cancelled()
     assert not any(grant.void for grant in bench.server.grants.values())
     bench.now.pass_s(3_600)

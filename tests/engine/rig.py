@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from stanchion.core.message import MODEL, Delta, ModelRequest, ModelResponse, Te
 from stanchion.model.client import OnDeltas
 from stanchion.policy import GuardRules
 from stanchion.testing import ScriptedModel, call
+from tests.waiting import SOON_S
 
 PRICED = Model("openai:test-model", price=price_usd(input="1", output="2"), retries=3)
-SOON_S = 20.0
-"""How long a test waits for what must happen, on a machine that does other things as well."""
 
 
 class World:
@@ -185,13 +184,6 @@ async def until_event(runtime: Runtime, run: str, kind: type[Any], count: int = 
                 if not count:
                     return item.event
     raise AssertionError(f"the run ended without {kind.__name__}")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nothing tells of."""
-    async with asyncio.timeout(SOON_S):
-        while not condition():  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.005)
 
 
 async def unchanged(runtime: Runtime, tenant: str = "default") -> None:

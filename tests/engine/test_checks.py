@@ -18,7 +18,8 @@ from stanchion.model.client import Endpoint
 from stanchion.plugin import About, CheckRule, Hit, OpenAIModerations, Score
 from stanchion.policy import GuardRules
 from stanchion.sim import ModerationRule, Script, running_sim
-from tests.engine.rig import HeldModel, agent, echo, events, kinds, once, over, running, unchanged, until
+from tests.engine.rig import HeldModel, agent, echo, events, kinds, once, over, running, unchanged
+from tests.waiting import until
 
 
 def guarded(*rules: CheckRule, checks: Any = (), **more: Any) -> Agent:

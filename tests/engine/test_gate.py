@@ -16,6 +16,7 @@ from stanchion.runtime.desks.quotas import checked_quota, parse_quota, read_quot
 from stanchion.testing import ScriptedModel, call
 from stanchion.toolbox.options import ToolLimits
 from tests.engine.rig import HeldModel, agent, echo, running
+from tests.waiting import until
 
 SLOW = Model("openai:test-model", price=price_usd(input="1", output="2"), max_output_tokens=100)
 
@@ -135,9 +136,9 @@ async def test_tokens_are_taken_by_their_bound_and_settled(tmp_path: Path) -> No
         assert await usage(runtime, "openai/tpm") == started.bound_tokens + 100
         model.gate.set()
         assert (await runtime.wait(run, timeout_s=10)).outcome == "done"
-        async with asyncio.timeout(10):
-            while await usage(runtime, "openai/tpm") != 15:  # noqa: ASYNC110  (the store is told within a second)
-                await asyncio.sleep(0.02)
+        await until(
+            lambda: usage(runtime, "openai/tpm"), lambda used: used == 15
+        )  # (the store is told within a second)
 
 
 async def test_a_breaker_refuses_and_says_so(tmp_path: Path) -> None:

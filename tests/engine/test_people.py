@@ -19,7 +19,8 @@ from stanchion.engine.drive import Drive
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.journal.store import Append
 from stanchion.testing import FakeClock, ScriptedModel, call
-from tests.engine.rig import World, agent, events, once, over, results, running, unchanged, until
+from tests.engine.rig import World, agent, events, once, over, results, running, unchanged
+from tests.waiting import until
 
 REFUND = call("refund", order="A-17", cents=1250)
 

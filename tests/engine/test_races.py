@@ -9,7 +9,8 @@ from pathlib import Path
 from stanchion.core import event as ev
 from stanchion.core.errors import Conflict
 from stanchion.testing import ScriptedModel, call
-from tests.engine.rig import World, agent, events, once, over, running, unchanged, until
+from tests.engine.rig import World, agent, events, once, over, running, unchanged
+from tests.waiting import until
 
 
 async def test_messages_at_the_moment_of_parking(tmp_path: Path) -> None:

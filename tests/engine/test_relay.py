@@ -16,7 +16,8 @@ from stanchion.engine.live import Live, LiveDelta, Watch
 from stanchion.engine.relay import Relay
 from stanchion.journal.relay import Letter, Overheard
 from stanchion.testing.memory import MemoryStore
-from tests.engine.rig import texts, until
+from tests.engine.rig import texts
+from tests.waiting import until
 
 TENANT, RUN = "default", "run_1"
 

@@ -26,9 +26,9 @@ from tests.engine.rig import (
     running,
     tools,
     unchanged,
-    until,
     until_event,
 )
+from tests.waiting import until
 
 
 async def opened(path: Path, client: Any, *agents: Agent, **more: Any) -> Runtime:
@@ -42,8 +42,7 @@ async def test_drain_lets_the_model_call_finish(tmp_path: Path) -> None:
     run = (await runtime.start("desk", "Count.")).run
     await model.began.wait()
     closing = asyncio.create_task(runtime.aclose(grace_s=10))
-    await asyncio.sleep(0)
-    assert not runtime.ready
+    await until(lambda: not runtime.ready)
     with pytest.raises(Draining):
         await runtime.start("desk", "More.")
     model.gate.set()
@@ -75,7 +74,7 @@ async def test_drain_waits_for_an_effect(tmp_path: Path) -> None:
     run = (await runtime.start("desk", "Note.")).run
     await world.began.wait()
     closing = asyncio.create_task(runtime.aclose(grace_s=10))
-    await asyncio.sleep(0)
+    await until(lambda: not runtime.ready)
     world.gate.set()
     await closing
     assert len(model.requests) == 1
@@ -288,7 +287,7 @@ async def main(data):
         print(view.status, view.parked, flush=True)
         if view.status == "parked" and "revive" in sys.argv:
             await runtime.revive(run)
-            await asyncio.sleep(20)
+            await asyncio.Event().wait()  # until it is killed
 
 asyncio.run(main(sys.argv[1]))
 """

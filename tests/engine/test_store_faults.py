@@ -16,7 +16,8 @@ from stanchion.engine import drive, worker
 from stanchion.journal.sqlite import SqliteStore
 from stanchion.journal.store import Append, Claim, Refused
 from stanchion.testing import ScriptedModel, call
-from tests.engine.rig import HeldModel, World, agent, echo, events, kinds, over, unchanged, until
+from tests.engine.rig import HeldModel, World, agent, echo, events, kinds, over, unchanged
+from tests.waiting import until
 
 
 class Faulty:

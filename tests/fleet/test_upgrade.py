@@ -19,6 +19,7 @@ from stanchion.journal.postgres import schema
 from stanchion.journal.store import RunRow
 from tests.cli.conftest import Cli
 from tests.fleet.conftest import started
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,12 +44,12 @@ async def row_when(dsn: str, run: str, **wanted: object) -> RunRow:
     """Wait until a run's row is as wanted; give it."""
     store = (await Runtime.open(data=dsn, drive=False)).store
     try:
-        async with asyncio.timeout(20):
-            while True:
-                row = await store.run("default", run)
-                if row is not None and all(getattr(row, name) == value for name, value in wanted.items()):
-                    return row
-                await asyncio.sleep(0.02)
+        row = await until(
+            lambda: store.run("default", run),
+            lambda row: row is not None and all(getattr(row, name) == value for name, value in wanted.items()),
+        )
+        assert row is not None
+        return row
     finally:
         await store.aclose()
 
@@ -58,7 +59,6 @@ async def read(dsn: str, run: str) -> None:
         await runtime.view(run)
 
 
-@pytest.mark.timeout(60)
 def test_old_and_new_side_by_side(cli: Cli, dsn: str) -> None:
     """The old one works on the newer schema; a run with an event that it does not know it leaves to the new one.
 
@@ -92,7 +92,6 @@ def test_old_and_new_side_by_side(cli: Cli, dsn: str) -> None:
         assert f"newer schema ({schema.VERSION + 1}) than this program ({schema.VERSION})" in said
 
 
-@pytest.mark.timeout(60)
 def test_a_drained_worker_hands_over_at_once(cli: Cli, dsn: str) -> None:
     """SIGTERM in a model call: it is broken off and journaled, and the other worker goes on without waiting for the lease."""
     with (
@@ -121,9 +120,6 @@ def test_a_drained_worker_hands_over_at_once(cli: Cli, dsn: str) -> None:
 
 async def entries_of(dsn: str, run: str) -> list[tuple[int, int, str]]:
     """Epoch, time and type of a run's events, once the second driver has begun."""
-    async with await Runtime.open(data=dsn, drive=False) as runtime, asyncio.timeout(20):
-        while True:
-            entries = await runtime.store.read("default", run)
-            if entries[-1].epoch == 2:
-                return [(e.epoch, e.at_ms, str(e.event.__struct_config__.tag)) for e in entries]
-            await asyncio.sleep(0.02)
+    async with await Runtime.open(data=dsn, drive=False) as runtime:
+        entries = await until(lambda: runtime.store.read("default", run), lambda entries: entries[-1].epoch == 2)
+        return [(e.epoch, e.at_ms, str(e.event.__struct_config__.tag)) for e in entries]

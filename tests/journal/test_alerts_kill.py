@@ -8,8 +8,8 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,6 +18,7 @@ from stanchion import Runtime
 from tests.conftest import ROOT
 from tests.journal.delivery_worker import HOOKS
 from tests.runtime.receiver import Message, Receiver, receiving
+from tests.waiting import until
 
 WITHIN_S = 60.0
 
@@ -62,11 +63,9 @@ def killing(receiver: Receiver) -> tuple[list[Process], asyncio.Event]:
 
 async def finished(desk: Runtime) -> None:
     """Wait until all runs have ended and nothing is left to post."""
-    async with asyncio.timeout(WITHIN_S):
-        while any(row.status != "ended" for row in await desk.runs(limit=200)):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        while await desk.webhooks.deliveries(standing="pending", limit=200):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    runs, pending = partial(desk.runs, limit=200), partial(desk.webhooks.deliveries, standing="pending", limit=200)
+    await until(runs, lambda rows: all(row.status == "ended" for row in rows), within_s=WITHIN_S)
+    await until(pending, lambda rows: not rows, within_s=WITHIN_S)
 
 
 async def test_lines_of_runs_by_workers_that_are_killed(data: str) -> None:
@@ -115,9 +114,7 @@ async def test_lines_of_the_budget_of_all_by_workers_that_are_killed(data: str) 
         async with worker(data, 0):
             await finished(desk)
             ids = await told(desk, 3)
-            async with asyncio.timeout(WITHIN_S):
-                while {message.id for message in receiver.messages} != ids:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            await until(lambda: {message.id for message in receiver.messages} == ids, within_s=WITHIN_S)
         said = {message.id: message.verified(secret.secret)["data"] for message in receiver.messages}
         assert sorted(each["percent"] for each in said.values()) == [50, 80, 100]
         assert {(each["budget"], each["limit_usd"]) for each in said.values()} == {("all", "1.50")}
@@ -126,9 +123,6 @@ async def test_lines_of_the_budget_of_all_by_workers_that_are_killed(data: str) 
 
 async def told(desk: Runtime, count: int) -> set[str]:
     """Wait until so many messages to the operator are settled; their ids."""
-    rows: Any = []
-    async with asyncio.timeout(WITHIN_S):
-        while len(rows) < count:
-            await asyncio.sleep(0.05)
-            rows = await desk.webhooks.deliveries(tenant="", standing="done")
+    done = partial(desk.webhooks.deliveries, tenant="", standing="done")
+    rows = await until(done, lambda rows: len(rows) >= count, within_s=WITHIN_S)
     return {row.id for row in rows}

@@ -9,6 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from stanchion import Runtime
 from tests.conftest import ROOT
 from tests.journal.delivery_worker import HOOKS
 from tests.runtime.receiver import Message, receiving
+from tests.waiting import until
 
 WITHIN_S = 60.0
 
@@ -51,6 +53,12 @@ async def ready(process: Process) -> list[str]:
     return runs
 
 
+async def all_posted(desk: Runtime) -> None:
+    """Wait until nothing is left to deliver."""
+    pending = partial(desk.webhooks.deliveries, standing="pending", limit=200)
+    await until(pending, lambda rows: not rows, within_s=WITHIN_S)
+
+
 @pytest.mark.parametrize("moment", ["before the answer", "after the answer"])
 async def test_a_worker_is_killed_between_the_post_and_its_note(dsn: str, moment: str) -> None:
     """The receiver gets the message again from another worker under the same id, and every message at least once."""
@@ -82,10 +90,10 @@ async def test_a_worker_is_killed_between_the_post_and_its_note(dsn: str, moment
                 await dead.wait()
                 await victims[0].wait()
             async with workers(dsn, 0):
-                while len(await desk.webhooks.deliveries(limit=200)) < 20:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-                while await desk.webhooks.deliveries(standing="pending", limit=200):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+                await until(
+                    partial(desk.webhooks.deliveries, limit=200), lambda rows: len(rows) == 20, within_s=WITHIN_S
+                )
+                await all_posted(desk)
         rows = await desk.webhooks.deliveries(limit=200)
         assert [row.standing for row in rows] == ["done"] * 20
         assert {message.id for message in receiver.messages} == {row.id for row in rows}
@@ -109,13 +117,13 @@ async def test_schedules_of_workers_that_are_killed(dsn: str) -> None:
                 due.append(view.next_ms[0])
                 if number in (3, 7):
                     processes[number // 4].kill()
-                async with asyncio.timeout(WITHIN_S):
-                    while (view := await desk.schedules.show("often")).last_ms < due[-1]:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)
-            async with asyncio.timeout(WITHIN_S):
-                while any(row.status != "ended" for row in await desk.runs(limit=200)):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-        rows = await desk.runs(limit=200)
+                show, last_ms = partial(desk.schedules.show, "often"), due[-1]
+                await until(show, lambda view, last_ms=last_ms: view.last_ms >= last_ms, within_s=WITHIN_S)
+            rows = await until(
+                partial(desk.runs, limit=200),
+                lambda rows: all(row.status == "ended" for row in rows),
+                within_s=WITHIN_S,
+            )
         assert len(rows) == len(set(due)) == 12
         assert len({row.session for row in rows}) == 12
         assert {row.outcome for row in rows} == {"done"}
@@ -128,7 +136,5 @@ async def test_an_outbox_of_the_database_tells_what_happened(dsn: str) -> None:
         async with workers(dsn, 15, 15) as processes:
             runs = [run for process in processes for run in await ready(process)]
             messages = await receiver.until(30)
-            async with asyncio.timeout(WITHIN_S):
-                while await desk.webhooks.deliveries(standing="pending", limit=200):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            await all_posted(desk)
         assert sorted(json.loads(message.body)["data"]["run"] for message in messages) == sorted(runs)

@@ -40,6 +40,13 @@ class Ears:
                 self._some.clear()
                 await self._some.wait()
 
+    async def until_all(self, runs: set[str]) -> None:
+        """Wait until all these runs were heard of."""
+        async with asyncio.timeout(10):
+            while not runs <= {change.run for changes in self.heard for change in changes or ()}:
+                self._some.clear()
+                await self._some.wait()
+
 
 async def test_others_hear_of_it(dsn: str) -> None:
     """Every append and post is heard of by the others, with its seq and whether a driver is wanted; never by oneself."""
@@ -62,12 +69,7 @@ async def test_many_runs_are_heard_of(dsn: str) -> None:
         ears = Ears(other)
         drivers = [await Driver.make(mine, f'"{number}\\ä' * 20) for number in range(100)]
         await asyncio.gather(*(driver.start() for driver in drivers))
-        heard: set[str] = set()
-        async with asyncio.timeout(10):
-            while len(heard) < 100:
-                heard |= {change.run for changes in ears.heard for change in changes or ()}
-                await asyncio.sleep(0.01)
-        assert heard == {driver.run for driver in drivers}
+        await ears.until_all({driver.run for driver in drivers})
 
 
 async def test_a_lost_line_is_set_up_again(dsn: str) -> None:

@@ -13,6 +13,7 @@ from stanchion.journal.record import verify
 from stanchion.journal.store import Reserve, Settle, Started
 from stanchion.testing.store_driver import TENANT, Driver, said
 from tests.journal.scaled import directly, opened
+from tests.waiting import until
 
 
 async def test_a_limit_holds_across_processes(dsn: str) -> None:
@@ -104,8 +105,7 @@ async def test_crossing_groups_all_end(dsn: str) -> None:
             await driver.start(queued=True, request=b"{}")
             await store.post(TENANT, run, "message", b"x")
             names = chance.sample(["tenant", "user:ann", "all"], 3)
-            while await store.claim(TENANT, run, worker="w", lease_ms=60_000) is None:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+            await until(lambda: store.claim(TENANT, run, worker="w", lease_ms=60_000))
             driver.epoch = 1
             await driver.append(said("x"), reserve=tuple(Reserve(name, 1) for name in names))
             read = tuple(item.id for item in await store.inbox(TENANT, run))

@@ -54,7 +54,7 @@ async def test_a_closed_store_says_so(dsn: str) -> None:
     async with opened(dsn) as (store,):
         driver = await Driver.driving(store, "r1")
         last = asyncio.create_task(driver.append(said("last")))
-        while driver.recorder.seq < 2:  # noqa: ASYNC110  (until it is on its way)
+        while driver.recorder.seq < 2:  # noqa: ASYNC110  (until it is on its way, and no longer)
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         await store.aclose()
@@ -70,13 +70,19 @@ async def test_no_content_outlives_its_key(dsn: str) -> None:
     async with opened(dsn, dsn) as stores, directly(dsn) as connection:
         drivers = [await Driver.driving(stores[n % 2], f"r{n}", subject=f"user {n % 4}") for n in range(12)]
 
+        written, amid = 0, [asyncio.Event() for _ in range(3)]
+
         async def write(driver: Driver) -> None:
+            nonlocal written
             for number in range(12):
                 await driver.append(said(f"{driver.run} {number}"))
+                written += 1
+                if written % 36 == 18:
+                    amid[min(written // 36, 2)].set()
 
         async def erase() -> None:
-            for number in range(3):
-                await asyncio.sleep(0.01)
+            for number, moment in enumerate(amid):
+                await moment.wait()
                 assert await stores[1].destroy_key(TENANT, f"user {number}")
 
         await asyncio.gather(erase(), *(write(driver) for driver in drivers))

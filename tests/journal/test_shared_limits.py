@@ -21,6 +21,7 @@ from stanchion.sim.limits import KeyView, LimitSettings, MeterView
 from stanchion.sim.script import Reply, ReplyCall, Rule, Script, UsageOverride, When
 from stanchion.sim.server import SimServer
 from tests.journal.quota_worker import Config, agents
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 WINDOW_S = 5.0
@@ -67,13 +68,6 @@ def counted(sim: SimServer) -> KeyView:
     return keys[0] if keys else KeyView("", MeterView(0, 0, 0, 0.0, 0), MeterView(0, 0, 0, 0.0, 0), 0)
 
 
-async def until(met: Callable[[], bool], within_s: float = 40.0) -> None:
-    """Wait until something was counted."""
-    async with asyncio.timeout(within_s):
-        while not met():  # noqa: ASYNC110  (counters have no event)
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.timeout(90)
 async def test_requests_are_never_above_and_well_used(dsn: str) -> None:
     """Three workers, ten times the load: no window holds more than the limit, and most of it is used on average.
@@ -86,7 +80,7 @@ async def test_requests_are_never_above_and_well_used(dsn: str) -> None:
         config = Config(dsn, sim.base_url, [f"anthropic rpm={limit} window_s={WINDOW_S}"])
         async with looking(config) as runtime, fleet(config):
             await asyncio.gather(*(runtime.start("talker", "hello") for _ in range(250)))
-            await until(lambda: counted(sim).requests.total >= 4 * limit)
+            await until(lambda: counted(sim).requests.total >= 4 * limit, within_s=40)
         requests = counted(sim).requests
     assert requests.max <= limit
     assert requests.mean >= 0.75 * limit
@@ -101,7 +95,7 @@ async def test_tokens_are_never_above_and_well_used(dsn: str) -> None:
         config = Config(dsn, sim.base_url, [f"anthropic tpm={limit} window_s={WINDOW_S}"], max_output_tokens=8)
         async with looking(config) as runtime, fleet(config):
             await asyncio.gather(*(runtime.start("talker", "hello") for _ in range(300)))
-            await until(lambda: counted(sim).tokens.total >= 4 * limit)
+            await until(lambda: counted(sim).tokens.total >= 4 * limit, within_s=40)
         tokens = counted(sim).tokens
     assert tokens.max <= limit
     assert tokens.mean >= 0.65 * limit  # a call's bound, for the time it takes, is more of so short a window
@@ -131,10 +125,10 @@ async def test_tenants_have_their_weights_in_what_is_scarce(dsn: str) -> None:
                 return sum(row.worker != "" for row in rows), done
 
             async with fleet(config), asyncio.timeout(80):
-                while (found := await counts())[0] < 3 * held - 2:  # noqa: ASYNC110 - one may be between two runs
-                    await asyncio.sleep(0.05)
+                enough = 3 * held - 2  # (one may be between two runs)
+                found = await until(counts, lambda found: found[0] >= enough, within_s=80)
                 sent = counted(sim).requests.total
-                await until(lambda: counted(sim).requests.total >= sent + 3 * limit)
+                await until(lambda: counted(sim).requests.total >= sent + 3 * limit, within_s=40)
                 given = {tenant: count - found[1][tenant] for tenant, count in (await counts())[1].items()}
     share = given["three"] / sum(given.values())
     assert share == pytest.approx(0.75, abs=0.05)
@@ -148,14 +142,14 @@ async def test_a_worker_that_is_told_to_wait_tells_the_others(dsn: str) -> None:
         config = Config(dsn, sim.base_url)
         async with looking(config) as runtime, fleet(config):
             first = [await runtime.start("talker", "hello") for _ in range(12)]
-            await until(lambda: counted(sim).refused > 0)
+            await until(lambda: counted(sim).refused > 0, within_s=40)
             names: list[str] = []
 
             async def told() -> bool:
                 names[:] = [pause.name for pause in (await runtime.quotas.view()).pauses]
                 return bool(names)
 
-            await _until_true(told)
+            await until(told)
             assert len(names) == 1
             assert names[0].startswith("anthropic#")
             assert names[0].endswith(":claude-sonnet-4-6")
@@ -233,12 +227,12 @@ async def test_slots_of_a_killed_worker_come_free(dsn: str, witness: Witness) ->
         config = Config(dsn, sim.base_url, witness=witness.url)
         async with looking(config) as runtime, fleet(config, size=1) as [first]:
             runs = [(await runtime.start("doer", "work")).run for _ in range(3)]
-            await until(lambda: witness.now == 2)
+            await until(lambda: witness.now == 2, within_s=40)
             async with fleet(config, size=1):
                 first.send_signal(signal.SIGKILL)
                 await first.wait()
                 killed_at = asyncio.get_running_loop().time()
-                await until(lambda: witness.calls > 2)
+                await until(lambda: witness.calls > 2, within_s=40)
                 assert asyncio.get_running_loop().time() - killed_at < 10
                 witness.gate.set()
                 assert set(await outcomes(runtime, runs)) == {"done"}
@@ -259,7 +253,7 @@ async def test_a_breaker_opens_for_all_and_closes_again(dsn: str, witness: Witne
                 found = [entry.event for entry in await runtime.store.read("default", run)]
                 return next((e for e in found if isinstance(e, ev.ToolCallFailed) and e.code == "breaker_open"), None)
 
-            await _until_true(lambda: _is_set(refused))
+            await until(lambda: _is_set(refused))
             assert [row.name for row in (await runtime.quotas.view()).breakers] == ["tool:flaky"]
             event = await refused()
             if event is not None:  # (a second may have passed, and this was the probe)
@@ -267,7 +261,7 @@ async def test_a_breaker_opens_for_all_and_closes_again(dsn: str, witness: Witne
                 assert not event.retryable
                 assert "not available" in str(event.parts)
             witness.broken = False
-            await _until_true(lambda: _closed(runtime, refused))
+            await until(lambda: _closed(runtime, refused))
             calls = witness.calls
             assert await refused() is None
             assert witness.calls == calls + 1
@@ -280,9 +274,3 @@ async def _is_set(refused: Callable[[], Awaitable[object | None]]) -> bool:
 async def _closed(runtime: Runtime, refused: Callable[[], Awaitable[object | None]]) -> bool:
     await refused()
     return not (await runtime.quotas.view()).breakers
-
-
-async def _until_true(met: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not await met():  # noqa: ASYNC110  (nor has the store, for this)
-            await asyncio.sleep(0.05)

@@ -16,8 +16,9 @@ from stanchion.memory import Memory
 from stanchion.testing import FakeClock
 from stanchion.testing.memory import MemoryStore
 from stanchion.testing.memory_tables import Tables
-from tests.engine.rig import events, until
+from tests.engine.rig import events
 from tests.memory.rig import Mind, agent, fact, known, opened
+from tests.waiting import until
 
 T = TypeVar("T")
 SAID = "I live in Lisbon."

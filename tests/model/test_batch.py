@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -19,6 +18,7 @@ from stanchion.model.openai_chat import OpenAIChat
 from stanchion.model.openai_responses import OpenAIResponses
 from stanchion.sim import Reply, Rule, Script, SimServer, SimSettings, When
 from stanchion.sim.faults import Fault, FaultPlan
+from tests.waiting import until
 
 KEY = "sim-key-that-nobody-may-read"
 SCRIPT = Script(
@@ -60,11 +60,8 @@ def request(text: str) -> ModelRequest:
 
 async def outcomes(client: BatchClient, batch: str) -> dict[str, BatchOutcome]:
     """Wait for the end of a batch and read it."""
-    async with asyncio.timeout(20):
-        while True:
-            if await client.state(batch) == "ended":
-                return {outcome.id: outcome async for outcome in client.outcomes(batch)}
-            await asyncio.sleep(0.01)
+    await until(lambda: client.state(batch), lambda state: state == "ended")
+    return {outcome.id: outcome async for outcome in client.outcomes(batch)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

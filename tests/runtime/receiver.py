@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from stanchion import verify_webhook
-from tests.engine.rig import SOON_S
+from tests.waiting import SOON_S
 
 Answer = Callable[["Message"], Awaitable[web.Response] | web.Response]
 

@@ -29,6 +29,7 @@ from stanchion.model.client import OnDeltas
 from stanchion.testing import ScriptedModel, call
 from tests.runtime.receiver import Message
 from tests.server.serving import MODEL_NAME, Served
+from tests.waiting import SOON_S, until
 
 ACME, GLOBEX = "acme", "globex"
 CONTENT = "quince"
@@ -226,10 +227,8 @@ async def _runs(server: Served, model: Player, callback: str) -> list[str]:
         runs.append(said.json["run"])
         if body["input"] == "refund":
             await server.runtime.wait(runs[-1], tenant=ACME, timeout_s=20)
-    async with asyncio.timeout(20):
-        await model.began.wait()
-        while not await server.runtime.store.tray.waiting():  # noqa: ASYNC110 (nothing tells of it)
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(model.began.wait(), SOON_S)
+    await until(server.runtime.store.tray.waiting)
     return runs
 
 
@@ -246,12 +245,12 @@ async def _allowed(server: Served) -> str:
 
 async def _settled(server: Served) -> list[Any]:
     """Wait until each delivery was accepted or given up."""
-    async with asyncio.timeout(20):
-        while True:
-            rows = (await server.call("GET", "/v1/webhooks/deliveries?limit=200")).json["deliveries"]
-            if {row["standing"] for row in rows} == {"done", "dead"}:
-                return sorted(rows, key=lambda row: row["standing"])
-            await asyncio.sleep(0.02)
+
+    async def look() -> list[Any]:
+        return (await server.call("GET", "/v1/webhooks/deliveries?limit=200")).json["deliveries"]
+
+    rows = await until(look, lambda rows: {row["standing"] for row in rows} == {"done", "dead"})
+    return sorted(rows, key=lambda row: row["standing"])
 
 
 def receive(message: Message) -> web.Response:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stanchion import verify_webhook
-from tests.engine.rig import SOON_S
 from tests.runtime.receiver import receiving
 from tests.server.serving import Served, served
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +20,9 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANCHION_PUBLIC_URL", "https://agents.example")
 
 
-async def until(server: Served, path: str, condition: Any) -> Any:
-    """Read again and again, until it is so."""
-    async with asyncio.timeout(SOON_S):
-        while not condition(found := (await server.call("GET", path)).json):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    return found
+async def read(server: Served, path: str) -> Any:
+    """Read what is there."""
+    return (await server.call("GET", path)).json
 
 
 async def test_a_webhook_over_http(tmp_path: Path) -> None:
@@ -40,7 +36,9 @@ async def test_a_webhook_over_http(tmp_path: Path) -> None:
         assert "secret" not in listed.json["webhooks"][0]
         trial = await server.call("POST", f"/v1/webhooks/{hook}/test")
         assert (trial.status, trial.json["type"]) == (202, "webhook.test")
-        done = await until(server, f"/v1/webhooks/deliveries/{trial.json['id']}", lambda row: row["standing"] == "done")
+        done = await until(
+            lambda: read(server, f"/v1/webhooks/deliveries/{trial.json['id']}"), lambda row: row["standing"] == "done"
+        )
         assert (done["http_status"], done["attempts"]) == (204, 1)
         run = (await server.call("POST", "/v1/runs", {"agent": "support", "input": "Hi"})).json["run"]
         message = (await receiver.until(2))[1]
@@ -79,9 +77,9 @@ async def test_a_schedule_over_http(tmp_path: Path) -> None:
         made = await server.call("PUT", "/v1/schedules/daily", body)
         assert (made.status, len(made.json["next_ms"]), made.json["priority"]) == (200, 5, "batch")
         assert (await server.call("POST", "/v1/schedules/daily/run")).status == 202
-        row = await until(server, "/v1/schedules/daily", lambda row: row["last_run"])
+        row = await until(lambda: read(server, "/v1/schedules/daily"), lambda row: row["last_run"])
         assert row["next_ms"] == made.json["next_ms"]
-        await until(server, f"/v1/runs/{row['last_run']}", lambda run: run["status"] == "ended")
+        await until(lambda: read(server, f"/v1/runs/{row['last_run']}"), lambda run: run["status"] == "ended")
         paused = await server.call("PATCH", "/v1/schedules/daily", {"enabled": False})
         assert paused.json["next_ms"] == []
         assert (await server.call("POST", "/v1/schedules/daily/run")).status == 409

@@ -24,7 +24,8 @@ from stanchion.runtime.opening.policies import places_of, read_policies
 from stanchion.runtime.operating.moving import Selection
 from stanchion.testing.memory import MemoryStore
 from stanchion.testing.model import ScriptedModel, call
-from tests.server.serving import Served, agent, becomes, refund, refunder, served
+from tests.server.serving import Served, agent, refund, refunder, served
+from tests.waiting import until
 
 LOOSE = '@id("base") permit(principal, action, resource);'
 ASK = LOOSE + '\n@id("look") @ask("a person looks") permit(principal, action == Action::"refund", resource);'
@@ -239,7 +240,7 @@ async def test_files_that_change_are_read_again(tmp_path: Path, monkeypatch: pyt
         assert before is not None
         files.write("permit(")
         files.write(TIGHT)
-        await becomes(lambda: policing.active is not before)
+        await until(lambda: policing.active is not before)
         run, _ = await started(server)
         assert [verdict.action for verdict in await judged(server, run)] == ["deny"]
 

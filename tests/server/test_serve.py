@@ -22,7 +22,8 @@ from stanchion import tool
 from stanchion.core.errors import ConfigError
 from stanchion.runtime import Runtime
 from stanchion.server.serve import serve
-from tests.server.serving import QUIET, Event, HeldModel, Served, agent, becomes, served, talker
+from tests.server.serving import QUIET, Event, HeldModel, Served, agent, served, talker
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SLACK_S = 3
@@ -246,7 +247,7 @@ async def test_a_client_that_does_not_read_does_not_hold_the_end_up(tmp_path: Pa
         await model.began.wait()
         client = await attach_and_never_read(server, run)
         edge = server.edge
-        await becomes(lambda: edge.streams == 1)
+        await until(lambda: edge.streams == 1)
         for _ in range(200):
             model.say("x" * 20_000)
             await asyncio.sleep(0)
@@ -272,4 +273,4 @@ async def test_a_tool_that_blocks_the_loop_is_a_line_of_the_log(
     async with served(tmp_path, talker(), agents=[agent(tools=[look_up])]) as server:
         said = await server.call("POST", "/v1/runs", {"agent": "support", "input": "Where is it?", "mode": "wait"})
         assert said.json["outcome"] == "done"
-        await becomes(lambda: "the event loop stood still for" in caplog.text)
+        await until(lambda: "the event loop stood still for" in caplog.text)

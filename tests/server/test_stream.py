@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from stanchion.core.errors import StoreFull
-from tests.server.serving import QUIET, Event, HeldModel, Served, becomes, refunder, served
+from tests.server.serving import QUIET, Event, HeldModel, Served, refunder, served
+from tests.waiting import until
 
 
 async def collect(server: Served, path: str, **more: object) -> list[Event]:
@@ -116,7 +117,7 @@ async def test_a_run_that_waits_keeps_its_stream_with_a_heartbeat(tmp_path: Path
         run = (await server.start())["run"]
         following = asyncio.create_task(collect(server, f"/v1/runs/{run}/events"))
         call = (await server.until(run, "waiting"))["waiting"][0]["call"]
-        await becomes(lambda: len(server.comments) >= 3)
+        await until(lambda: len(server.comments) >= 3)
         await server.call("POST", f"/v1/runs/{run}/decisions", {"call": call, "decision": "approve"})
         events = await following
         assert events[-1].data["reason"] == "finished"
@@ -133,7 +134,7 @@ async def test_a_client_that_goes_is_noticed(tmp_path: Path) -> None:
         await anext(stream)
         assert edge.streams == 1
         await stream.aclose()
-        await becomes(lambda: not edge.streams)
+        await until(lambda: not edge.streams)
         model.go_on.set()
         await server.until(run, "ended")
 
@@ -158,7 +159,7 @@ async def test_a_client_that_does_not_read_costs_the_run_nothing(tmp_path: Path)
         await model.began.wait()
         client = await attach_and_never_read(server, run)
         edge = server.edge
-        await becomes(lambda: edge.streams == 1)
+        await until(lambda: edge.streams == 1)
         for _ in range(1000):
             model.say("x" * 20_000)
             await asyncio.sleep(0)
@@ -191,11 +192,11 @@ async def test_a_client_that_takes_nothing_for_too_long_is_cut_off(tmp_path: Pat
         client = await attach_and_never_read(server, run)
         edge = server.edge
         with client:
-            await becomes(lambda: edge.streams == 1)
+            await until(lambda: edge.streams == 1)
             for _ in range(200):
                 model.say("x" * 20_000)
                 await asyncio.sleep(0)
-            await becomes(lambda: not edge.streams)
+            await until(lambda: not edge.streams)
         model.go_on.set()
         await server.until(run, "ended")
 
@@ -222,7 +223,7 @@ async def test_fifty_clients_follow_one_run(tmp_path: Path) -> None:
         run = (await server.start())["run"]
         following = [asyncio.create_task(collect(server, f"/v1/runs/{run}/events")) for _ in range(50)]
         edge = server.edge
-        await becomes(lambda: edge.streams == 50)
+        await until(lambda: edge.streams == 50)
         model.go_on.set()
         seen = await asyncio.gather(*following)
         journals = {msgspec.json.encode([e.data for e in events if e.id]) for events in seen}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from stanchion.sim import Reply, Rule, Script, SimServer, SimSettings, When
 from stanchion.sim.faults import Fault, FaultPlan
+from tests.waiting import until
 
 SCRIPT = Script(
     rules=(
@@ -38,13 +38,12 @@ def params(text: str) -> Any:
 
 async def ended(look: Any) -> Any:
     """Ask until the batch is over: the API is one to be polled."""
-    async with asyncio.timeout(20):
-        while True:
-            batch = await look()
-            said = batch.model_dump()
-            if said.get("ended_at") or said.get("completed_at"):
-                return batch
-            await asyncio.sleep(0.02)
+
+    def is_over(batch: Any) -> bool:
+        said = batch.model_dump()
+        return bool(said.get("ended_at") or said.get("completed_at"))
+
+    return await until(look, is_over)
 
 
 async def test_anthropics_sdk_runs_a_batch(sim: SimServer) -> None:

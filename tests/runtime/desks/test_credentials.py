@@ -324,7 +324,7 @@ async def main():
     desk = agent(find, crm=by_server(server))
     runtime = await Runtime.open(desk, data=sys.argv[2], clients={"*": asks(call("find", name="Bob"))}, environment=ENVIRONMENT)
     await runtime.start("desk", "find Bob", session="s")
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()  # until it is killed
 
 asyncio.run(main())
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,13 @@ from stanchion.core.errors import Conflict, JournalError, NotFound
 from stanchion.testing import FakeClock
 from stanchion.testing.memory import MemoryStore
 from stanchion.testing.memory_schedule import MemorySchedules
-from tests.engine.rig import SOON_S, HeldModel, agent, echo, over, running, until_event
+from tests.engine.rig import HeldModel, agent, echo, over, running, until_event
+from tests.waiting import until
 
 
 async def moved(runtime: Runtime, name: str, last_ms: int) -> Any:
     """Wait until a schedule has done a time."""
-    async with asyncio.timeout(SOON_S):
-        while (view := await runtime.schedules.show(name)).last_ms < last_ms:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    return view
+    return await until(lambda: runtime.schedules.show(name), lambda view: view.last_ms >= last_ms)
 
 
 async def test_a_time_starts_a_run(tmp_path: Path) -> None:
@@ -83,9 +80,7 @@ async def test_a_crash_between_the_start_and_the_move_starts_nothing_twice(tmp_p
     runtime = await Runtime.open(agent(), store=store, clients={"*": echo()}, clock=clock)
     made = await runtime.schedules.add("daily", "@daily", "desk", "hi")
     clock.advance(86_400)
-    async with asyncio.timeout(SOON_S):
-        while not await runtime.runs():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(runtime.runs)
     assert (await runtime.schedules.show("daily")).last_ms == 0
     await runtime.aclose(grace_s=1)
     other = MemoryStore(store.tables, clock=clock.now_ms)

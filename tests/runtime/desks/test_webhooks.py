@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from stanchion.engine.deliver import Deliverer, WebhookSettings, retry_pause_s
 from stanchion.journal.outbox import Announcement, Endpoint, Secrets
 from stanchion.runtime.desks.webhooks import Callback
 from stanchion.testing.memory import MemoryStore
-from tests.engine.rig import SOON_S, HeldModel, agent, echo, once, over, running
+from tests.engine.rig import HeldModel, agent, echo, once, over, running
 from tests.runtime.receiver import Message, Receiver, receiving
+from tests.waiting import until
 
 LOCAL = WebhookSettings(allow_private=True, first_retry_s=0.02, longest_retry_s=0.1, poll_s=0.1)
 
@@ -37,10 +39,7 @@ async def told(path: Path, client: Any, **more: Any) -> AsyncIterator[tuple[Runt
 
 async def settled(runtime: Runtime, id: str, standing: str = "done") -> Any:
     """Wait until a delivery stands so."""
-    async with asyncio.timeout(SOON_S):
-        while (row := await runtime.webhooks.delivery(id)).standing != standing:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    return row
+    return await until(lambda: runtime.webhooks.delivery(id), lambda row: row.standing == standing)
 
 
 async def test_the_end_of_a_run_is_told(tmp_path: Path) -> None:
@@ -161,12 +160,8 @@ async def test_a_receiver_that_was_down(tmp_path: Path) -> None:
     async with running(tmp_path, echo(), webhooks=LOCAL) as runtime:
         endpoint, _ = await runtime.webhooks.add(f"http://127.0.0.1:{port}/")
         await over(runtime, (await runtime.start("desk", "hi")).run)
-        async with asyncio.timeout(SOON_S):
-            while True:
-                rows = await runtime.webhooks.deliveries(endpoint=endpoint.id)
-                if rows and rows[0].attempts >= 2:
-                    break
-                await asyncio.sleep(0.01)
+        tried = partial(runtime.webhooks.deliveries, endpoint=endpoint.id)
+        rows = await until(tried, lambda rows: rows and rows[0].attempts >= 2)
         assert "no connection" in rows[0].note
         async with receiving(port) as back:
             await back.until(1)
@@ -337,9 +332,7 @@ async def test_five_thousand_deliveries() -> None:
         deliverer = Deliverer(store, SystemClock(), LOCAL)
         deliverer.open()
         rows = store.tables.outbox.deliveries
-        async with asyncio.timeout(60):
-            while any(store.tables.outbox.pending.values()):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await until(lambda: not any(store.tables.outbox.pending.values()), within_s=60)
         await deliverer.aclose()
         assert {row.standing for row in rows.values()} == {"done"}
         assert {m.id for receiver in receivers for m in receiver.messages} == {row.id for row in rows.values()}

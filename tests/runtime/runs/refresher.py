@@ -9,6 +9,7 @@ from pathlib import Path
 from stanchion import Runtime
 from stanchion.testing import FakeClock
 from tests.runtime.runs.test_refresh_waiting import agent
+from tests.waiting import until
 
 
 def say(name: str) -> None:
@@ -24,8 +25,7 @@ async def main(data: Path, base_url: str, now_ms: int) -> None:
     async with await Runtime.open(agent(), data=data, environment=environment, clock=clock) as runtime:
         started = await runtime.start("desk", "pay", session="killed")
         await runtime.wait(started.run, timeout_s=30)
-        while runtime.active:  # noqa: ASYNC110 - nothing tells that it was let go
-            await asyncio.sleep(0.005)
+        await until(lambda: not runtime.active)
         say(started.run)
         sys.stdin.readline()
         clock.advance(271)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +14,8 @@ from stanchion.core.errors import ConfigError, InputError, QueueFull
 from stanchion.journal.share import BATCH, Place
 from stanchion.model.client import ModelClient
 from stanchion.runtime.runs.admission import retry_after_s
-from tests.engine.rig import HeldModel, agent, once, over, running, until, until_event
+from tests.engine.rig import HeldModel, agent, once, over, running, until_event
+from tests.waiting import until
 
 
 async def order_of_beginnings(runtime: Runtime, runs: list[str]) -> list[str]:
@@ -162,10 +162,7 @@ async def test_workers_say_that_they_are_there(tmp_path: Path) -> None:
     """A runtime that drives is listed with what it drives, until it is closed."""
     looking = await Runtime.open(data=tmp_path / "t.db", drive=False)
     async with running(tmp_path, HeldModel(), max_active=7) as runtime:
-        async with asyncio.timeout(20):
-            while not (rows := await looking.shares.workers()):  # noqa: ASYNC110 - nothing tells of it
-                await asyncio.sleep(0.01)
-        row = rows[0]
+        row = (await until(looking.shares.workers))[0]
         assert (list(row.agents), row.max_active, row.adopts) == (["desk"], 7, True)
         assert row.agents["desk"] == runtime._bound["desk"].digest
     assert await looking.shares.workers() == []

@@ -19,6 +19,7 @@ from stanchion.model.providers import open_batches, resolve_endpoint
 from stanchion.policy import GuardRules
 from stanchion.sim import Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from tests.engine.rig import events
+from tests.waiting import until
 
 DOLLAR = price_usd(input="1", output="2")
 SCRIPT = Script(
@@ -95,20 +96,12 @@ async def test_a_waiting_call_takes_no_memory(tmp_path: Path, sim: SimServer) ->
     """While its batch is awaited the run is a row: not active, no lease, and it wakes by its answer."""
     async with running(tmp_path, sim, agent(), gather_s=30.0) as runtime:
         started = await runtime.start("desk", "add 1", batch_api=True)
-        await asyncio.wait_for(_inactive(runtime), 20)
+        await until(lambda: not runtime.active)
         row = await runtime.store.run("default", started.run)
         assert row is not None
         assert (row.status, row.worker) == ("waiting", "")
         view = await runtime.view(started.run)
         assert (view.status, view.outcome) == ("waiting", "")
-
-
-async def _inactive(runtime: Runtime) -> None:
-    """Wait until no run is in memory."""
-    while True:
-        if not runtime.active:
-            return
-        await asyncio.sleep(0.01)
 
 
 async def test_a_run_without_a_day_left_is_not_batched(tmp_path: Path, sim: SimServer) -> None:
@@ -126,7 +119,7 @@ async def test_a_cancelled_call_is_billed_at_its_bound(tmp_path: Path, sim: SimS
     async with running(tmp_path, sim, agent(), gather_s=30.0) as runtime:
         await runtime.set_budget("tenant", "1.00")
         started = await runtime.start("desk", "add 1", batch_api=True)
-        await asyncio.wait_for(_inactive(runtime), 20)
+        await until(lambda: not runtime.active)
         (call,) = await events(runtime, started.run, ev.ModelCallStarted)
         await runtime.cancel(started.run)
         view = await runtime.wait(started.run, timeout_s=30)
@@ -158,7 +151,7 @@ async def test_a_batcher_that_dies_loses_nothing(tmp_path: Path, sim: SimServer,
     """Another goes on from the tray's rows. Where the provider cannot be asked, calls are made again, and billed twice."""
     async with running(tmp_path, sim, agent(model), gather_s=3600.0) as runtime:
         started = await asyncio.gather(*(runtime.start("desk", f"add {n}", batch_api=True) for n in range(4)))
-        await asyncio.wait_for(_inactive(runtime), 20)
+        await until(lambda: not runtime.active)
     await _die(tmp_path, sim, model.partition(":")[0], dies)
     async with running(tmp_path, sim, agent(model)) as runtime:
         views = [await runtime.wait(run.run, timeout_s=60) for run in started]
@@ -218,7 +211,7 @@ async def test_a_run_that_cannot_be_read_holds_no_other_up(tmp_path: Path, sim: 
     async with running(tmp_path, sim, agent(), gather_s=3600.0) as runtime:
         lame = await runtime.start("desk", "add 1", batch_api=True)
         whole = await runtime.start("desk", "add 2", batch_api=True)
-        await asyncio.wait_for(_inactive(runtime), 20)
+        await until(lambda: not runtime.active)
     store = await SqliteStore.open(tmp_path / "t.db")
     read = store.read
 
@@ -231,11 +224,7 @@ async def test_a_run_that_cannot_be_read_holds_no_other_up(tmp_path: Path, sim: 
     client = open_batches("anthropic", resolve_endpoint("anthropic", environment(sim)))
     batcher = Batcher(store, {"anthropic": client}, BatcherSettings("b", gather_s=0.0, look_s=0.0))
     serving = asyncio.create_task(_serving(batcher))
-    async with asyncio.timeout(20):
-        while True:
-            if await store.inbox("default", whole.run):
-                break
-            await asyncio.sleep(0.02)
+    await until(lambda: store.inbox("default", whole.run))
     serving.cancel()
     await client.aclose()
     row = await store.run("default", lame.run)
@@ -248,7 +237,7 @@ async def test_a_hand_in_that_was_not_begun_is_billed_to_nobody(tmp_path: Path, 
     """The store fails while the requests are made up: the calls wait again, and are not taken for lost."""
     async with running(tmp_path, sim, agent(), gather_s=3600.0) as runtime:
         await runtime.start("desk", "add 1", batch_api=True)
-        await asyncio.wait_for(_inactive(runtime), 20)
+        await until(lambda: not runtime.active)
     store = await SqliteStore.open(tmp_path / "t.db")
 
     async def fails(*_: Any, **__: Any) -> Any:
@@ -269,7 +258,7 @@ async def test_a_shutdown_lets_a_hand_in_arrive(tmp_path: Path, sim: SimServer) 
     """A batcher that is closed while the provider is being asked notes the answer: the calls are not taken for lost."""
     async with running(tmp_path, sim, agent(), gather_s=3600.0) as runtime:
         await runtime.start("desk", "add 1", batch_api=True)
-        await asyncio.wait_for(_inactive(runtime), 20)
+        await until(lambda: not runtime.active)
     store = await SqliteStore.open(tmp_path / "t.db")
     client: Any = open_batches("anthropic", resolve_endpoint("anthropic", environment(sim)))
     submit, asked, answer = client.submit, asyncio.Event(), asyncio.Event()

@@ -20,7 +20,8 @@ from stanchion.engine.live import LiveDelta
 from stanchion.policy import GuardRules
 from stanchion.sim import Pacing, Reply, ReplyCall, Rule, Script, SimProcess, When, running_sim, start_sim_process
 from stanchion.testing import ScriptedModel, call
-from tests.engine.rig import SOON_S, events, results
+from tests.engine.rig import events, results
+from tests.waiting import SOON_S
 
 FOUR = {
     "anthropic": ("anthropic:claude-sonnet-4-6", "ANTHROPIC", ""),

@@ -14,7 +14,8 @@ from stanchion.core import event as ev
 from stanchion.core.errors import ModelError, NotFound
 from stanchion.runtime import Draining, LiveDelta
 from stanchion.testing import ScriptedModel, call
-from tests.engine.rig import HeldModel, World, agent, echo, events, once, over, running, texts, until
+from tests.engine.rig import HeldModel, World, agent, echo, events, once, over, running, texts
+from tests.waiting import until
 
 LONG = ScriptedModel([[call("look", order=str(n)) for n in range(30)] for _ in range(12)] + ["Done."])
 
@@ -147,7 +148,7 @@ async def test_a_reader_who_leaves_leaves_nothing(tmp_path: Path) -> None:
             async with aclosing(runtime.tail(run)) as reader:
                 await anext(reader)
         tasks = [asyncio.create_task(follow(runtime, run)) for _ in range(50)]
-        await asyncio.sleep(0.02)
+        await until(lambda: len(runtime._live._topics["default", run].watches) == len(tasks))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -193,7 +194,7 @@ async def test_shutdown_ends_what_follows(tmp_path: Path) -> None:
     run = (await runtime.start("desk", "Count.")).run
     await model.began.wait()
     tasks = [asyncio.create_task(follow(runtime, run)), asyncio.create_task(runtime.wait(run))]
-    await asyncio.sleep(0.02)
+    await until(lambda: len(runtime._live._topics["default", run].watches) == len(tasks))
     runtime.begin_drain()
     for task in tasks:
         with pytest.raises(Draining) as told:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,7 @@ from stanchion.model.providers import open_batches, resolve_endpoint
 from stanchion.policy import Destination, GuardRules
 from stanchion.sim import Reply, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import ScriptedModel, call
+from tests.waiting import until
 
 SECRET = "crm/token+0123456789"
 PRICED = Model("openai:test-model", price=price_usd(input="1", output="1"))
@@ -174,19 +176,19 @@ async def test_what_a_batch_answers_is_redacted_before_it_is_a_row(tmp_path: Pat
     runtime = await Runtime.open(agent, data=tmp_path / "a.db", environment=environment, batch_gather_s=3600.0)
     async with runtime:
         run = (await runtime.start("desk", "order", batch_api=True)).run
-        async with asyncio.timeout(20):
-            while runtime.active:  # noqa: ASYNC110  (nothing announces that a run was let go)
-                await asyncio.sleep(0.01)
+        await until(lambda: not runtime.active)
     store = await SqliteStore.open(tmp_path / "a.db")
     secrets = Secrets()
     secrets.add("CRM", SECRET)
     client = open_batches("anthropic", resolve_endpoint("anthropic", environment))
     settings = BatcherSettings("b", gather_s=0.0, look_s=0.0)
     batcher = Batcher(store, {"anthropic": client}, settings, Redactor(secrets))
-    async with asyncio.timeout(20):
-        while not (rows := await store.inbox("default", run)):
-            await batcher.serve()
-            await asyncio.sleep(0.02)
+
+    async def served() -> Any:
+        await batcher.serve()
+        return await store.inbox("default", run)
+
+    rows = await until(served)
     assert b"The token is [secret:CRM]." in rows[0].body
     await client.aclose()
     await store.aclose()

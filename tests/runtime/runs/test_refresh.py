@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from stanchion.core import event as ev
 from stanchion.sim import Fault, FaultPlan, Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import FakeClock
 from tests.engine.rig import events
+from tests.waiting import until
 
 LONG = "You are the desk of a shop. " + "Here is a rule that never changes. " * 1_200
 SCRIPT = Script(
@@ -47,8 +47,7 @@ class Desk:
 
     async def let_go(self) -> None:
         """Wait until no run is driven."""
-        while self.runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
-            await asyncio.sleep(0)
+        await until(lambda: not self.runtime.active)  # an end is noted just after it can be seen
 
     def forward(self, seconds: float) -> None:
         self.clock.advance(seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from stanchion.runtime.operating.moving import Selection
 from stanchion.runtime.shape import RunView
 from stanchion.sim import Fault, FaultPlan, Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import FakeClock
-from tests.engine.rig import SOON_S, events, unchanged
+from tests.engine.rig import events, unchanged
 from tests.runtime.runs.test_refresh import LONG, Desk
+from tests.waiting import until
 
 SCRIPT = Script(
     rules=(
@@ -60,13 +61,6 @@ def agent() -> Agent:
         approvals=[Approve(tool="pay")],
         limits=Limits(usd="5"),
     )
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that nothing tells of."""
-    async with asyncio.timeout(SOON_S):
-        while not await condition():  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.005)
 
 
 class Waiting(Desk):

@@ -18,9 +18,10 @@ from stanchion.engine.load import Loader
 from stanchion.runtime.shape import RunView
 from stanchion.sim import Fault, FaultPlan, Reply, ReplyCall, Rule, Script, SimServer, SimSettings, When
 from stanchion.testing import FakeClock
-from tests.engine.rig import SOON_S, events, unchanged
+from tests.engine.rig import events, unchanged
 from tests.runtime.runs.test_refresh import LONG
-from tests.runtime.runs.test_refresh_waiting import Waiting, proved, until
+from tests.runtime.runs.test_refresh_waiting import Waiting, proved
+from tests.waiting import SOON_S, until
 
 BUILD, LOOK = ReplyCall(name="build"), ReplyCall(name="look", id="call_b")
 SCRIPT = Script(

@@ -22,7 +22,8 @@ from stanchion.sim import Reply, Rule, Script, SimServer, SimSettings
 from stanchion.sim import When as On
 from stanchion.testing import ScriptedModel, call
 from stanchion.toolbox.options import Breaker
-from tests.engine.rig import SOON_S, events
+from tests.engine.rig import events
+from tests.waiting import SOON_S
 
 SONNET, HAIKU = "anthropic:claude-sonnet-4-6", "anthropic:claude-haiku-4-5"
 LONG = "You are the desk.\n\n" + "\n\n".join(f"Rule {n}: kind K{n} is held for {n + 3} days." for n in range(1_500))

@@ -13,7 +13,20 @@ from stanchion.core import event as ev
 from stanchion.core.errors import Conflict, NotFound
 from stanchion.core.message import USER, Media, Message, Text, ToolResult
 from stanchion.testing import ScriptedModel, call
-from tests.engine.rig import HeldModel, World, agent, echo, events, heard, once, over, results, running, unchanged
+from tests.engine.rig import (
+    HeldModel,
+    World,
+    agent,
+    echo,
+    events,
+    heard,
+    once,
+    over,
+    results,
+    running,
+    unchanged,
+    until_event,
+)
 
 
 def in_files(folder: Path, text: str) -> bool:
@@ -175,7 +188,7 @@ async def test_a_message_in_mid_call_is_answered(tmp_path: Path) -> None:
         run = (await runtime.start("desk", "Hello")).run
         await model.began.wait()
         await runtime.send(run, "And?", by="ann")
-        await asyncio.sleep(0.05)
+        await until_event(runtime, run, ev.MessageAdded)
         model.gate.set()
         view = await over(runtime, run)
         assert view.usage.turns == 2
