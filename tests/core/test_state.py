@@ -11,7 +11,7 @@ from stanchion.core import event as ev
 from stanchion.core.calls import TRACES, shown_result
 from stanchion.core.fold import carry, fold
 from stanchion.core.message import DEVELOPER, MODEL, USER, Erased, Label, Media, Text, ToolCall, ToolResult, Usage
-from stanchion.core.state import State, decisions_for
+from stanchion.core.state import Ran, State, decisions_for
 
 
 def started(**options: Any) -> ev.RunStarted:
@@ -87,14 +87,15 @@ def test_only_waiting_for_people_is_waiting() -> None:
 
 
 def test_what_a_session_carries_is_the_conversation_and_nothing_of_the_run() -> None:
-    """Limits, traces, outcome begin anew."""
+    """Limits, traces, outcome begin anew; how it ended is known of the one before."""
     before = fold(
         entries(started(), asked(), answered(Text("x", MODEL), finish="stop"), ev.RunFinished(outcome="done"))
     )
     kept = {n for n in State.__struct_fields__ if getattr(carry(before), n) != getattr(State(), n)}
     conversation = {"messages", "prefix", "content_bytes", "weight", "weight_since"}
     asked_before = {"prompted", "prompted_route", "kept_parts", "kept_by", "kept_ms", "kept_calls", "refreshed"}
-    assert kept == conversation | asked_before
+    assert kept == conversation | asked_before | {"before"}
+    assert carry(before).before == Ran(before.run, before.outcome, before.started_ms, tuple(t for _, t in before.done))
     assert carry(before).messages == before.messages
 
 
