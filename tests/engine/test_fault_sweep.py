@@ -57,6 +57,10 @@ OTHER = {Fault.UNKNOWN_EVENTS, Fault.REFUSED, Fault.MALFORMED_ARGUMENTS}
 WIRES = pytest.mark.parametrize("wire", sorted(PROVIDERS))
 
 
+PATIENT_S, BRIEF_S = 20.0, 1.25
+"""What is waited for something that comes, on a machine that is busy; and for what does not come."""
+
+
 @tool(effect="read", repeatable=True)
 async def look(order: str) -> str:
     """Look an order up."""
@@ -67,11 +71,16 @@ async def look(order: str) -> str:
 async def sim_runtime(
     folder: Path, wire: str, *faults: FaultPlan, script: Script | None = None, limits: Limits | None = None
 ) -> AsyncIterator[Runtime]:
+    kinds = {each.kind for each in faults}
+    first_s = (
+        BRIEF_S if kinds & {Fault.SLOW_FIRST_BYTE, Fault.STALL_FIRST_BYTE} else PATIENT_S
+    )  # (both together are waited)
+    idle_s = BRIEF_S if Fault.STALL_MID_STREAM in kinds else PATIENT_S
     model = Model(
         f"{PROVIDERS[wire]}:simulated-model",
         price=price_usd(input="1", output="2"),
         retries=RetryPolicy(attempts=3, base_s=0.01, cap_s=0.02),
-        timeouts=Timeouts(connect_s=0.3, first_byte_s=0.7, idle_s=0.7, total_s=20),
+        timeouts=Timeouts(connect_s=first_s, first_byte_s=first_s, idle_s=idle_s, total_s=2 * PATIENT_S),
     )
     agent = Agent(name="desk", identity="Help.", tools=[look], model=model, limits=limits or Limits())
     async with running_sim(script or Script(default=Reply(text=ANSWER)), faults=faults) as sim:
