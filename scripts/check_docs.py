@@ -229,6 +229,9 @@ def check_page(page: Path) -> tuple[int, list[str]]:
 
 def main(arguments: list[str]) -> int:
     """Check the pages named, or all."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that what a page has started is ended, too
     pages = [Path(name).resolve() for name in arguments] or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     total, failures = 0, list[str]()
     for page in pages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from stanchion.core.message import Erased
 from stanchion.testing import ScriptedModel
 from tests.engine.rig import unchanged
 from tests.journal.conftest import dsn, fresh_dsn, postgres
+from tests.waiting import until
 
 __all__ = ["dsn", "fresh_dsn", "postgres"]
 
@@ -30,8 +30,7 @@ async def proved(data: str | Path, user: str, *, drives: bool) -> None:
         async def say(text: str) -> str:
             started = await runtime.start("desk", text, session="s1", user=user)
             await runtime.wait(started.run, timeout_s=30)
-            while runtime.active:  # noqa: ASYNC110 - an end is noted just after it can be seen
-                await asyncio.sleep(0)
+            await until(lambda: not runtime.active)  # an end is noted just after it can be seen
             return str(model.requests[-1].messages)
 
         await say(f"I am {CANARY}")

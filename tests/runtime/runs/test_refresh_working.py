@@ -88,8 +88,7 @@ class Working(Waiting):
 
     async def let_go(self) -> None:
         """Wait until no run is driven but those whose builds are under way."""
-        while self.runtime.active > self.held:  # noqa: ASYNC110 - an end is noted just after it can be seen
-            await asyncio.sleep(0)
+        await until(lambda: self.runtime.active <= self.held)  # an end is noted just after it can be seen
 
     async def begin(self, session: str, text: str = "build", builds: int = 1, user: str = "") -> str:
         """Start a run that comes to build."""
